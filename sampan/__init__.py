@@ -1,0 +1,24 @@
+"""sampan: a container engine that is just a Python package."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.engine.engine import Engine as Engine
+    from sampan.errors import SampanError as SampanError
+
+__all__ = ["Engine", "SampanError", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "Engine":
+        from sampan.engine.engine import Engine
+
+        return Engine
+    if name == "SampanError":
+        from sampan.errors import SampanError
+
+        return SampanError
+    raise AttributeError(f"module 'sampan' has no attribute {name!r}")
