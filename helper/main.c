@@ -1,0 +1,181 @@
+/* sampan's helper: performs a plan.  It has no options, reads no environment and looks nothing up; see plan.h.
+ *
+ * The supervisor performs what stands before the split, the child of the split what stands behind it; the last operation
+ * becomes the program (OP_EXEC) or works on files (OP_APPLY, OP_PACK). */
+#include "plan.h"
+#include "tree.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int join_environment(struct child *child, const struct op *op)
+{
+	uint32_t added = child->identity.env_count;
+	child->env = calloc(op->count + added + 1u, sizeof *child->env);
+	if (child->env == NULL)
+		return ENOMEM;
+	for (unsigned i = 0; i < op->count; i++)
+		child->env[i] = (char *)(uintptr_t)op->fields[i].bytes;
+	for (uint32_t i = 0; i < added; i++)
+		child->env[op->count + i] = child->identity.env[i];
+	return 0;
+}
+
+/* What a failed exec looked at, so that the message can name a missing interpreter or a foreign architecture. */
+static void send_head(const struct child *child, const char *path, int error)
+{
+	char head[4096];
+	ssize_t n = 0;
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (fd >= 0) {
+		n = read(fd, head, sizeof head);
+		close(fd);
+	}
+	struct { int32_t error; uint32_t at; uint32_t length; } failure = { error, child->at, n > 0 ? (uint32_t)n : 0 };
+	if (write_full(child->sync, &failure, sizeof failure) == 0 && n > 0)
+		write_full(child->sync, head, (size_t)n);
+	_exit(127);
+}
+
+/* flags: how many of the first fields are candidates for the program's path; the rest is argv. */
+static int do_exec(const struct child *child, const struct op *op)
+{
+	char **argv = calloc(op->count + 1u, sizeof *argv), *none[] = { NULL };
+	const char *found = NULL;
+	int error = ENOENT;
+	if (argv == NULL || op->flags >= op->count)
+		return EINVAL;
+	for (unsigned i = op->flags; i < op->count; i++)
+		argv[i - op->flags] = (char *)(uintptr_t)op->fields[i].bytes;
+	for (unsigned i = 0; i < op->flags; i++) {
+		execve(text(op, i), argv, child->env ? child->env : none);
+		if (errno == ENOENT && access(text(op, i), F_OK) == 0) {
+			error = ENOENT;
+			found = text(op, i);
+			break;
+		}
+		if (errno == EACCES && error == ENOENT) {
+			error = EACCES;
+		} else if (errno != ENOENT && errno != ENOTDIR && errno != EACCES) {
+			error = errno;
+			found = text(op, i);
+			break;
+		}
+	}
+	if (found != NULL)
+		send_head(child, found, error);
+	return error;
+}
+
+static pid_t init_target;
+
+static void forward(int signal_number)
+{
+	if (init_target > 0)
+		kill(init_target, signal_number);
+}
+
+/* --init: this process stays as PID 1, passes signals on and reaps; the program is its child. */
+static int become_init(struct child *child)
+{
+	int status, result = 0;
+	struct sigaction action = { .sa_handler = forward, .sa_flags = SA_RESTART };
+	pid_t pid;
+	init_target = fork();
+	if (init_target < 0)
+		return errno;
+	if (init_target == 0) {
+		if (setsid() < 0)
+			return errno;
+		return 0;
+	}
+	for (int n = 1; n < 32; n++)
+		if (n != SIGKILL && n != SIGSTOP && n != SIGCHLD && n != SIGSEGV && n != SIGFPE && n != SIGILL && n != SIGBUS)
+			sigaction(n, &action, NULL);
+	if (syscall(SYS_close_range, 3, ~0u, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+		_exit(125);
+	(void)child;
+	while ((pid = waitpid(-1, &status, 0)) > 0 || errno == EINTR)
+		if (pid == init_target) {
+			result = status;
+			break;
+		}
+	if (WIFSIGNALED(result))
+		_exit(128 + WTERMSIG(result));
+	_exit(WEXITSTATUS(result));
+}
+
+static int do_tree(const struct child *child, const struct op *op)
+{
+	struct tree_options options;
+	int e;
+	memset(&options, 0, sizeof options);
+	options.base = text(op, 0);
+	options.xattr_opaque = text(op, 1);
+	options.flags = op->flags;
+	close(child->sync);
+	e = op->code == OP_APPLY ? tree_apply(FD_TREE_IN, FD_TREE_OUT, &options) : tree_pack(FD_TREE_IN, FD_TREE_OUT, &options);
+	if (report(REPORT_TREE, child->at, e, (int)options.phase, options.skipped, options.path, (uint32_t)strlen(options.path)) != 0)
+		_exit(125);
+	_exit(e ? 1 : 0);
+}
+
+static int perform(struct child *child, const struct op *op)
+{
+	switch (op->code) {
+	case OP_ENV: return join_environment(child, op);
+	case OP_INIT: return become_init(child);
+	case OP_TTY: return tty_open(child, op);
+	case OP_APPLY:
+	case OP_PACK: return do_tree(child, op);
+	case OP_EXEC:
+		if (syscall(SYS_close_range, 3, ~0u, 4 /* CLOSE_RANGE_CLOEXEC, kernel >= 5.11 */) < 0)
+			return errno;
+		return do_exec(child, op);
+	default: return op->code < OP_HOSTNAME ? mount_perform(child, op) : cred_perform(child, op);
+	}
+}
+
+int child_perform(struct child *child)
+{
+	sigset_t none;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	signal(SIGPIPE, SIG_DFL);
+	for (child->at = child->plan->split + 1; child->at < child->plan->count; child->at++) {
+		int e = perform(child, &child->plan->ops[child->at]);
+		if (e && child->plan->ops[child->at].flags & 1u << 30) {
+			report(REPORT_WARNING, child->at, e, 0, 0, NULL, 0);
+			e = 0;
+		}
+		if (e)
+			return e;
+	}
+	return EBADMSG;
+}
+
+int main(void)
+{
+	struct plan plan;
+	int e;
+	if (fcntl(FD_IN, F_SETFD, FD_CLOEXEC) < 0 || fcntl(FD_OUT, F_SETFD, FD_CLOEXEC) < 0)
+		return 125;
+	signal(SIGPIPE, SIG_IGN);
+	e = plan_read(FD_IN, &plan);
+	if (e) {
+		report(REPORT_FAILED, UINT32_MAX, e, 0, 0, NULL, 0);
+		return 125;
+	}
+	/* Readable by no one in the namespaces that it enters (CVE-2019-5736).  Not for new ones: nobody is there yet, and the
+	 * files in /proc through which ids are mapped would change owner. */
+	if (plan.ops[plan.split].code == OP_ENTER && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+		return 125;
+	return supervise(&plan);
+}

@@ -1,0 +1,440 @@
+/* Everything that changes the child's mount namespace.
+ *
+ * Sources are opened on the host before the pivot; targets are resolved by the kernel below the new root after it, never
+ * through procfs magic links.  What is masked is checked to be the real procfs or sysfs and the real /dev/null: a process
+ * of another container may be rewriting a shared volume meanwhile.  Needs Linux 5.12 (mount_setattr).
+ */
+#include "plan.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <linux/mount.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#ifndef MOUNT_ATTR_RDONLY
+#error "kernel headers without mount_setattr (5.12)"
+#endif
+/* <sys/mount.h> and <linux/mount.h> of glibc 2.36 define the same names twice. */
+int mount(const char *, const char *, const char *, unsigned long, const void *);
+int umount2(const char *, int);
+enum { DETACH = 2 /* MNT_DETACH */ };
+
+static int sys_open_tree(int dir, const char *path, unsigned flags)
+{
+	return (int)syscall(SYS_open_tree, dir, path, flags);
+}
+
+static int sys_move_mount(int from, const char *from_path, int to, const char *to_path, unsigned flags)
+{
+	return (int)syscall(SYS_move_mount, from, from_path, to, to_path, flags);
+}
+
+static int set_attributes(int fd, uint64_t set, uint64_t propagation, bool recursive)
+{
+	struct mount_attr attr = { .attr_set = set, .propagation = propagation };
+	if (set & (MOUNT_ATTR_NOATIME | MOUNT_ATTR_STRICTATIME))
+		attr.attr_clr = MOUNT_ATTR__ATIME;
+	unsigned flags = AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0);
+	return syscall(SYS_mount_setattr, fd, "", flags, &attr, sizeof attr) < 0 ? errno : 0;
+}
+
+static int open_in_root(int dir, const char *path, uint64_t flags, uint64_t resolve)
+{
+	struct open_how how = { .flags = flags | O_CLOEXEC, .resolve = resolve };
+	return (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
+}
+
+/* Opens PATH below "/", with the kernel following links inside the root only.  With CREATE, missing directories are made;
+ * a dangling link is followed and its target made, as runc does.  */
+static int resolve_parts(const char *path, bool create, mode_t mode, int *fd)
+{
+	char want[PATH_MAX], link[PATH_MAX];
+	int at, links = 0;
+	if (strlen(path) >= sizeof want)
+		return ENAMETOOLONG;
+	strcpy(want, path);
+again:
+	at = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (at < 0)
+		return errno;
+	for (size_t from = 0, to; want[from]; from = to) {
+		int next;
+		while (want[from] == '/')
+			from++;
+		for (to = from; want[to] && want[to] != '/'; to++)
+			;
+		if (to == from)
+			break;
+		char saved = want[to];
+		want[to] = 0;
+		next = open_in_root(AT_FDCWD, want[0] == '/' ? want : "/", O_PATH, RESOLVE_NO_MAGICLINKS);
+		if (next < 0 && errno == ENOENT && create) {
+			if (mkdirat(at, want + from, mode) == 0) {
+				next = open_in_root(at, want + from, O_PATH | O_NOFOLLOW | O_DIRECTORY, RESOLVE_NO_MAGICLINKS);
+			} else if (errno == EEXIST) {
+				ssize_t n = readlinkat(at, want + from, link, sizeof link - 1);
+				size_t tail;
+				close(at);
+				if (n <= 0 || ++links > 40)
+					return ELOOP;
+				link[n] = 0;
+				want[to] = saved;
+				tail = strlen(want + to);
+				if (link[0] == '/') {
+					if ((size_t)n + tail >= sizeof want)
+						return ENAMETOOLONG;
+					memmove(want + n, want + to, tail + 1);
+					memcpy(want, link, (size_t)n);
+				} else {
+					if (from + (size_t)n + tail >= sizeof want)
+						return ENAMETOOLONG;
+					memmove(want + from + n, want + to, tail + 1);
+					memcpy(want + from, link, (size_t)n);
+				}
+				goto again;
+			}
+		}
+		if (next < 0) {
+			int e = errno;
+			close(at);
+			return e;
+		}
+		close(at);
+		at = next;
+		want[to] = saved;
+	}
+	*fd = at;
+	return 0;
+}
+
+int resolve_directory(const char *path, bool create, mode_t mode, int *fd)
+{
+	return resolve_parts(path, create, mode, fd);
+}
+
+static int not_procfs(int fd)
+{
+	struct statfs fs;
+	if (fstatfs(fd, &fs) < 0)
+		return errno;
+	return fs.f_type == PROC_SUPER_MAGIC ? EPERM : 0;
+}
+
+static int is_kind(int fd, bool directory)
+{
+	struct stat st;
+	if (fstat(fd, &st) < 0)
+		return errno;
+	if (S_ISDIR(st.st_mode) != directory)
+		return directory ? ENOTDIR : EISDIR;
+	return 0;
+}
+
+/* The mount point for a file: its parents are made, then the file; an existing one is left as it is. */
+static int resolve_file(const char *path, int *fd)
+{
+	char parent[PATH_MAX];
+	const char *name = strrchr(path, '/');
+	int dir, made, e;
+	if (name == NULL || strlen(path) >= sizeof parent)
+		return EINVAL;
+	*fd = open_in_root(AT_FDCWD, path, O_PATH, RESOLVE_NO_MAGICLINKS);
+	if (*fd >= 0)
+		return 0;
+	if (errno != ENOENT)
+		return errno;
+	memcpy(parent, path, (size_t)(name - path));
+	parent[name - path] = 0;
+	e = resolve_parts(parent, true, 0755, &dir);
+	if (e)
+		return e;
+	e = not_procfs(dir);
+	made = e ? -1 : openat(dir, name + 1, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0644);
+	if (!e && made < 0)
+		e = errno;
+	if (made >= 0)
+		close(made);
+	if (!e) {
+		*fd = openat(dir, name + 1, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+		e = *fd < 0 ? errno : 0;
+	}
+	close(dir);
+	return e;
+}
+
+static int do_overlay(const struct op *op)
+{
+	const char *target = text(op, 0);
+	return mount("overlay", target, "overlay", op->flags, text(op, 1)) < 0 ? errno : 0;
+}
+
+static int do_rootdir(const struct op *op)
+{
+	int e = 0, fd = sys_open_tree(AT_FDCWD, text(op, 0), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (op->flags ? AT_RECURSIVE : 0));
+	if (fd < 0)
+		return errno;
+	if (sys_move_mount(fd, "", AT_FDCWD, text(op, 1), MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		e = errno;
+	close(fd);
+	return e;
+}
+
+static int do_source(struct child *child, const struct op *op)
+{
+	uint64_t slot = number(op, 0);
+	unsigned flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (op->flags & 1 ? AT_RECURSIVE : 0);
+	if (slot >= sizeof child->sources / sizeof *child->sources)
+		return EINVAL;
+	child->sources[slot] = sys_open_tree(AT_FDCWD, text(op, 1), flags);
+	return child->sources[slot] < 0 ? errno : 0;
+}
+
+/* The new root is entered with the old one stacked on it (pivot_root(".", ".")), because procfs may be mounted in a user
+ * namespace only while another full procfs is visible; OP_DETACH takes the old root away. */
+static int do_pivot(struct child *child, const struct op *op)
+{
+	struct stat st;
+	child->null_fd = open("/dev/null", O_PATH | O_CLOEXEC | O_NOFOLLOW);
+	if (child->null_fd < 0 || fstat(child->null_fd, &st) < 0)
+		return errno;
+	if (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))
+		return ENODEV;
+	child->old_root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (child->old_root < 0 || chdir(text(op, 0)) < 0 || syscall(SYS_pivot_root, ".", ".") < 0)
+		return errno;
+	return 0;
+}
+
+static int do_detach(struct child *child)
+{
+	if (fchdir(child->old_root) < 0)
+		return errno;
+	if (mount(NULL, ".", NULL, 1ul << 18 | 16384 /* MS_PRIVATE | MS_REC */, NULL) < 0 || umount2(".", DETACH) < 0)
+		return errno;
+	close(child->old_root);
+	return chdir("/") < 0 ? errno : 0;
+}
+
+/* A file system of the kernel's own at a place that must be a real directory: an image whose /proc or /dev is a link is
+ * refused (CVE-2019-19921 and its kin). */
+static int do_mount(const struct op *op)
+{
+	const char *target = text(op, 2);
+	int fd, e;
+	e = resolve_parts(target, true, 0755, &fd);
+	if (e)
+		return e;
+	e = is_kind(fd, true);
+	close(fd);
+	if (e)
+		return e;
+	fd = open_in_root(AT_FDCWD, target, O_PATH | O_DIRECTORY | O_NOFOLLOW,
+	                  RESOLVE_NO_MAGICLINKS | (op->flags & 1u << 31 ? RESOLVE_NO_SYMLINKS : 0));
+	if (fd < 0)
+		return errno;
+	if (fchdir(fd) < 0)
+		e = errno;
+	close(fd);
+	if (!e && mount(text(op, 1), ".", text(op, 0), op->flags & 0x3fffffff, text(op, 3)) < 0)
+		e = errno;
+	return chdir("/") < 0 && !e ? errno : e;
+}
+
+static int do_attach(struct child *child, const struct op *op)
+{
+	uint64_t slot = number(op, 0);
+	struct stat st;
+	int source, target, e;
+	if (slot >= sizeof child->sources / sizeof *child->sources || (source = child->sources[slot]) < 0)
+		return EINVAL;
+	if (fstat(source, &st) < 0)
+		return errno;
+	e = set_attributes(source, number(op, 2), number(op, 3), op->flags & 1);
+	if (e)
+		return e;
+	if (S_ISDIR(st.st_mode))
+		e = resolve_parts(text(op, 1), true, 0755, &target);
+	else
+		e = resolve_file(text(op, 1), &target);
+	if (e)
+		return e;
+	e = is_kind(target, S_ISDIR(st.st_mode));
+	if (!e)
+		e = not_procfs(target);
+	if (!e && sys_move_mount(source, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+		e = errno;
+	close(target);
+	close(source);
+	child->sources[slot] = -1;
+	return e;
+}
+
+static int open_kernel_path(const char *path)
+{
+	struct statfs fs;
+	int fd = open_in_root(AT_FDCWD, path, O_PATH | O_NOFOLLOW, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+	if (fd < 0)
+		return -1;
+	if (fstatfs(fd, &fs) < 0) {
+		close(fd);
+		return -1;
+	}
+	if (fs.f_type != PROC_SUPER_MAGIC && fs.f_type != SYSFS_MAGIC && fs.f_type != CGROUP2_SUPER_MAGIC
+	    && fs.f_type != CGROUP_SUPER_MAGIC && fs.f_type != TMPFS_MAGIC) {
+		close(fd);
+		errno = EXDEV;
+		return -1;
+	}
+	return fd;
+}
+
+static int empty_directory(struct child *child)
+{
+	int context, e = 0;
+	if (child->mask_fd >= 0)
+		return 0;
+	context = (int)syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC);
+	if (context < 0)
+		return errno;
+	if (syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "mode", "0555", 0) < 0
+	    || syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		e = errno;
+	else if ((child->mask_fd = (int)syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC,
+	                                        MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)) < 0)
+		e = errno;
+	close(context);
+	return e;
+}
+
+static int attach_copy(int from, int target)
+{
+	int e = 0, copy = sys_open_tree(from, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+	if (copy < 0)
+		return errno;
+	if (sys_move_mount(copy, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+		e = errno;
+	close(copy);
+	return e;
+}
+
+static int do_mask(struct child *child, const struct op *op)
+{
+	struct stat st;
+	int e, fd = open_kernel_path(text(op, 0));
+	if (fd < 0)
+		return errno == ENOENT ? 0 : errno;
+	e = fstat(fd, &st) < 0 ? errno : 0;
+	if (!e && S_ISDIR(st.st_mode)) {
+		e = empty_directory(child);
+		if (!e)
+			e = attach_copy(child->mask_fd, fd);
+	} else if (!e) {
+		e = attach_copy(child->null_fd, fd);
+	}
+	close(fd);
+	return e;
+}
+
+static int do_readonly(const struct op *op)
+{
+	int e, copy, fd = open_kernel_path(text(op, 0));
+	if (fd < 0)
+		return errno == ENOENT ? 0 : errno;
+	copy = sys_open_tree(fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
+	if (copy < 0) {
+		e = errno;
+	} else {
+		e = set_attributes(copy, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, 0, true);
+		if (!e && sys_move_mount(copy, "", fd, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+			e = errno;
+		close(copy);
+	}
+	close(fd);
+	return e;
+}
+
+static int do_root_ro(const struct op *op)
+{
+	int e, fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return errno;
+	e = set_attributes(fd, MOUNT_ATTR_RDONLY, 0, false);
+	close(fd);
+	(void)op;
+	return e;
+}
+
+static int split_path(const char *path, char *parent, const char **name)
+{
+	const char *slash = strrchr(path, '/');
+	if (slash == NULL || slash[1] == 0 || strlen(path) >= PATH_MAX)
+		return EINVAL;
+	memcpy(parent, path, (size_t)(slash - path));
+	parent[slash - path] = 0;
+	*name = slash + 1;
+	return 0;
+}
+
+static int do_make(const struct op *op)
+{
+	char parent[PATH_MAX];
+	const char *name;
+	int dir, fd, e = split_path(text(op, 0), parent, &name);
+	if (!e)
+		e = resolve_parts(parent, true, 0755, &dir);
+	if (e)
+		return e;
+	if (op->code == OP_MKDIR && mkdirat(dir, name, op->flags & 07777) < 0 && errno != EEXIST)
+		e = errno;
+	if (op->code == OP_SYMLINK && symlinkat(text(op, 1), dir, name) < 0 && errno != EEXIST)
+		e = errno;
+	if (op->code == OP_MKNOD) {
+		dev_t device = makedev((unsigned)number(op, 1), (unsigned)number(op, 2));
+		if (mknodat(dir, name, (mode_t)op->flags, device) < 0 && errno != EEXIST)
+			e = errno;
+		else if (fchmodat(dir, name, op->flags & 07777, 0) < 0
+		         || fchownat(dir, name, (uid_t)number(op, 3), (gid_t)number(op, 4), AT_SYMLINK_NOFOLLOW) < 0)
+			e = errno;
+	}
+	if (op->code == OP_FILE) {
+		fd = openat(dir, name, O_CREAT | O_WRONLY | O_TRUNC | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, op->flags & 07777);
+		if (fd < 0)
+			e = errno;
+		else {
+			e = op->count > 1 ? write_full(fd, op->fields[1].bytes, op->fields[1].length) : 0;
+			close(fd);
+		}
+	}
+	close(dir);
+	return e;
+}
+
+int mount_perform(struct child *child, const struct op *op)
+{
+	switch (op->code) {
+	case OP_OVERLAY: return do_overlay(op);
+	case OP_ROOTDIR: return do_rootdir(op);
+	case OP_SOURCE: return do_source(child, op);
+	case OP_PIVOT: return do_pivot(child, op);
+	case OP_MOUNT: return do_mount(op);
+	case OP_ATTACH: return do_attach(child, op);
+	case OP_MKDIR:
+	case OP_SYMLINK:
+	case OP_MKNOD:
+	case OP_FILE: return do_make(op);
+	case OP_MASK: return do_mask(child, op);
+	case OP_READONLY: return do_readonly(op);
+	case OP_DETACH: return do_detach(child);
+	case OP_ROOT_RO: return do_root_ro(op);
+	default: return EINVAL;
+	}
+}

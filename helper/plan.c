@@ -1,0 +1,123 @@
+/* Reads a plan with every bound checked, and writes reports. */
+#include "plan.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int read_full(int fd, void *buffer, size_t length)
+{
+	char *at = buffer;
+	while (length > 0) {
+		ssize_t n = read(fd, at, length);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return errno;
+		if (n == 0)
+			return EPIPE;
+		at += n;
+		length -= (size_t)n;
+	}
+	return 0;
+}
+
+int write_full(int fd, const void *buffer, size_t length)
+{
+	const char *at = buffer;
+	while (length > 0) {
+		ssize_t n = write(fd, at, length);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return errno;
+		at += n;
+		length -= (size_t)n;
+	}
+	return 0;
+}
+
+int report(enum report_kind kind, uint32_t op, int error, int value, uint64_t extra, const void *bytes, uint32_t length)
+{
+	struct report head = { kind, op, error, value, extra, length, 0 };
+	int e = write_full(FD_OUT, &head, sizeof head);
+	if (e == 0 && length > 0)
+		e = write_full(FD_OUT, bytes, length);
+	return e;
+}
+
+const char *text(const struct op *op, unsigned i)
+{
+	if (i >= op->count || memchr(op->fields[i].bytes, 0, op->fields[i].length) != NULL)
+		return "";
+	return op->fields[i].bytes;
+}
+
+uint64_t number(const struct op *op, unsigned i)
+{
+	return i < op->count ? strtoull(text(op, i), NULL, 10) : 0;
+}
+
+struct cursor {
+	char *at, *end;
+};
+
+static int take(struct cursor *c, void *into, size_t length)
+{
+	if ((size_t)(c->end - c->at) < length)
+		return EBADMSG;
+	memcpy(into, c->at, length);
+	c->at += length;
+	return 0;
+}
+
+static int take_op(struct cursor *c, struct op *op)
+{
+	struct field *fields;
+	if (take(c, &op->code, 2) || take(c, &op->count, 2) || take(c, &op->flags, 4))
+		return EBADMSG;
+	fields = calloc(op->count ? op->count : 1, sizeof *fields);
+	if (fields == NULL)
+		return ENOMEM;
+	op->fields = fields;
+	for (unsigned i = 0; i < op->count; i++) {
+		uint32_t length;
+		if (take(c, &length, 4) || (size_t)(c->end - c->at) < (size_t)length + 1 || c->at[length] != 0)
+			return EBADMSG;
+		fields[i].bytes = c->at;
+		fields[i].length = length;
+		c->at += length + 1;
+	}
+	return 0;
+}
+
+int plan_read(int fd, struct plan *plan)
+{
+	struct { char magic[4]; uint32_t version, count, length; } head;
+	struct cursor c;
+	int e = read_full(fd, &head, sizeof head);
+	if (e)
+		return e;
+	if (memcmp(head.magic, "SMPN", 4) != 0 || head.version != PLAN_VERSION || head.length > PLAN_MAX
+	    || head.count > head.length / 8 + 1)
+		return EBADMSG;
+	c.at = malloc(head.length ? head.length : 1);
+	plan->ops = calloc(head.count ? head.count : 1, sizeof *plan->ops);
+	if (c.at == NULL || plan->ops == NULL)
+		return ENOMEM;
+	c.end = c.at + head.length;
+	e = read_full(fd, c.at, head.length);
+	if (e)
+		return e;
+	plan->count = head.count;
+	plan->split = head.count;
+	for (uint32_t i = 0; i < head.count; i++) {
+		e = take_op(&c, &plan->ops[i]);
+		if (e)
+			return e;
+		if (plan->split == head.count && (plan->ops[i].code == OP_CLONE || plan->ops[i].code == OP_ENTER))
+			plan->split = i;
+	}
+	return plan->split < plan->count && c.at == c.end ? 0 : EBADMSG;
+}

@@ -1,0 +1,149 @@
+/* The plan: what the helper is told to do, and what it reports back.
+ *
+ * A plan is bytes: "SMPN", u32 version, u32 operation count, u32 length of what follows; then per operation u16 code,
+ * u16 field count, u32 flags, and per field u32 length, bytes, one NUL (so that text can be used in place).
+ * All numbers are little-endian.  sampan/runtime/plan.py writes the same codes.
+ */
+#ifndef SAMPAN_PLAN_H
+#define SAMPAN_PLAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum { PLAN_VERSION = 1, PLAN_MAX = 16 << 20, FIELDS_MAX = 65535 };
+
+/* Well-known descriptors: the plan and answers come in on 3, reports leave on 4, tree streams use 5 and 6,
+ * a pidfd of the container to join is 7. */
+enum { FD_IN = 3, FD_OUT = 4, FD_TREE_IN = 5, FD_TREE_OUT = 6, FD_TARGET = 7 };
+
+enum op_code {
+	/* before the split: performed by the supervisor */
+	OP_WORKDIR = 1,   /* host directory that relative layer names start from */
+	OP_CGROUP = 2,    /* v2 directory; the child is cloned into it */
+	OP_CGROUP_V1 = 3, /* v1 directory; the child's pid is written to cgroup.procs */
+	OP_DEVICES = 4,   /* eBPF program for the v2 directory */
+	OP_IDMAP = 5,     /* uid_map, gid_map, newuidmap, newgidmap */
+	OP_STDIO = 6,     /* flags: enum stdio_flags; log path, max size, max files */
+	OP_SUPERVISE = 7, /* outlive the caller; exit record path, attach socket path */
+	OP_CLEANUP = 8,   /* argv of a program to start after the exit */
+	/* the split */
+	OP_CLONE = 20, /* flags: CLONE_NEW* */
+	OP_ENTER = 21, /* flags: CLONE_NEW*, into the namespaces of FD_TARGET */
+	/* after it: performed by the child */
+	OP_OVERLAY = 30,
+	OP_ROOTDIR = 31,
+	OP_SOURCE = 32,
+	OP_PIVOT = 33,
+	OP_MOUNT = 34,
+	OP_ATTACH = 35,
+	OP_MKDIR = 36,
+	OP_SYMLINK = 37,
+	OP_MKNOD = 38,
+	OP_FILE = 39,
+	OP_MASK = 40,
+	OP_READONLY = 41,
+	OP_DETACH = 42,
+	OP_ROOT_RO = 43,
+	OP_HOSTNAME = 50,
+	OP_DOMAINNAME = 51,
+	OP_SYSCTL = 52,
+	OP_RLIMIT = 53,
+	OP_OOM = 54,
+	OP_LOOPBACK = 55,
+	OP_KEYRING = 56,
+	OP_TTY = 57,
+	OP_ACCOUNTS = 58,
+	OP_USER = 59,
+	OP_CAPS = 60,
+	OP_NNP = 61,
+	OP_SECCOMP = 62,
+	OP_CWD = 63,
+	OP_ENV = 64,
+	OP_INIT = 65,
+	OP_UMASK = 66,
+	OP_SESSION = 67,
+	OP_EXEC = 70,
+	OP_APPLY = 71,
+	OP_PACK = 72,
+};
+
+enum stdio_flags { STDIO_PASS_IN = 1, STDIO_PASS_OUT = 2, STDIO_PASS_ERR = 4, STDIO_STDIN = 8, STDIO_TTY = 16,
+	STDIO_FOREGROUND = 32, STDIO_NULL_OUT = 64 };
+
+enum report_kind { REPORT_STARTED = 1, REPORT_FAILED = 2, REPORT_EXITED = 3, REPORT_ACCOUNTS = 4, REPORT_WARNING = 5,
+	REPORT_DETACHED = 6, REPORT_TREE = 7 };
+
+struct field {
+	const char *bytes; /* NUL behind the last byte */
+	uint32_t length;
+};
+
+struct op {
+	uint16_t code;
+	uint16_t count;
+	uint32_t flags;
+	const struct field *fields;
+};
+
+struct plan {
+	struct op *ops;
+	uint32_t count;
+	uint32_t split; /* index of the OP_CLONE or OP_ENTER */
+};
+
+struct report {
+	uint32_t kind;
+	uint32_t op;
+	int32_t error;
+	int32_t value;
+	uint64_t extra; /* per kind */
+	uint32_t length;
+	uint32_t reserved;
+};
+
+int plan_read(int fd, struct plan *plan);
+const char *text(const struct op *op, unsigned i);       /* "" when absent or holding a NUL */
+uint64_t number(const struct op *op, unsigned i);        /* decimal field; 0 when absent */
+
+int read_full(int fd, void *buffer, size_t length);      /* 0, EPIPE at the end of file, or errno */
+int write_full(int fd, const void *buffer, size_t length);
+int report(enum report_kind kind, uint32_t op, int error, int value, uint64_t extra, const void *bytes, uint32_t length);
+
+/* Who the process becomes; resolved by the caller when the plan asks with OP_ACCOUNTS. */
+struct identity {
+	uint32_t uid, gid;
+	uint32_t group_count;
+	gid_t *groups;
+	char **env;          /* additions */
+	uint32_t env_count;
+};
+
+/* What the child of the split works with. */
+struct child {
+	const struct plan *plan;
+	int sync;            /* close-on-exec pipe to the supervisor: silence means started */
+	int tty_socket;      /* where the pseudo-terminal's master goes */
+	int null_fd;         /* the host's /dev/null, checked to be 1:3 */
+	int mask_fd;         /* one empty read-only tmpfs, cloned for every masked directory */
+	int old_root;
+	int sources[256];
+	struct identity identity;
+	bool init;
+	char **env;
+	uint32_t env_count;
+	uint32_t at;         /* index of the operation being performed */
+};
+
+int child_perform(struct child *child);                  /* returns only on failure: errno */
+
+int mount_perform(struct child *child, const struct op *op);
+int cred_perform(struct child *child, const struct op *op);
+int tty_open(struct child *child, const struct op *op);
+int resolve_directory(const char *path, bool create, mode_t mode, int *fd);
+
+int split(const struct plan *plan, int (*body)(void *), void *argument, pid_t *pid, int *pidfd);
+int supervise(const struct plan *plan);
+
+#endif

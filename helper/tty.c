@@ -1,0 +1,61 @@
+/* The container's pseudo-terminal: made in its own devpts, its master handed to the supervisor.  The peer comes from
+ * TIOCGPTPEER, never from a path (CVE-2025-52565). */
+#include "plan.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <linux/mount.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+static int send_descriptor(int socket, int fd)
+{
+	union { char bytes[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
+	char byte = 0;
+	struct iovec io = { &byte, 1 };
+	struct msghdr message = { .msg_iov = &io, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes };
+	struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+	memset(&control, 0, sizeof control);
+	head->cmsg_level = SOL_SOCKET;
+	head->cmsg_type = SCM_RIGHTS;
+	head->cmsg_len = CMSG_LEN(sizeof fd);
+	memcpy(CMSG_DATA(head), &fd, sizeof fd);
+	return sendmsg(socket, &message, MSG_NOSIGNAL) < 0 ? errno : 0;
+}
+
+/* flags 1: bind the terminal over /dev/console (not for exec). */
+int tty_open(struct child *child, const struct op *op)
+{
+	struct statfs fs;
+	struct winsize size = { (unsigned short)number(op, 0), (unsigned short)number(op, 1), 0, 0 };
+	int e = 0, unlock = 0, peer, copy, master = open("/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NOFOLLOW);
+	if (master < 0)
+		return errno;
+	if (fstatfs(master, &fs) < 0 || fs.f_type != DEVPTS_SUPER_MAGIC)
+		return ENXIO;
+	if (ioctl(master, TIOCSPTLCK, &unlock) < 0 || (peer = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC)) < 0)
+		return errno;
+	if (size.ws_row > 0 && ioctl(master, TIOCSWINSZ, &size) < 0)
+		return errno;
+	if (op->flags & 1) {
+		copy = (int)syscall(SYS_open_tree, peer, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+		if (copy < 0 || syscall(SYS_move_mount, copy, "", AT_FDCWD, "/dev/console", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+			return errno;
+		close(copy);
+	}
+	e = send_descriptor(child->tty_socket, master);
+	if (e)
+		return e;
+	if (setsid() < 0 && errno != EPERM)
+		return errno;
+	if (ioctl(peer, TIOCSCTTY, 0) < 0 || dup2(peer, 0) < 0 || dup2(peer, 1) < 0 || dup2(peer, 2) < 0)
+		return errno;
+	close(master);
+	close(peer);
+	return 0;
+}

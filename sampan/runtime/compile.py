@@ -1,0 +1,401 @@
+"""Turns an OCI runtime configuration and facts about the host into a plan.
+
+Pure: what must be looked up (id maps, cgroup directories, the compiled filter) comes in as `Facts`.  The order is the
+security argument, so it stands in one place: root file system, sources opened on the host, pivot, kernel file systems,
+devices, volumes, masks, old root away, read-only root, limits, identity, capabilities, filter, program.
+"""
+
+from __future__ import annotations
+
+from sampan.errors import InvalidArgument
+from sampan.runtime import plan as p
+from sampan.runtime.plan import Plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_SYNCHRONOUS, MS_REMOUNT = 1, 2, 4, 8, 16, 32
+MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1024, 2048, 4096, 16384, 1 << 18, 1 << 19, 1 << 20
+MS_RELATIME, MS_STRICTATIME = 1 << 21, 1 << 24
+
+_FLAGS = {
+    "ro": MS_RDONLY,
+    "nosuid": MS_NOSUID,
+    "nodev": MS_NODEV,
+    "noexec": MS_NOEXEC,
+    "sync": MS_SYNCHRONOUS,
+    "noatime": MS_NOATIME,
+    "nodiratime": MS_NODIRATIME,
+    "relatime": MS_RELATIME,
+    "strictatime": MS_STRICTATIME,
+}
+_CLEAR = {"rw", "suid", "dev", "exec", "defaults", "async"}
+# mount_setattr(2): MOUNT_ATTR_*
+_ATTRIBUTES = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "noatime": 0x10, "strictatime": 0x20, "nodiratime": 0x80}
+_PROPAGATION = {
+    "private": MS_PRIVATE,
+    "rprivate": MS_PRIVATE,
+    "slave": MS_SLAVE,
+    "rslave": MS_SLAVE,
+    "shared": MS_SHARED,
+    "rshared": MS_SHARED,
+}
+_RLIMITS = (
+    "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME"
+).split()
+
+NODES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+_LINKS = (
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/ptmx", "pts/ptmx"),
+    ("/dev/core", "/proc/kcore"),
+)
+
+
+class Facts:
+    """Hold what the host contributes: paths, maps, cgroup directories, masks and the compiled filter."""
+
+    __slots__ = (
+        "accounts",
+        "ambient",
+        "caps",
+        "cgroup",
+        "cgroup_v1",
+        "cgroup_version",
+        "cleanup",
+        "detach_keys",
+        "devices",
+        "gid_map",
+        "host_devices",
+        "identity",
+        "log",
+        "lowers",
+        "newgidmap",
+        "newuidmap",
+        "record",
+        "rootdir",
+        "rootless",
+        "seccomp",
+        "single_id",
+        "size",
+        "snapshots",
+        "socket",
+        "stdio",
+        "target",
+        "transient",
+        "uid_map",
+        "upper",
+        "work",
+    )
+
+    def __init__(self) -> None:
+        self.snapshots = ""
+        self.lowers: list[str] = []
+        self.upper = self.work = self.rootdir = ""
+        self.target = ""
+        self.transient = False
+        self.rootless = self.single_id = False
+        self.uid_map = self.gid_map = self.newuidmap = self.newgidmap = ""
+        self.cgroup = ""
+        self.cgroup_v1: list[str] = []
+        self.cgroup_version = "v2"
+        self.devices = b""
+        self.host_devices: list[tuple[str, int, int, int, int, int]] = []
+        self.caps = 0
+        self.ambient = 0
+        self.seccomp = b""
+        self.accounts = True
+        self.identity: tuple[int, int, list[int]] | None = None
+        self.stdio = 0
+        self.size = (0, 0)
+        self.detach_keys = ""
+        self.log = ""
+        self.record = ""
+        self.socket = ""
+        self.cleanup: list[str] = []
+
+
+def compile_run(spec: dict[str, Any], facts: Facts) -> Plan:
+    """Give the plan that runs `spec`'s process in its own namespaces."""
+    plan = Plan()
+    namespaces = {n["type"]: n.get("path", "") for n in spec["linux"]["namespaces"]}
+    if facts.rootless:
+        namespaces["user"] = ""
+    supervisor(plan, facts)
+    flags = 0
+    for name in namespaces:
+        flags |= p.NAMESPACES[name]
+    names = " ".join(sorted(namespaces))
+    plan.add(p.CLONE, flags=flags, label=f"create namespaces: {names}")
+    if facts.rootless:
+        become_root(plan, facts)
+    root(plan, facts)
+    slots = sources(plan, spec, facts)
+    plan.add(p.PIVOT, facts.target, label="make it the root (pivot_root)")
+    tty = bool(spec["process"].get("terminal"))
+    mounts(plan, spec, facts, slots)
+    devices(plan, spec, facts, tty)
+    volumes(plan, spec, slots)
+    linux = spec["linux"]
+    if "uts" in namespaces and spec.get("hostname"):
+        plan.add(p.HOSTNAME, spec["hostname"], label=f"set hostname {spec['hostname']}")
+    if "network" in namespaces:
+        plan.add(p.LOOPBACK, label="bring the loopback interface up")
+    for key, value in sorted((linux.get("sysctl") or {}).items()):
+        plan.add(p.SYSCTL, "/proc/sys/" + key.replace(".", "/"), value, label=f"set sysctl {key}={value}")
+    for path in linux.get("readonlyPaths") or ():
+        plan.add(p.READONLY, path, label=f"make {path} read-only")
+    for path in linux.get("maskedPaths") or ():
+        plan.add(p.MASK, path, label=f"mask {path}")
+    process(plan, spec, facts, tty)
+    return plan
+
+
+def supervisor(plan: Plan, facts: Facts) -> None:
+    """Add what stands before the split."""
+    if facts.snapshots:
+        plan.add(p.WORKDIR, facts.snapshots, label=f"work in {facts.snapshots}")
+    plan.add(p.STDIO, facts.log, 10 << 20, 3, facts.detach_keys, flags=facts.stdio, label="set up standard streams")
+    if facts.record or facts.socket:
+        plan.add(p.SUPERVISE, facts.record, facts.socket, flags=int(facts.transient), label="stay as its supervisor")
+    if facts.cleanup:
+        plan.add(p.CLEANUP, *facts.cleanup)
+    if facts.cgroup:
+        plan.add(p.CGROUP, facts.cgroup, label=f"start in cgroup {facts.cgroup}")
+    for directory in facts.cgroup_v1:
+        plan.add(p.CGROUP_V1, directory, label=f"attach to cgroup {directory}")
+    if facts.devices and facts.cgroup:
+        plan.add(p.DEVICES, facts.devices, label="allow only the listed devices (eBPF on the cgroup)")
+    if facts.uid_map:
+        how = "one id only" if facts.single_id else "the full range" if facts.newuidmap else "directly"
+        plan.add(
+            p.IDMAP,
+            facts.uid_map,
+            facts.gid_map,
+            facts.newuidmap,
+            facts.newgidmap,
+            flags=int(facts.single_id),
+            label=f"map user and group ids ({how})",
+        )
+
+
+def become_root(plan: Plan, facts: Facts) -> None:
+    """Take id 0 of the new user namespace, which owns everything that follows."""
+    plan.add(p.USER, 0, 0, flags=1 | (2 if facts.single_id else 0), label="become root of the user namespace")
+    everything = (1 << 41) - 1
+    plan.add(p.CAPS, everything, everything, 0, flags=2, label="hold its capabilities during set-up")
+
+
+def root(plan: Plan, facts: Facts) -> None:
+    """Mount the root file system at facts.target: an overlay of layers, or a plain directory."""
+    if facts.rootdir:
+        plan.add(p.ROOTDIR, facts.rootdir, facts.target, flags=1, label=f"take directory {facts.rootdir} as root file system")
+        return
+    # redirect_dir, metacopy and index are switched off whatever the kernel's defaults, so that the upper directory alone is
+    # the exact difference (Documentation/filesystems/overlayfs.rst).
+    options = f"lowerdir={':'.join(facts.lowers)},redirect_dir=off,metacopy=off,index=off,xino=off"
+    if facts.upper:
+        options += f",upperdir={facts.upper},workdir={facts.work}"
+        if facts.transient:
+            options += ",volatile"
+    if facts.rootless:
+        options += ",userxattr"
+    kind = "volatile " if facts.transient else ""
+    plan.add(p.OVERLAY, facts.target, options, label=f"mount a {kind}overlay of {len(facts.lowers)} layers as root file system")
+
+
+def _options(options: list[str]) -> tuple[int, int, int, list[str]]:
+    """Split mount options: flags for mount(2), MOUNT_ATTR_* bits, propagation, and data words."""
+    flags = attributes = propagation = 0
+    data = []
+    for word in options:
+        if word in _FLAGS:
+            flags |= _FLAGS[word]
+            attributes |= _ATTRIBUTES.get(word, 0)
+        elif word in _PROPAGATION:
+            propagation = _PROPAGATION[word]
+        elif word not in _CLEAR and word not in ("bind", "rbind", "z", "Z"):
+            data.append(word)
+    return flags, attributes, propagation or MS_PRIVATE, data
+
+
+def _is_bind(mount: dict[str, Any]) -> bool:
+    return mount.get("type") == "bind" or "bind" in mount.get("options", ()) or "rbind" in mount.get("options", ())
+
+
+def sources(plan: Plan, spec: dict[str, Any], facts: Facts) -> dict[str, int]:
+    """Open on the host, before the pivot, what is going to be bound inside."""
+    slots: dict[str, int] = {}
+    for mount in spec["mounts"]:
+        if not _is_bind(mount):
+            continue
+        slots[mount["destination"]] = len(slots)
+        recursive = "bind" not in mount.get("options", ())
+        plan.add(p.SOURCE, len(slots) - 1, mount["source"], flags=int(recursive), label=f"open {mount['source']}")
+    if facts.rootless:
+        for name, *_ in (*NODES, *facts.host_devices):
+            slots["/dev/" + name] = len(slots)
+            plan.add(p.SOURCE, len(slots) - 1, "/dev/" + name, label=f"open /dev/{name}")
+    if len(slots) > 250:
+        raise InvalidArgument(f"cannot start: {len(slots)} bind mounts asked for, at most 250 are possible")
+    return slots
+
+
+def mounts(plan: Plan, spec: dict[str, Any], facts: Facts, slots: dict[str, int]) -> None:
+    """Mount the kernel's file systems and tmpfs, in the specification's order."""
+    for mount in spec["mounts"]:
+        target, kind = mount["destination"], mount["type"]
+        if _is_bind(mount):
+            if target in ("/sys", "/sys/fs/cgroup"):
+                _attach(plan, mount, slots)
+            continue
+        flags, _, _, data = _options(mount.get("options", []))
+        if kind == "cgroup":
+            cgroups(plan, facts, flags)
+            continue
+        if facts.rootless:
+            data = [word for word in data if not (facts.single_id and word.startswith("gid="))]
+        own = target in ("/proc", "/sys", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue")
+        plan.add(
+            p.MOUNT,
+            kind,
+            mount.get("source", kind),
+            target,
+            ",".join(data),
+            flags=flags | (p.NOFOLLOW if own else 0),
+            label=f"mount {kind} at {target} ({','.join(mount.get('options', [])) or 'defaults'})",
+        )
+
+
+def cgroups(plan: Plan, facts: Facts, flags: int) -> None:
+    """Show the container its own cgroup: v2 as such; on v1 and hybrid hosts the controllers that it is attached to."""
+    if facts.cgroup_version == "v2" or (facts.cgroup and not facts.cgroup_v1):
+        if facts.cgroup:
+            plan.add(p.MOUNT, "cgroup2", "cgroup", "/sys/fs/cgroup", "", flags=flags, label="mount cgroup2 at /sys/fs/cgroup")
+        return
+    if not facts.cgroup_v1:
+        return
+    plan.add(p.MOUNT, "tmpfs", "tmpfs", "/sys/fs/cgroup", "mode=755", flags=flags & ~MS_RDONLY, label="mount tmpfs at /sys/fs/cgroup")
+    seen = set()
+    for directory in facts.cgroup_v1:
+        controller = directory.split("/sys/fs/cgroup/", 1)[-1].split("/", 1)[0]
+        if controller not in seen:
+            seen.add(controller)
+            place = "/sys/fs/cgroup/" + controller
+            plan.add(p.MOUNT, "cgroup", "cgroup", place, controller, flags=flags, label=f"mount cgroup {controller} at {place}")
+
+
+def _attach(plan: Plan, mount: dict[str, Any], slots: dict[str, int]) -> None:
+    _, attributes, propagation, _ = _options(mount.get("options", []))
+    target = mount["destination"]
+    recursive = "bind" not in mount.get("options", ())
+    how = "read-only" if attributes & 1 else "read-write"
+    plan.add(
+        p.ATTACH,
+        slots[target],
+        target,
+        attributes,
+        propagation,
+        flags=int(recursive),
+        label=f"bind {mount['source']} at {target} ({how})",
+    )
+
+
+def devices(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool) -> None:
+    """Fill /dev: nodes as root, binds of the host's as an ordinary user."""
+    nodes: list[tuple[str, int, int, int, int, int]] = [(n, 0o20666, a, b, 0, 0) for n, a, b in NODES]
+    nodes += facts.host_devices
+    if facts.rootless:
+        for name, *_ in nodes:
+            slot = _slot(plan, "/dev/" + name)
+            plan.add(p.ATTACH, slot, "/dev/" + name, 2 | 8, MS_PRIVATE, label=f"bind the host's /dev/{name}")
+    else:
+        for name, mode, major, minor, uid, gid in nodes:
+            plan.add(
+                p.MKNOD, "/dev/" + name, major, minor, uid, gid, flags=mode, label=f"create device /dev/{name} ({major}:{minor})"
+            )
+    for place, target in _LINKS:
+        plan.add(p.SYMLINK, place, target, label=f"link {place} to {target}")
+    if tty:
+        plan.add(p.FILE, "/dev/console", b"", flags=0o620)
+
+
+def _slot(plan: Plan, path: str) -> int:
+    for operation in plan.operations:
+        if operation.code == p.SOURCE and operation.fields[1] == path:
+            return int(operation.fields[0])
+    raise InvalidArgument(f"cannot bind {path}: it was not opened")
+
+
+def volumes(plan: Plan, spec: dict[str, Any], slots: dict[str, int]) -> None:
+    """Bind volumes and host paths, the outer ones first."""
+    binds = [m for m in spec["mounts"] if _is_bind(m) and m["destination"] not in ("/sys", "/sys/fs/cgroup")]
+    for mount in sorted(binds, key=lambda m: m["destination"].count("/")):
+        _attach(plan, mount, slots)
+
+
+def process(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool) -> None:
+    """Add terminal, identity, rights and the program: the same for run and exec."""
+    config = spec["process"]
+    if tty:
+        rows, columns = facts.size
+        plan.add(p.TTY, rows, columns, flags=1, label="open a pseudo-terminal")
+    plan.add(p.DETACH, label="take the host's file systems away")
+    if spec["root"].get("readonly"):
+        plan.add(p.ROOT_RO, label="make the root file system read-only")
+    identity(plan, spec, facts, tty)
+    program(plan, config)
+
+
+def identity(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool) -> None:
+    """Add limits, user, capabilities and filter in the order that each still permits the next."""
+    config = spec["process"]
+    for limit in config.get("rlimits") or ():
+        name = limit["type"].removeprefix("RLIMIT_")
+        hard, soft = limit["hard"], limit["soft"]
+        plan.add(p.RLIMIT, _RLIMITS.index(name), soft % (1 << 64), hard % (1 << 64), label=f"limit {name} to {soft} (at most {hard})")
+    if config.get("oomScoreAdj") is not None:
+        plan.add(p.OOM, config["oomScoreAdj"], label=f"set oom_score_adj {config['oomScoreAdj']}")
+    if not tty:
+        plan.add(p.SESSION)
+    plan.add(p.KEYRING, "_sampan", flags=p.OPTIONAL, label="join a new session keyring")
+    if facts.accounts and facts.identity is None:
+        plan.add(p.ACCOUNTS, label="look the user up in the image's /etc/passwd")
+    plan.add(p.CWD, config.get("cwd") or "/", flags=1, label=f"enter directory {config.get('cwd') or '/'}")
+    if facts.seccomp and not config.get("noNewPrivileges"):
+        plan.add(p.SECCOMP, facts.seccomp, label=f"load the system call filter ({len(facts.seccomp) // 8} instructions)")
+    plan.add(p.CAPS, facts.caps, 0, 0, flags=1, label=f"bound capabilities to {', '.join(_names(config)) or 'none'}")
+    single = 2 if facts.single_id else 0
+    if facts.identity is not None:
+        uid, gid, groups = facts.identity
+        plan.add(p.USER, uid, gid, *groups, flags=1 | single, label=f"become user {uid}:{gid}")
+    else:
+        plan.add(p.USER, flags=single, label=f"become user {(config.get('user') or {}).get('username') or 'root'}")
+    plan.add(p.CAPS, facts.caps, facts.caps, facts.ambient, flags=2, label="set the process's capabilities")
+    if config.get("noNewPrivileges"):
+        plan.add(p.NNP, label="forbid new privileges")
+        if facts.seccomp:
+            plan.add(p.SECCOMP, facts.seccomp, label=f"load the system call filter ({len(facts.seccomp) // 8} instructions)")
+    plan.add(p.UMASK, flags=0o022)
+
+
+def _names(config: dict[str, Any]) -> list[str]:
+    return [name.removeprefix("CAP_") for name in (config.get("capabilities") or {}).get("bounding", [])]
+
+
+def program(plan: Plan, config: dict[str, Any], init: bool = False) -> None:
+    """Add the environment and the program, with every place of PATH where it may be."""
+    if init or config.get("sampan.init"):
+        plan.add(p.INIT, label="stay as PID 1, pass signals on and reap")
+    plan.add(p.ENV, *config["env"], label=f"set {len(config['env'])} environment variables")
+    args = config["args"]
+    name = args[0]
+    candidates = [name]
+    if "/" not in name:
+        path = next((e[5:] for e in config["env"] if e.startswith("PATH=")), "")
+        candidates = [f"{place or '.'}/{name}" for place in path.split(":")] if name else [name]
+    plan.add(p.EXEC, *candidates, *args, flags=len(candidates), label=f"execute {' '.join(args)}")

@@ -1,0 +1,273 @@
+"""Starts the helper with a plan and reads what it reports.
+
+The helper runs from a sealed memfd with an empty environment and only the descriptors named here (helper/plan.h): what a
+container sees as the program behind a process in its namespaces can be neither the file on disk nor be written to.
+"""
+
+from __future__ import annotations
+
+import os
+
+import _struct
+
+from sampan.errors import NotSupported, SampanError, Unavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sampan.runtime.plan import Plan
+
+    Accounts = Callable[[bytes, bytes], tuple[int, int, list[int], list[str]]]
+
+STARTED, FAILED, EXITED, ACCOUNTS, WARNING, DETACHED, TREE = range(1, 8)
+CONTROL_SIGNAL, CONTROL_RESIZE, CONTROL_DETACH = 1, 2, 3
+_HEAD = _struct.Struct("<IIiiQII")
+_SEALS = 0xF  # F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
+_F_ADD_SEALS = 1033
+
+_helper_fd = -1
+
+
+def helper_path() -> str:
+    """Give the compiled helper's path; NotSupported when it was not built."""
+    path = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "_helper", "sampan-helper")
+    if not os.path.exists(path):
+        raise NotSupported(f"cannot start: the helper {path} is missing", "install sampan with a C compiler present: pip install .")
+    return path
+
+
+def _helper() -> int:
+    global _helper_fd
+    if _helper_fd < 0:
+        import fcntl
+
+        source = os.open(helper_path(), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(source).st_size
+            target = os.memfd_create("sampan-helper", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            sent = 0
+            while sent < size:
+                sent += os.sendfile(target, source, sent, size - sent)
+        finally:
+            os.close(source)
+        fcntl.fcntl(target, _F_ADD_SEALS, _SEALS)
+        # Above the numbers that the child's descriptors are moved to before it is executed.
+        _helper_fd = fcntl.fcntl(target, fcntl.F_DUPFD_CLOEXEC, 16)
+        os.close(target)
+    return _helper_fd
+
+
+class Exit:
+    """Hold how a process ended: `code` as a shell would show it, `signal` or 0, and whether memory ran out."""
+
+    __slots__ = ("code", "oom", "signal")
+
+    def __init__(self, status: int, oom: bool) -> None:
+        self.signal = status & 0x7F
+        self.code = 128 + self.signal if self.signal else status >> 8 & 0xFF
+        self.oom = oom
+
+
+class StartFailure(SampanError):
+    """The helper could not perform an operation: its label, the error number and the file's first bytes."""
+
+    def __init__(self, label: str, code: int, number: int, head: bytes) -> None:
+        super().__init__(f"cannot {label}: {os.strerror(number)}")
+        self.label = label
+        self.code = code
+        self.errno = number
+        self.head = head
+
+
+class TreeFailure(SampanError):
+    """A tree operation failed on `path`."""
+
+    def __init__(self, label: str, number: int, path: str) -> None:
+        super().__init__(f"cannot {label}: {path or '/'}: {os.strerror(number)}")
+        self.errno = number
+        self.path = path
+
+
+class Child:
+    """Watch one helper: its reports arrive on `reports`, answers and control leave on `control`."""
+
+    def __init__(self, plan: Plan, helper_pid: int, control: int, reports: int) -> None:
+        self.plan = plan
+        self.helper_pid = helper_pid
+        self.control = control
+        self.reports = reports
+        self.pid = 0
+        self.started_ns = 0
+        self.skipped = 0
+        self.warnings: list[str] = []
+        self.detached = False
+        self._exit: Exit | None = None
+
+    def _read(self, length: int) -> bytes:
+        data = b""
+        while len(data) < length:
+            part = os.read(self.reports, length - len(data))
+            if not part:
+                return b""
+            data += part
+        return data
+
+    def report(self) -> tuple[int, int, int, int, int, bytes]:
+        """Read one report: kind, operation, error, value, extra number, bytes."""
+        head = self._read(_HEAD.size)
+        if not head:
+            raise Unavailable("the helper ended without a word", "was it killed? run again")
+        kind, operation, error, value, extra, length, _ = _HEAD.unpack(head)
+        return kind, operation, error, value, extra, self._read(length) if length else b""
+
+    def await_start(self, accounts: Accounts | None = None) -> Child:
+        """Wait until the program runs; StartFailure says which operation failed."""
+        files = [b"", b""]
+        while True:
+            kind, operation, error, value, extra, data = self.report()
+            if kind == STARTED:
+                self.pid, self.started_ns = value, extra
+                return self
+            if kind == ACCOUNTS:
+                files[value & 1] = data
+                if value == 1:
+                    assert accounts is not None
+                    self._answer(*accounts(files[0], files[1]))
+            else:
+                self._common(kind, operation, error, value, data)
+
+    def _answer(self, uid: int, gid: int, groups: list[int], env: list[str]) -> None:
+        words = [os.fsencode(word) for word in env]
+        data = _struct.pack(f"<4I{len(groups)}I", uid, gid, len(groups), len(words), *groups)
+        os.write(self.control, data + b"".join(_struct.pack("<I", len(word)) + word for word in words))
+
+    def _common(self, kind: int, operation: int, error: int, value: int, data: bytes) -> None:
+        if kind == FAILED:
+            code = self.plan.operations[operation].code if operation < len(self.plan.operations) else 0
+            label = self.plan.label(operation)
+            self.close()
+            raise StartFailure(label, code, error, data)
+        if kind == WARNING:
+            self.warnings.append(f"cannot {self.plan.label(operation)}: {os.strerror(error)}")
+        elif kind == DETACHED:
+            self.detached = True
+
+    def wait(self) -> Exit:
+        """Wait for the end; a tree operation's failure is raised.  Also returns when the caller was detached."""
+        failure: TreeFailure | None = None
+        while self._exit is None and not self.detached:
+            kind, operation, error, value, extra, data = self.report()
+            if kind == EXITED:
+                self._exit = Exit(value, extra > 0)
+            elif kind == TREE:
+                self.skipped = extra
+                if error:
+                    failure = TreeFailure(self.plan.label(operation), error, os.fsdecode(data))
+            else:
+                self._common(kind, operation, error, value, data)
+        self.close()
+        if failure is not None:
+            raise failure
+        return self._exit or Exit(0, False)
+
+    def signal(self, number: int) -> None:
+        """Ask the helper to pass a signal to the program; nothing happens when it has ended."""
+        self._control(CONTROL_SIGNAL, number)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Tell the terminal's new size."""
+        self._control(CONTROL_RESIZE, rows << 16 | columns)
+
+    def _control(self, kind: int, value: int) -> None:
+        if self.control >= 0:
+            try:
+                os.write(self.control, _struct.pack("<II", kind, value))
+            except BrokenPipeError:
+                return
+
+    def close(self) -> None:
+        """Close our ends and reap the helper if it has ended; without OP_SUPERVISE this ends the program."""
+        for fd in (self.control, self.reports):
+            if fd >= 0:
+                os.close(fd)
+        self.control = self.reports = -1
+        _ended.append(self.helper_pid)
+        reap()
+
+
+_ended: list[int] = []
+
+
+def reap() -> None:
+    """Collect helpers that have ended; those still unmounting are left for the next call."""
+    for pid in _ended[:]:
+        try:
+            ended = os.waitpid(pid, os.WNOHANG)[0] != 0
+        except ChildProcessError:
+            ended = True  # another thread, or the caller's own SIGCHLD handler, was first
+        if ended and pid in _ended:
+            _ended.remove(pid)
+
+
+def _pipe_above(lowest: int) -> tuple[int, int]:
+    """Make a pipe whose ends stand above the descriptors that the helper is given, so that none is overwritten."""
+    import fcntl
+
+    ends = os.pipe()
+    if min(ends) >= lowest:
+        return ends
+    raised = (fcntl.fcntl(ends[0], fcntl.F_DUPFD_CLOEXEC, lowest), fcntl.fcntl(ends[1], fcntl.F_DUPFD_CLOEXEC, lowest))
+    os.close(ends[0])
+    os.close(ends[1])
+    return raised
+
+
+def start(
+    plan: Plan,
+    stdin: int = 0,
+    stdout: int = 1,
+    stderr: int = 2,
+    tree_in: int = -1,
+    tree_out: int = -1,
+    target: int = -1,
+) -> Child:
+    """Start the helper on a plan; the descriptors become its 0 to 2, 5, 6 and 7 (helper/plan.h).  Nothing is waited for."""
+    data = plan.encode()
+    helper = _helper()
+    in_read, in_write = _pipe_above(16)
+    out_read, out_write = _pipe_above(16)
+    raised = []
+    actions: list[tuple[int, int, int]] = []
+    for source, number in ((stdin, 0), (stdout, 1), (stderr, 2), (tree_in, 5), (tree_out, 6), (target, 7)):
+        if source >= 0:
+            import fcntl
+
+            high = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, 16)
+            raised.append(high)
+            actions.append((os.POSIX_SPAWN_DUP2, high, number))
+    actions += [(os.POSIX_SPAWN_DUP2, in_read, 3), (os.POSIX_SPAWN_DUP2, out_write, 4)]
+    try:
+        pid = os.posix_spawn(f"/proc/self/fd/{helper}", ["sampan-helper"], {}, file_actions=actions)
+    except OSError as error:
+        os.close(in_write)
+        os.close(out_read)
+        raise Unavailable(f"cannot start the helper: {error.strerror}") from error
+    finally:
+        for fd in (in_read, out_write, *raised):
+            os.close(fd)
+    child = Child(plan, pid, in_write, out_read)
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(in_write, view) :]
+    except BrokenPipeError:
+        return child  # its report says why
+    return child
+
+
+def translate(failure: StartFailure) -> SampanError:
+    """Turn a failed operation into the message a user reads: program errors as 126 and 127, missing features named."""
+    from sampan.runtime import diagnose
+
+    return diagnose.explain(failure)

@@ -1,0 +1,96 @@
+"""The plan: a flat list of operations that the helper performs, and the same list in words.
+
+Pure.  The codes are those of helper/plan.h, where the wire format is described.  An operation's `label` is the sentence that
+`--explain` prints and that an error message names.
+"""
+
+from __future__ import annotations
+
+import _struct
+
+VERSION = 1
+
+WORKDIR, CGROUP, CGROUP_V1, DEVICES, IDMAP, STDIO, SUPERVISE, CLEANUP = range(1, 9)
+CLONE, ENTER = 20, 21
+OVERLAY, ROOTDIR, SOURCE, PIVOT, MOUNT, ATTACH, MKDIR, SYMLINK, MKNOD, FILE = range(30, 40)
+MASK, READONLY, DETACH, ROOT_RO = range(40, 44)
+HOSTNAME, DOMAINNAME, SYSCTL, RLIMIT, OOM, LOOPBACK, KEYRING, TTY = range(50, 58)
+ACCOUNTS, USER, CAPS, NNP, SECCOMP, CWD, ENV, INIT, UMASK, SESSION = range(58, 68)
+EXEC, APPLY, PACK = 70, 71, 72
+
+NOFOLLOW = 1 << 31
+"""For MOUNT: the target may not be reached through symbolic links."""
+OPTIONAL = 1 << 30
+"""A failure is reported as a warning and the plan goes on."""
+
+PASS_IN, PASS_OUT, PASS_ERR, STDIN, TTY_STDIO, FOREGROUND, NULL_OUT = 1, 2, 4, 8, 16, 32, 64
+
+CLONE_NEWTIME, CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS = 0x80, 0x20000, 0x2000000, 0x4000000
+CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x8000000, 0x10000000, 0x20000000, 0x40000000
+
+NAMESPACES = {
+    "mount": CLONE_NEWNS,
+    "pid": CLONE_NEWPID,
+    "network": CLONE_NEWNET,
+    "ipc": CLONE_NEWIPC,
+    "uts": CLONE_NEWUTS,
+    "cgroup": CLONE_NEWCGROUP,
+    "user": CLONE_NEWUSER,
+}
+
+Field = str | bytes | int
+
+
+class Operation:
+    """Hold one operation: its code, flags, fields and the words for it."""
+
+    __slots__ = ("code", "fields", "flags", "label")
+
+    def __init__(self, code: int, flags: int, fields: tuple[Field, ...], label: str) -> None:
+        self.code = code
+        self.flags = flags
+        self.fields = fields
+        self.label = label
+
+
+def _bytes(field: Field) -> bytes:
+    if isinstance(field, bytes):
+        return field
+    return str(field).encode("utf-8", "surrogateescape")
+
+
+class Plan:
+    """Collect operations in the order in which they are performed."""
+
+    __slots__ = ("operations",)
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+
+    def add(self, code: int, *fields: Field, flags: int = 0, label: str = "") -> None:
+        """Append one operation; text fields are encoded as file names are."""
+        self.operations.append(Operation(code, flags, fields, label))
+
+    def encode(self) -> bytes:
+        """Give the bytes that the helper reads (helper/plan.h)."""
+        parts = []
+        head, length_of = _struct.Struct("<HHI").pack, _struct.Struct("<I").pack
+        for operation in self.operations:
+            parts.append(head(operation.code, len(operation.fields), operation.flags & 0xFFFFFFFF))
+            for field in operation.fields:
+                data = _bytes(field)
+                parts.append(length_of(len(data)))
+                parts.append(data)
+                parts.append(b"\0")
+        body = b"".join(parts)
+        return b"SMPN" + _struct.pack("<III", VERSION, len(self.operations), len(body)) + body
+
+    def label(self, index: int) -> str:
+        """Name the operation at `index` for a message; unknown ones are named by number."""
+        if index < len(self.operations):
+            return self.operations[index].label or f"operation {index}"
+        return "read the plan"
+
+    def explain(self) -> list[str]:
+        """List the operations in words, in the order in which they would be performed."""
+        return [operation.label for operation in self.operations if operation.label]
