@@ -1,0 +1,40 @@
+# make helper   compile the helper into the source tree, for development
+# make test     make .venv, install sampan with its dev extra, and run every check
+# make demo     the whole tour: examples/demo.sh
+# make bench    every published figure
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: helper test lint demo bench clean
+
+helper: sampan/_helper/sampan-helper
+
+sampan/_helper/sampan-helper: $(wildcard helper/*.c helper/*.h) setup.py
+	@mkdir -p sampan/_helper
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) setup.py -q build_helper
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml setup.py bin/sampan | $(BIN)/python
+	$(BIN)/python -m pip install -q -e '.[dev]'
+	touch $@
+
+test: $(VENV)/.installed helper lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --line-length 120 .
+	$(BIN)/mypy --strict
+
+demo: helper
+	sh examples/demo.sh
+
+bench: helper $(VENV)/.installed
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf build dist sampan.egg-info sampan/_helper .demo
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print | xargs rm -rf

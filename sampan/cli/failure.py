@@ -1,0 +1,95 @@
+"""What goes to standard error when a command fails, and the exit code; imported only then.
+
+One line says what failed, `hint:` what would help. Text from images and archives may be in a message:
+control characters are shown, never sent to the terminal.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+from sampan.cli.output import printable
+from sampan.errors import BuildError, SampanError
+
+_LACKING = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS, errno.EIO, errno.EFBIG)
+EXIT_OURS = 125
+EXIT_INTERRUPTED = 128 + 2  # as a shell reports SIGINT
+EXIT_PIPE = 128 + 13  # as a shell reports SIGPIPE
+
+
+def report(exc: BaseException, debug: bool) -> int:
+    """Print one failure to standard error; return the exit code."""
+    if isinstance(exc, SystemExit):
+        return exc.code if isinstance(exc.code, int) else 0 if exc.code is None else EXIT_OURS
+    if isinstance(exc, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    if isinstance(exc, BrokenPipeError):
+        _drop_output()
+        return EXIT_PIPE
+    _flush_output()
+    if debug:
+        _traceback(exc)
+    code, lines = describe(exc)
+    _write("\n".join(lines) + "\n")
+    return code
+
+
+def describe(exc: BaseException) -> tuple[int, list[str]]:
+    """Return the exit code and the lines that explain a failure."""
+    if isinstance(exc, SampanError):
+        return exc.exit_code, _explain(exc)
+    if isinstance(exc, MemoryError):
+        return EXIT_OURS, ["sampan: out of memory"]
+    if isinstance(exc, RecursionError):
+        return EXIT_OURS, ["sampan: the input is nested too deeply"]
+    if isinstance(exc, OSError) and exc.errno in _LACKING:
+        where = f" {printable(os.fsdecode(exc.filename))}" if isinstance(exc.filename, (str, bytes)) else ""
+        return EXIT_OURS, [f"sampan: the host refused{where}: {exc.strerror}"]
+    text = printable(f"{type(exc).__name__}: {exc}")
+    return EXIT_OURS, [
+        f"sampan: internal error: {text}",
+        "hint: run again with --debug (before the command) for details",
+    ]
+
+
+def _explain(exc: SampanError) -> list[str]:
+    lines = []
+    if isinstance(exc, BuildError) and exc.file and exc.line:
+        lines.append(f"{printable(exc.file)}:{exc.line}")
+    if isinstance(exc, BuildError) and exc.excerpt:
+        lines += [printable(line) for line in exc.excerpt.split("\n")]
+    lines.append("sampan: " + printable(exc.message))
+    if exc.hint:
+        lines.append("hint: " + printable(exc.hint))
+    return lines
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        return  # standard error is gone: the exit code is all that is left to say
+
+
+def _flush_output() -> None:
+    """Let what was printed before the failure appear before its message."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
+
+
+def _drop_output() -> None:
+    """Point standard output at /dev/null, so that what is buffered fails no second time."""
+    null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(null, 1)
+    os.close(null)
+
+
+def _traceback(exc: BaseException) -> None:
+    import traceback
+
+    _write("".join(traceback.format_exception(exc)))

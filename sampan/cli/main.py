@@ -1,0 +1,210 @@
+"""The command: finds the module of a command word, imports that one only, and turns every outcome into an exit code.
+
+Rules: this is the one place that prints an error (`sampan: …`, `hint: …`) and the one place that ends the process.
+No error shows a traceback unless --debug asks for it. Exit codes as Docker's: 125 ours, 130 interrupted, else what the
+command returns.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sampan.errors import InvalidArgument, SampanError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any
+
+# What `sampan help` lists, in this order; the module is sampan/cli/<word>.py (import_, as the word is Python's).
+COMMANDS = {
+    "run": "Start a program in a new container",
+    "exec": "Run a program in a running container",
+    "ps": "List containers",
+    "build": "Build an image from a Dockerfile",
+    "bootstrap": "Make a base image from files of this host",
+    "images": "List images",
+    "logs": "Show what a container printed",
+    "inspect": "Show everything about containers and images, as JSON",
+    "create": "Create a container without starting it",
+    "start": "Start created or stopped containers",
+    "stop": "Stop running containers",
+    "restart": "Stop containers and start them again",
+    "kill": "Send a signal to containers",
+    "wait": "Wait until containers end, and print their exit codes",
+    "rm": "Remove containers",
+    "tag": "Give an image another name",
+    "rmi": "Remove images",
+    "history": "Show how an image was made",
+    "save": "Write images to a tar archive",
+    "load": "Read images from a tar archive",
+    "import": "Make an image from a tar archive of a file system",
+    "export": "Write a container's file system as a tar archive",
+    "info": "Show the store and the host",
+    "doctor": "Say what this host can and cannot do",
+    "version": "Show the version",
+}
+
+# Docker's management words: what they stand for, options included.
+ALIASES = {
+    "builder build": "build",
+    "buildx build": "build",
+    "container create": "create",
+    "container exec": "exec",
+    "container export": "export",
+    "container inspect": "inspect --type=container",
+    "container kill": "kill",
+    "container list": "ps",
+    "container logs": "logs",
+    "container ls": "ps",
+    "container ps": "ps",
+    "container remove": "rm",
+    "container restart": "restart",
+    "container rm": "rm",
+    "container run": "run",
+    "container start": "start",
+    "container stop": "stop",
+    "container wait": "wait",
+    "image build": "build",
+    "image history": "history",
+    "image import": "import",
+    "image inspect": "inspect --type=image",
+    "image list": "images",
+    "image load": "load",
+    "image ls": "images",
+    "image remove": "rmi",
+    "image rm": "rmi",
+    "image save": "save",
+    "image tag": "tag",
+    "system info": "info",
+}
+
+
+class _Globals:
+    """The options before the command word."""
+
+    __slots__ = ("debug", "root", "words")
+
+    def __init__(self, argv: list[str]) -> None:
+        self.debug = False
+        self.root: str | None = None
+        self.words = list(argv)
+        while self.words and self.words[0].startswith("-"):
+            self._take(self.words.pop(0))
+
+    def _take(self, word: str) -> None:
+        if word in ("--debug", "-D"):
+            self.debug = True
+        elif word == "--root" and self.words:
+            self.root = self.words.pop(0)
+        elif word.startswith("--root="):
+            self.root = word[len("--root=") :]
+        elif word in ("--help", "-h"):
+            self.words = ["help"]
+        elif word in ("--version", "-v"):
+            self.words = ["version", "--short"]
+        else:
+            raise InvalidArgument(f"unknown option {word} before the command", "sampan help lists commands and options")
+        if self.root == "":
+            raise InvalidArgument("option --root needs a directory")
+
+
+def main(argv: list[str]) -> int:
+    """Run one command line (without the program's name) and return the exit code; prints errors itself."""
+    debug = "--debug" in argv[:3] or "-D" in argv[:3]
+    try:
+        code = _dispatch(argv)
+        sys.stdout.flush()
+        return code
+    except BaseException as exc:
+        from sampan.cli.failure import report
+
+        return report(exc, debug)
+
+
+def entry() -> None:
+    """Run the command line of this process and end it.
+
+    The interpreter's own shutdown is skipped (about 2 ms): the store is safe against kill -9, so nothing waits for it.
+    """
+    code = main(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = code or 125
+    os._exit(code & 0xFF)
+
+
+def _dispatch(argv: list[str]) -> int:
+    asked = _Globals(argv)
+    words = _expand(asked.words)
+    if not words or words[0] == "help":
+        return _help(words[1:], asked.words)
+    word, rest = words[0], words[1:]
+    if word not in COMMANDS:
+        raise _unknown(asked.words)
+    module = load_command(word)
+    from sampan.cli import options
+
+    try:
+        values = options.parse(rest, module.OPTIONS)
+    except options.HelpAsked:
+        return _help([word], [word])
+    code: int = module.run(_engine(asked.root, module), values)
+    return code
+
+
+def load_command(word: str) -> ModuleType:
+    """Import the module of one command."""
+    name = "sampan.cli." + ("import_" if word == "import" else word.replace("-", "_"))
+    __import__(name)
+    return sys.modules[name]
+
+
+def _engine(root: str | None, module: ModuleType) -> Any:
+    if getattr(module, "NEEDS_ENGINE", True):
+        from sampan.engine.engine import Engine
+
+        return Engine(root)
+    return None
+
+
+def _expand(words: list[str]) -> list[str]:
+    full = ALIASES.get(" ".join(words[:2])) if len(words) > 1 else None
+    return full.split() + words[2:] if full else words
+
+
+def _help(words: list[str], given: list[str]) -> int:
+    from sampan.cli import help
+
+    words = _expand(words)
+    if not words:
+        sys.stdout.write(help.overview(COMMANDS))
+        return 0
+    if words[0] in COMMANDS:
+        sys.stdout.write(help.help_text(load_command(words[0]).OPTIONS))
+        return 0
+    group = help.group(words[0], ALIASES)
+    if not group:
+        raise _unknown(words)
+    sys.stdout.write(group)
+    return 0
+
+
+def _unknown(words: list[str]) -> SampanError:
+    from sampan.cli.options import nearest
+
+    groups = {alias.split()[0] for alias in ALIASES}
+    if words[0] in groups:
+        known = [alias for alias in ALIASES if alias.startswith(words[0] + " ")]
+        if len(words) == 1 or words[1].startswith("-"):
+            return InvalidArgument(f"command {words[0]} needs another word", "one of: " + ", ".join(known))
+        word = " ".join(words[:2])
+    else:
+        known = [*COMMANDS, *groups, "help"]
+        word = words[0]
+    guess = nearest(word, known)
+    hint = f"did you mean {guess}?" if guess else "sampan help lists the commands"
+    return InvalidArgument(f"there is no command {word!r}", hint)

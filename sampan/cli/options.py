@@ -1,0 +1,264 @@
+"""The words after a command: one table of options per command, its parser and its help text.
+
+Rules, as Docker's own parser has them: `--name value`, `--name=value`, `-abc`, `-eVALUE`, `-e=VALUE`, `--flag=false`;
+`--` ends the options. A command that runs a program stops at its first argument: the program's options are its own.
+Numbers are converted here: a command receives bytes, seconds and integers. A word that is not understood is an error
+with the nearest known word; nothing is ever ignored.
+"""
+
+from __future__ import annotations
+
+from sampan.errors import InvalidArgument, NotSupported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+FLAG, TEXT, LIST, INT, NUMBER, BYTES, DURATION, MAP = (
+    "flag",
+    "string",
+    "list",
+    "int",
+    "decimal",
+    "bytes",
+    "duration",
+    "map",
+)
+
+
+class Option:
+    """One option: how it is written, what kind of value it takes, and one line of help.
+
+    `refuse` makes it an option that is known but not there yet: giving it raises NotSupported with that text.
+    """
+
+    __slots__ = ("aliases", "choices", "default", "help", "hint", "kind", "long", "metavar", "refuse", "short")
+
+    def __init__(
+        self,
+        long: str,
+        short: str = "",
+        kind: str = TEXT,
+        help: str = "",
+        *,
+        default: Any = None,
+        metavar: str = "",
+        choices: Sequence[str] = (),
+        aliases: Sequence[str] = (),
+        refuse: str = "",
+        hint: str = "",
+    ) -> None:
+        self.long = long
+        self.short = short
+        self.kind = kind
+        self.help = help
+        self.metavar = metavar or kind
+        self.choices = choices
+        self.aliases = aliases
+        self.refuse = refuse
+        self.hint = hint
+        self.default = default
+
+    def initial(self) -> Any:
+        """Return the value of this option when it is not given."""
+        if self.default is not None:
+            return self.default
+        if self.kind == FLAG:
+            return False
+        if self.kind == LIST:
+            return []
+        return {} if self.kind == MAP else "" if self.kind == TEXT else None
+
+
+class Command:
+    """What one command accepts: `arguments` is its usage text, as `IMAGE [COMMAND] [ARG...]`."""
+
+    __slots__ = ("arguments", "examples", "interspersed", "name", "options", "summary")
+
+    def __init__(
+        self,
+        name: str,
+        summary: str,
+        arguments: str = "",
+        options: Iterable[Option] = (),
+        *,
+        interspersed: bool = True,
+        examples: Sequence[str] = (),
+    ) -> None:
+        self.name = name
+        self.summary = summary
+        self.arguments = arguments
+        self.options = tuple(options)
+        self.interspersed = interspersed
+        self.examples = examples
+
+
+class Values:
+    """The parsed command line: one attribute per option (`--no-cache` is `.no_cache`), and `.args`, the other words."""
+
+    def __init__(self, values: dict[str, Any], args: list[str], given: set[str]) -> None:
+        self.__dict__.update(values)
+        self.args = args
+        self.given = given
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+
+class HelpAsked(Exception):
+    """The words contain --help."""
+
+
+def parse(argv: Sequence[str], command: Command) -> Values:
+    """Parse the words after the command's name; raises InvalidArgument, NotSupported, or HelpAsked."""
+    return _Parser(command).run(list(argv))
+
+
+class _Parser:
+    def __init__(self, command: Command) -> None:
+        self.command = command
+        self.longs: dict[str, Option] = {}
+        self.shorts: dict[str, Option] = {}
+        for option in command.options:
+            self.longs[option.long] = option
+            for alias in option.aliases:
+                self.longs[alias] = option
+            if option.short:
+                self.shorts[option.short] = option
+        self.values: dict[str, Any] = {field(o.long): o.initial() for o in command.options if not o.refuse}
+        self.given: set[str] = set()
+        self.rest: list[str] = []
+
+    def run(self, words: list[str]) -> Values:
+        args: list[str] = []
+        self.rest = words
+        while self.rest:
+            word = self.rest.pop(0)
+            if word == "--":
+                args += self.rest
+                break
+            if word.startswith("--"):
+                self._long(word[2:])
+            elif word.startswith("-") and len(word) > 1:
+                self._cluster(word[1:])
+            else:
+                args.append(word)
+                if not self.command.interspersed:
+                    args += self.rest
+                    break
+        _check_count(self.command, args)
+        return Values(self.values, args, self.given)
+
+    def _long(self, text: str) -> None:
+        name, equals, value = text.partition("=")
+        option = self.longs.get(name)
+        if option is None:
+            if name == "help":
+                raise HelpAsked
+            raise self._unknown("--" + name)
+        if option.kind == FLAG and not equals:
+            value = "true"
+        elif not equals:
+            value = self._next("--" + name)
+        self._store(option, "--" + name, value)
+
+    def _cluster(self, text: str) -> None:
+        while text:
+            letter, text = text[0], text[1:]
+            option = self.shorts.get(letter)
+            if option is None:
+                if letter == "h" and not text:
+                    raise HelpAsked
+                raise self._unknown("-" + letter)
+            if option.kind == FLAG and not text.startswith("="):
+                self._store(option, "-" + letter, "true")
+                continue
+            value = text[1:] if text.startswith("=") else text or self._next("-" + letter)
+            self._store(option, "-" + letter, value)
+            return
+
+    def _next(self, written: str) -> str:
+        if not self.rest:
+            raise InvalidArgument(f"option {written} of {self.command.name} needs a value", _see_help(self.command))
+        return self.rest.pop(0)
+
+    def _store(self, option: Option, written: str, text: str) -> None:
+        if option.refuse:
+            raise NotSupported(f"option {written} of {self.command.name}: {option.refuse}", option.hint)
+        name = field(option.long)
+        try:
+            value = _convert(option, text)
+        except ValueError as exc:
+            raise InvalidArgument(f"option {written} of {self.command.name}: {exc}") from None
+        if option.kind == LIST:
+            self.values[name] = [*self.values[name], value] if name in self.given else [value]
+        elif option.kind == MAP:
+            self.values[name] = {**self.values[name], **value}
+        else:
+            self.values[name] = value
+        self.given.add(name)
+
+    def _unknown(self, written: str) -> InvalidArgument:
+        known = ["--" + name for name in self.longs] + ["--help"]
+        guess = nearest(written, known) if written.startswith("--") else ""
+        hint = f"did you mean {guess}?" if guess else _see_help(self.command)
+        return InvalidArgument(f"unknown option {written} of {self.command.name}", hint)
+
+
+def field(long: str) -> str:
+    """Return the attribute name of an option."""
+    return long.replace("-", "_")
+
+
+def _see_help(command: Command) -> str:
+    return f"sampan {command.name} --help lists the options"
+
+
+def _check_count(command: Command, args: list[str]) -> None:
+    words = command.arguments.split()
+    least = sum(1 for word in words if not word.startswith("["))
+    unlimited = any("..." in word for word in words)
+    if len(args) < least:
+        text = f"{command.name} needs {'at least ' if unlimited or least < len(words) else ''}{_count(least)}"
+    elif len(args) > len(words) and not unlimited:
+        text = f"{command.name} takes {'at most ' + _count(len(words)) if words else 'no arguments'}, not {len(args)}"
+    else:
+        return
+    raise InvalidArgument(text, f"usage: {usage(command)}")
+
+
+def _count(number: int) -> str:
+    return f"{number} argument" if number == 1 else f"{number} arguments"
+
+
+def _convert(option: Option, text: str) -> Any:
+    if option.choices and text not in option.choices:
+        raise ValueError(f"{text!r} is none of {', '.join(option.choices)}")
+    if option.kind == MAP:
+        key, _, value = text.partition("=")
+        if not key:
+            raise ValueError(f"{text!r} is not KEY=VALUE")
+        return {key: value}
+    if option.kind in (TEXT, LIST):
+        return text
+    if option.kind == FLAG and text == "true":
+        return True
+    from sampan.cli import quantities
+
+    return quantities.convert(option.kind, text)
+
+
+def usage(command: Command) -> str:
+    """Return the usage line of a command."""
+    words = ["sampan", command.name, "[OPTIONS]" if command.options else "", command.arguments]
+    return " ".join(word for word in words if word)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the known word that looks most like `word`, or an empty string."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(word, list(known), 1, 0.6)
+    return found[0] if found else ""

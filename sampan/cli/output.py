@@ -1,0 +1,209 @@
+"""What commands print: tables, human sizes and ages, identifiers, JSON and templates per row.
+
+Sizes and ages are worded as Docker's, because scripts and eyes know them. Names, commands and labels come from images:
+`printable` shows control characters instead of sending them to a terminal. Colour only on a terminal, and never when
+NO_COLOR is set.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import IO, Any
+
+_DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+# A column is at least this wide and this far from the next: the widths of Docker's tables.
+_LEAST, _GAP = 10, 3
+
+
+def write(text: str) -> None:
+    """Print one text to standard output as it is."""
+    sys.stdout.write(text)
+
+
+def line(text: str) -> None:
+    """Print one line to standard output, control characters shown."""
+    sys.stdout.write(printable(text) + "\n")
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out a table; the last column is not padded."""
+    cells = [list(headers)] if headers else []
+    cells += [[printable(cell) for cell in row] for row in rows]
+    if not cells:
+        return ""
+    count = len(cells[0])
+    widths = [max(_LEAST, max(len(row[i]) for row in cells) + _GAP) for i in range(count - 1)]
+    lines = ["".join(f"{row[i]:{width}}" for i, width in enumerate(widths)) + row[count - 1] for row in cells]
+    return "".join(text.rstrip() + "\n" for text in lines)
+
+
+def rows(
+    items: Sequence[Mapping[str, Any]],
+    columns: Sequence[tuple[str, str]],
+    headers: Mapping[str, str],
+    format: str = "",
+) -> str:
+    """Print items as `--format` asks: a table of (header, key) columns, `json`, `table TEMPLATE`, or a template."""
+    if format in ("", "table"):
+        return table([header for header, _ in columns], [[str(item[key]) for _, key in columns] for item in items])
+    if format == "json":
+        return "".join(json_text({key: item[key] for key in sorted(item)}) + "\n" for item in items)
+    from sampan.cli import template
+
+    text = format.replace("\\t", "\t").replace("\\n", "\n")
+    if text.startswith("table "):
+        parsed = template.parse(text[len("table ") :])
+        head = parsed.header(headers).split("\t")
+        body = [parsed.render(item).split("\t") for item in items]
+        width = max(len(row) for row in [head, *body])
+        return table(_fill(head, width), [_fill(row, width) for row in body])
+    parsed = template.parse(text)
+    return "".join(printable(parsed.render(item), keep="\n\t") + "\n" for item in items)
+
+
+def _fill(row: list[str], width: int) -> list[str]:
+    return row + [""] * (width - len(row))
+
+
+def printable(text: str, keep: str = "\t") -> str:
+    """Return text with control characters written out as escapes; those in `keep` stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c in keep or not _is_control(c) else _escape(c) for c in text)
+
+
+def _is_control(letter: str) -> bool:
+    # C0, DEL and C1 steer terminals; bidirectional marks reorder what is shown. Undecodable bytes stay bytes.
+    code = ord(letter)
+    return code < 32 or 127 <= code < 160 or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069
+
+
+def _escape(letter: str) -> str:
+    return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(letter) or (
+        f"\\x{ord(letter):02x}" if ord(letter) < 256 else f"\\u{ord(letter):04x}"
+    )
+
+
+def json_text(value: Any) -> str:
+    """Return compact JSON."""
+    from sampan.oci import jsontext
+
+    return jsontext.dumps(value).decode("utf-8", "surrogateescape")
+
+
+def json_pretty(value: Any, indent: str = "    ") -> str:
+    """Return indented JSON, in the form that `docker inspect` prints."""
+    return _pretty(value, "\n", indent)
+
+
+def _pretty(value: Any, newline: str, indent: str) -> str:
+    inner = newline + indent
+    if isinstance(value, dict) and value:
+        parts = [f"{json_text(str(key))}: {_pretty(item, inner, indent)}" for key, item in value.items()]
+        return "{" + inner + ("," + inner).join(parts) + newline + "}"
+    if isinstance(value, (list, tuple)) and value:
+        return "[" + inner + ("," + inner).join(_pretty(item, inner, indent) for item in value) + newline + "]"
+    return json_text(list(value) if isinstance(value, tuple) else value)
+
+
+def human_size(size: float, digits: int = 3) -> str:
+    """Return a size in powers of 1000 with so many significant digits: 1.23MB."""
+    return _scaled(size, 1000.0, _DECIMAL, digits)
+
+
+def human_bytes(size: float, digits: int = 4) -> str:
+    """Return a size in powers of 1024: 1.944GiB."""
+    return _scaled(size, 1024.0, _BINARY, digits)
+
+
+def _scaled(size: float, base: float, units: Sequence[str], digits: int) -> str:
+    step = 0
+    while step < len(units) - 1 and (size >= base or (step and float(f"{size:.{digits}g}") >= base)):
+        size /= base
+        step += 1
+    text = f"{size:.{digits}g}"
+    return (f"{size:.0f}" if "e" in text else text) + units[step]
+
+
+def human_duration(seconds: float) -> str:
+    """Return a length of time in words: `3 minutes`, `About an hour`; a clock that went back reads as just now."""
+    if seconds < 1:
+        return "Less than a second"
+    if seconds < _MINUTE:
+        return _plural(int(seconds), "second")
+    if seconds < _HOUR:
+        return "About a minute" if seconds < 2 * _MINUTE else _plural(int(seconds / _MINUTE), "minute")
+    hours = int(seconds / _HOUR + 0.5)
+    if hours == 1:
+        return "About an hour"
+    if hours < 48:
+        return f"{hours} hours"
+    days = hours // 24
+    if days < 14:
+        return f"{days} days"
+    if days < 60:
+        return f"{days // 7} weeks"
+    return f"{days // 30} months" if days < 730 else f"{days // 365} years"
+
+
+def _plural(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def age(unix: float, now: float | None = None) -> str:
+    """Return how long ago a time (seconds since 1970) was: `3 minutes ago`; an unknown time is N/A."""
+    if unix <= 0:
+        return "N/A"
+    return human_duration((time.time() if now is None else now) - unix) + " ago"
+
+
+def local_time(unix: float) -> str:
+    """Return a time as Docker's CreatedAt shows it: `2026-03-01 12:00:00 +0100 CET`."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(unix))
+
+
+def unix_time(text: str) -> float:
+    """Return seconds since 1970 of an RFC 3339 time; 0 for an empty or unreadable one (images are input)."""
+    import datetime
+
+    if not text:
+        return 0.0
+    try:
+        return datetime.datetime.fromisoformat(_whole(text)).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return 0.0
+
+
+def _whole(text: str) -> str:
+    """Cut nanoseconds to the microseconds that datetime reads."""
+    head, dot, tail = text.partition(".")
+    if not dot:
+        return text
+    digits = len(tail) - len(tail.lstrip("0123456789"))
+    return f"{head}.{tail[: min(digits, 6)]:0<6}{tail[digits:]}"
+
+
+def short_id(identifier: str) -> str:
+    """Return the twelve digits that tables show."""
+    return identifier.removeprefix("sha256:")[:12]
+
+
+def ellipsis(text: str, width: int) -> str:
+    """Cut a text to a width, the last character then being an ellipsis."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def colour(stream: IO[str] | None = None) -> Callable[[str, str], str]:
+    """Return paint(code, text), which colours only if the stream (standard error) is a terminal that wants it."""
+    stream = stream or sys.stderr
+    wanted = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return (lambda code, text: f"\x1b[{code}m{text}\x1b[0m") if wanted else (lambda code, text: text)
