@@ -1,7 +1,7 @@
 """Build: everything is declared in pyproject.toml except the helper, which the host's C compiler makes here.
 
-`python setup.py build_helper` makes sampan/_helper/sampan-helper in place for development (also `make helper`). The wheel
-holds one static program and no extension module: any Python 3, one platform.
+`python setup.py build_helper` makes sampan/_helper/sampan-helper in place for development (also `make helper`). The
+wheel holds one static program and no extension module: any Python 3, one platform.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ except ImportError:  # setuptools < 70.1
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 FLAGS = ["-std=c11", "-Os", "-g0", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-D_FORTIFY_SOURCE=2"]
-FLAGS += ["-fPIE", "-fstack-protector-strong"]
-LINK = ["-Wl,-z,relro,-z,now,-z,noexecstack"]
+FLAGS += ["-fPIE", "-ffunction-sections", "-fdata-sections", "-fstack-protector-strong"]
+# The helper is copied into memory at each start: symbols and unused functions are left out.
+LINK = ["-Wl,-z,relro,-z,now,-z,noexecstack", "-Wl,--gc-sections", "-s"]
 
 
 def compiler() -> str:
