@@ -1,0 +1,168 @@
+"""The store's database: one SQLite file in WAL mode, opened on first use; its tables are drawn in store/schema.py.
+
+Rules:
+- Writing happens inside `transaction()`. It takes the write lock at once (BEGIN IMMEDIATE): it never fails half-way on
+  a lock that another process took meanwhile.
+- A durable transaction is on the disk when it returns (synchronous=FULL); others may be lost to a power cut, not torn.
+- One connection, guarded by a lock, serves all threads of a process; a forked child opens its own.
+- Closing the last connection folds the log into the file, which costs two fsyncs; a short-lived command should leave by
+  os._exit and let the log be folded by a later commit.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import RLock
+
+from sampan.errors import SampanError, Unavailable
+from sampan.store import dbfile
+from sampan.store.paths import Paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+    from typing import Any
+
+    Row = tuple[Any, ...]
+
+
+class Database:
+    """The database of one store; nothing is opened before the first query."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.paths = paths
+        self._connection: Any = None
+        self._pid = os.getpid()
+        self._lock = RLock()
+        self._depth = 0
+        self._synchronous = ""
+        self._abandoned: list[Any] = []
+
+    def query(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
+        """Return all rows of a SELECT."""
+        return self._run(sql, args)[0]
+
+    def one(self, sql: str, args: Sequence[Any] = ()) -> Row | None:
+        """Return the first row of a SELECT, or None."""
+        rows = self.query(sql, args)
+        return rows[0] if rows else None
+
+    def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
+        """Perform one INSERT, UPDATE or DELETE inside a transaction; return how many rows it touched."""
+        if not self._depth:
+            raise RuntimeError("Database.execute() outside of transaction()")
+        return self._run(sql, args)[1]
+
+    def insert(self, sql: str, args: Sequence[Any] = ()) -> int:
+        """Perform one INSERT inside a transaction; return the new row's number."""
+        self.execute(sql, args)
+        row = self.one("SELECT last_insert_rowid()")
+        assert row is not None
+        return int(row[0])
+
+    def transaction(self, *, durable: bool = True, frees: bool = False) -> Transaction:
+        """Return a context in which writes happen together; `frees` says that they only make room or record state.
+
+        Such a transaction works on a full disk, by giving up the store's reserve. A nested one joins the outer one.
+        """
+        return Transaction(self, durable, frees)
+
+    def close(self) -> None:
+        """Close the connection, if any."""
+        with self._lock:
+            if self._connection is not None and self._pid == os.getpid():
+                self._connection.close()
+            self._connection = None
+
+    def open(self) -> Any:
+        """Return the connection, opening it if this process has none."""
+        if self._pid != os.getpid():
+            # Inherited through fork: closing it would fold and unlink a log that the parent is using.
+            self._abandoned.append(self._connection)
+            self._connection, self._lock, self._depth, self._pid = None, RLock(), 0, os.getpid()
+        if self._connection is None:
+            with self._lock:
+                if self._connection is None:
+                    self._connection = self._open()
+                    self._synchronous = ""
+        return self._connection
+
+    def _open(self) -> Any:
+        sqlite = dbfile.sqlite()
+        try:
+            if not os.path.exists(self.paths.database):
+                dbfile.create(self.paths)
+            return dbfile.connect(self.paths)
+        except sqlite.Error as exc:
+            raise dbfile.translate(exc, self.paths, "open the store") from exc
+        except OSError as exc:
+            raise Unavailable(f"cannot open the store {self.paths.root}: {exc.strerror}") from exc
+
+    def _run(self, sql: str, args: Sequence[Any]) -> tuple[list[Row], int]:
+        self.open()
+        with self._lock:
+            try:
+                cursor = self._connection.execute(sql, args)
+                return cursor.fetchall(), cursor.rowcount
+            except dbfile.sqlite().Error as exc:
+                raise dbfile.translate(exc, self.paths, "use the store") from exc
+
+    def _begin(self, durable: bool, frees: bool) -> None:
+        if self._depth == 0:
+            if frees and dbfile.is_full(self.paths.root):
+                dbfile.release_reserve(self.paths)
+            level = "FULL" if durable else "NORMAL"
+            if self._synchronous != level:
+                self._run(f"PRAGMA synchronous={level}", ())
+                self._synchronous = level
+            self._run("BEGIN IMMEDIATE", ())
+        self._depth += 1
+
+    def _end(self, failed: bool) -> None:
+        self._depth -= 1
+        if self._depth:
+            return
+        if not failed:
+            try:
+                self._run("COMMIT", ())
+                return
+            except SampanError:
+                self._rollback()
+                raise
+        self._rollback()
+
+    def _rollback(self) -> None:
+        # A failed COMMIT or a full disk may have ended the transaction already.
+        if self._connection.in_transaction:
+            self._run("ROLLBACK", ())
+
+
+class Transaction:
+    """Writes that happen together or not at all; raising inside undoes them."""
+
+    __slots__ = ("_db", "_durable", "_frees", "_lock")
+
+    def __init__(self, db: Database, durable: bool, frees: bool) -> None:
+        self._db = db
+        self._durable = durable
+        self._frees = frees
+
+    def __enter__(self) -> Database:
+        self._db.open()
+        self._lock = self._db._lock
+        self._lock.acquire()
+        try:
+            self._db._begin(self._durable, self._frees)
+        except BaseException:
+            self._lock.release()
+            raise
+        return self._db
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, where: TracebackType | None
+    ) -> None:
+        try:
+            self._db._end(kind is not None)
+        finally:
+            self._lock.release()

@@ -1,0 +1,161 @@
+"""The one place that computes a path of the store.
+
+    root/                     0711 for uid 0, else 0700
+      sampan.db               the record of truth (store/db.py)
+      oci/                    an OCI image layout: oci-layout, index.json, blobs/sha256/<hex>
+      ingest/                 blobs that are still being written
+      snapshots/<id>/         one unpacked layer; .active/<id>/{upper,work} while it is being made
+      containers/<id>/        upper, work, log, exit …
+      volumes/<name>/_data    named volumes
+      cache/                  all of it may be deleted at any time
+      .reserve                space given back when the disk is full (store/db.py)
+    run/                      state that ends with the boot
+
+Everything directly below the root is 0700: no other user of the host can reach a device node or set-uid program that an
+image brought (CVE-2021-41091, CVE-2021-41103).
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.errors import Denied, InvalidArgument, Unavailable
+from sampan.oci.digest import hex_of
+
+_SUBDIRECTORIES = ("oci/blobs/sha256", "ingest", "snapshots/.active", "containers", "volumes", "cache")
+
+
+class Paths:
+    """Where things of one store lie: `root` for data that lasts, `run` for run-time state."""
+
+    __slots__ = (
+        "root",
+        "run",
+        "database",
+        "oci",
+        "blobs",
+        "ingest",
+        "snapshots",
+        "active",
+        "containers",
+        "volumes",
+        "cache",
+        "reserve",
+    )
+
+    def __init__(self, root: str, run: str = "") -> None:
+        self.root = os.path.abspath(root)
+        self.run = os.path.abspath(run) if run else self.root + "/run"
+        self.database = self.root + "/sampan.db"
+        self.oci = self.root + "/oci"
+        self.blobs = self.oci + "/blobs/sha256"
+        self.ingest = self.root + "/ingest"
+        self.snapshots = self.root + "/snapshots"
+        self.active = self.snapshots + "/.active"
+        self.containers = self.root + "/containers"
+        self.volumes = self.root + "/volumes"
+        self.cache = self.root + "/cache"
+        self.reserve = self.root + "/.reserve"
+
+    def blob(self, digest: str) -> str:
+        """Return the path of a blob by its digest text."""
+        return f"{self.blobs}/{hex_of(digest)}"
+
+    def snapshot(self, snapshot_id: str) -> str:
+        """Return the directory of a committed snapshot."""
+        return f"{self.snapshots}/{_component(snapshot_id)}"
+
+    def active_snapshot(self, active_id: str) -> str:
+        """Return the directory (with upper and work) of a snapshot that is being made."""
+        return f"{self.active}/{_component(active_id)}"
+
+    def container(self, container_id: str) -> str:
+        """Return the directory of a container."""
+        return f"{self.containers}/{_component(container_id)}"
+
+    def container_run(self, container_id: str) -> str:
+        """Return the run-time directory of a container."""
+        return f"{self.run}/containers/{_component(container_id)}"
+
+    def volume(self, name: str) -> str:
+        """Return the directory of a volume; its content is below `_data`."""
+        return f"{self.volumes}/{_component(name)}"
+
+    def volume_data(self, name: str) -> str:
+        """Return the directory that a container sees of a volume."""
+        return self.volume(name) + "/_data"
+
+    def context_cache(self, key: str) -> str:
+        """Return the file that keeps the file digests of one build context."""
+        return f"{self.cache}/context-{_component(key)}"
+
+    def make(self) -> None:
+        """Make the directories of the store where they are missing."""
+        try:
+            _make(self.root, 0o711 if os.geteuid() == 0 else 0o700)
+            for relative in _SUBDIRECTORIES:
+                path = self.root
+                for part in relative.split("/"):
+                    path = f"{path}/{part}"
+                    _make(path, 0o700)
+        except OSError as exc:
+            raise _cannot_make(self.root, exc) from exc
+
+    def make_run(self) -> None:
+        """Make the run directory where it is missing."""
+        try:
+            _make(self.run, 0o700)
+            _make(self.run + "/containers", 0o700)
+        except OSError as exc:
+            raise _cannot_make(self.run, exc) from exc
+
+
+def locate(root: str | None = None) -> Paths:
+    """Return the paths of the store at `root`, else of the one that the environment and the user id select."""
+    chosen = root or os.environ.get("SAMPAN_ROOT", "")
+    run = os.environ.get("SAMPAN_RUN", "")
+    if chosen:
+        return Paths(chosen, run)
+    if os.geteuid() == 0:
+        return Paths("/var/lib/sampan", run or "/run/sampan")
+    runtime = _absolute("XDG_RUNTIME_DIR")
+    return Paths(_user_root(), run or (runtime and runtime + "/sampan"))
+
+
+def _user_root() -> str:
+    data = _absolute("XDG_DATA_HOME")
+    home = data or os.path.expanduser("~")
+    if not home.startswith("/"):
+        raise InvalidArgument("cannot find the store: this user has no home directory", "set SAMPAN_ROOT")
+    return home + ("/sampan" if data else "/.local/share/sampan")
+
+
+def _absolute(variable: str) -> str:
+    # XDG Base Directory Specification: relative paths in these variables are ignored.
+    value = os.environ.get(variable, "")
+    return value if value.startswith("/") else ""
+
+
+def _component(name: str) -> str:
+    if not name or name.startswith(".") or "/" in name or "\0" in name or len(os.fsencode(name)) > 255:
+        raise InvalidArgument(f"invalid name {name[:100]!r}: it cannot be the name of a directory")
+    return name
+
+
+def _make(path: str, mode: int) -> None:
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        _make(path, mode)
+        return
+    os.chmod(path, mode)  # whatever the umask took away
+
+
+def _cannot_make(path: str, exc: OSError) -> Denied | Unavailable:
+    message = f"cannot make the store {path}: {exc.strerror}"
+    if isinstance(exc, PermissionError):
+        return Denied(message, "set SAMPAN_ROOT to a directory that this user may write")
+    return Unavailable(message)
