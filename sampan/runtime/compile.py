@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from typing import Any
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_SYNCHRONOUS, MS_REMOUNT = 1, 2, 4, 8, 16, 32
-MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1024, 2048, 4096, 16384, 1 << 18, 1 << 19, 1 << 20
+MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = (
+    1024,
+    2048,
+    4096,
+    16384,
+    1 << 18,
+    1 << 19,
+    1 << 20,
+)
 MS_RELATIME, MS_STRICTATIME = 1 << 21, 1 << 24
 
 _FLAGS = {
@@ -193,11 +201,17 @@ def become_root(plan: Plan, facts: Facts) -> None:
 def root(plan: Plan, facts: Facts) -> None:
     """Mount the root file system at facts.target: an overlay of layers, or a plain directory."""
     if facts.rootdir:
-        plan.add(p.ROOTDIR, facts.rootdir, facts.target, flags=1, label=f"take directory {facts.rootdir} as root file system")
+        plan.add(
+            p.ROOTDIR, facts.rootdir, facts.target, flags=1, label=f"take directory {facts.rootdir} as root file system"
+        )
+        return
+    lowers = facts.lowers or ["empty"]  # FROM scratch: overlayfs wants a lower directory
+    if not facts.upper and len(lowers) == 1:
+        plan.add(p.ROOTDIR, lowers[0], facts.target, label="take the layer as root file system")
         return
     # redirect_dir, metacopy and index are switched off whatever the kernel's defaults, so that the upper directory alone is
     # the exact difference (Documentation/filesystems/overlayfs.rst).
-    options = f"lowerdir={':'.join(facts.lowers)},redirect_dir=off,metacopy=off,index=off,xino=off"
+    options = f"lowerdir={':'.join(lowers)},redirect_dir=off,metacopy=off,index=off,xino=off"
     if facts.upper:
         options += f",upperdir={facts.upper},workdir={facts.work}"
         if facts.transient:
@@ -205,7 +219,9 @@ def root(plan: Plan, facts: Facts) -> None:
     if facts.rootless:
         options += ",userxattr"
     kind = "volatile " if facts.transient else ""
-    plan.add(p.OVERLAY, facts.target, options, label=f"mount a {kind}overlay of {len(facts.lowers)} layers as root file system")
+    plan.add(
+        p.OVERLAY, facts.target, options, label=f"mount a {kind}overlay of {len(lowers)} layers as root file system"
+    )
 
 
 def _options(options: list[str]) -> tuple[int, int, int, list[str]]:
@@ -275,18 +291,36 @@ def cgroups(plan: Plan, facts: Facts, flags: int) -> None:
     """Show the container its own cgroup: v2 as such; on v1 and hybrid hosts the controllers that it is attached to."""
     if facts.cgroup_version == "v2" or (facts.cgroup and not facts.cgroup_v1):
         if facts.cgroup:
-            plan.add(p.MOUNT, "cgroup2", "cgroup", "/sys/fs/cgroup", "", flags=flags, label="mount cgroup2 at /sys/fs/cgroup")
+            plan.add(
+                p.MOUNT, "cgroup2", "cgroup", "/sys/fs/cgroup", "", flags=flags, label="mount cgroup2 at /sys/fs/cgroup"
+            )
         return
     if not facts.cgroup_v1:
         return
-    plan.add(p.MOUNT, "tmpfs", "tmpfs", "/sys/fs/cgroup", "mode=755", flags=flags & ~MS_RDONLY, label="mount tmpfs at /sys/fs/cgroup")
+    plan.add(
+        p.MOUNT,
+        "tmpfs",
+        "tmpfs",
+        "/sys/fs/cgroup",
+        "mode=755",
+        flags=flags & ~MS_RDONLY,
+        label="mount tmpfs at /sys/fs/cgroup",
+    )
     seen = set()
     for directory in facts.cgroup_v1:
         controller = directory.split("/sys/fs/cgroup/", 1)[-1].split("/", 1)[0]
         if controller not in seen:
             seen.add(controller)
             place = "/sys/fs/cgroup/" + controller
-            plan.add(p.MOUNT, "cgroup", "cgroup", place, controller, flags=flags, label=f"mount cgroup {controller} at {place}")
+            plan.add(
+                p.MOUNT,
+                "cgroup",
+                "cgroup",
+                place,
+                controller,
+                flags=flags,
+                label=f"mount cgroup {controller} at {place}",
+            )
 
 
 def _attach(plan: Plan, mount: dict[str, Any], slots: dict[str, int]) -> None:
@@ -316,7 +350,14 @@ def devices(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool) -> None:
     else:
         for name, mode, major, minor, uid, gid in nodes:
             plan.add(
-                p.MKNOD, "/dev/" + name, major, minor, uid, gid, flags=mode, label=f"create device /dev/{name} ({major}:{minor})"
+                p.MKNOD,
+                "/dev/" + name,
+                major,
+                minor,
+                uid,
+                gid,
+                flags=mode,
+                label=f"create device /dev/{name} ({major}:{minor})",
             )
     for place, target in _LINKS:
         plan.add(p.SYMLINK, place, target, label=f"link {place} to {target}")
@@ -357,7 +398,13 @@ def identity(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool) -> None:
     for limit in config.get("rlimits") or ():
         name = limit["type"].removeprefix("RLIMIT_")
         hard, soft = limit["hard"], limit["soft"]
-        plan.add(p.RLIMIT, _RLIMITS.index(name), soft % (1 << 64), hard % (1 << 64), label=f"limit {name} to {soft} (at most {hard})")
+        plan.add(
+            p.RLIMIT,
+            _RLIMITS.index(name),
+            soft % (1 << 64),
+            hard % (1 << 64),
+            label=f"limit {name} to {soft} (at most {hard})",
+        )
     if config.get("oomScoreAdj") is not None:
         plan.add(p.OOM, config["oomScoreAdj"], label=f"set oom_score_adj {config['oomScoreAdj']}")
     if not tty:
@@ -367,7 +414,9 @@ def identity(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool) -> None:
         plan.add(p.ACCOUNTS, label="look the user up in the image's /etc/passwd")
     plan.add(p.CWD, config.get("cwd") or "/", flags=1, label=f"enter directory {config.get('cwd') or '/'}")
     if facts.seccomp and not config.get("noNewPrivileges"):
-        plan.add(p.SECCOMP, facts.seccomp, label=f"load the system call filter ({len(facts.seccomp) // 8} instructions)")
+        plan.add(
+            p.SECCOMP, facts.seccomp, label=f"load the system call filter ({len(facts.seccomp) // 8} instructions)"
+        )
     plan.add(p.CAPS, facts.caps, 0, 0, flags=1, label=f"bound capabilities to {', '.join(_names(config)) or 'none'}")
     single = 2 if facts.single_id else 0
     if facts.identity is not None:
@@ -379,7 +428,9 @@ def identity(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool) -> None:
     if config.get("noNewPrivileges"):
         plan.add(p.NNP, label="forbid new privileges")
         if facts.seccomp:
-            plan.add(p.SECCOMP, facts.seccomp, label=f"load the system call filter ({len(facts.seccomp) // 8} instructions)")
+            plan.add(
+                p.SECCOMP, facts.seccomp, label=f"load the system call filter ({len(facts.seccomp) // 8} instructions)"
+            )
     plan.add(p.UMASK, flags=0o022)
 
 

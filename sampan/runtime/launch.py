@@ -33,7 +33,9 @@ def helper_path() -> str:
     """Give the compiled helper's path; NotSupported when it was not built."""
     path = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "_helper", "sampan-helper")
     if not os.path.exists(path):
-        raise NotSupported(f"cannot start: the helper {path} is missing", "install sampan with a C compiler present: pip install .")
+        raise NotSupported(
+            f"cannot start: the helper {path} is missing", "install sampan with a C compiler present: pip install ."
+        )
     return path
 
 

@@ -1,0 +1,390 @@
+"""Containers: create, start, run, wait, stop, kill, remove.
+
+State is read, never trusted: a container is running when its process (pid, start time, boot id) lives; how it ended is in the
+record that its supervisor wrote.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from sampan.engine import starter, terminal
+from sampan.errors import Conflict, NotFound, SampanError
+from sampan.oci import spec as specs
+from sampan.runtime import cgroup, process
+from sampan.runtime import plan as p
+from sampan.runtime.compile import Facts
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sampan.engine.engine import Engine
+    from sampan.oci.spec import RunOptions
+    from sampan.runtime.launch import Child, Exit
+    from sampan.store.containers import Record
+
+
+class Containers:
+    """Operate on the containers of one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.store = engine.store.containers
+        self.paths = engine.store.paths
+
+    # ---- create ----
+
+    def create(
+        self, image: str, options: RunOptions, *, name: str = "", auto_remove: bool = False, durable: bool = True
+    ) -> str:
+        """Create a container from an image and give its id; NotFound when the image is not here."""
+        found = self.engine.images.resolve(image)
+        spec = self._spec(found.config, options)
+        container_id = os.urandom(32).hex()
+        self._volumes(spec, found.config)
+        home = self.paths.container(container_id)
+        record = self.store.new(
+            container_id,
+            name=name,
+            image_id=found.id,
+            image_reference=image,
+            config={"spec": spec, "layers": found.diff_ids, "options": specs.options_dict(options)},
+            auto_remove=auto_remove,
+            labels=(found.config.get("config") or {}).get("Labels") or {} | (options.labels or {}),
+        )
+        if not options.hostname and "hostname" in spec:
+            spec["hostname"] = container_id[:12]
+        self.store.insert(record, durable=durable)
+        try:
+            os.makedirs(os.path.join(home, "work"), mode=0o700)
+            os.mkdir(os.path.join(home, "upper"), mode=0o755)
+        except OSError:
+            self.store.remove(container_id)
+            raise
+        return container_id
+
+    def _spec(self, image_config: dict[str, Any], options: RunOptions) -> dict[str, Any]:
+        return specs.config_for(image_config, options)
+
+    def _volumes(self, spec: dict[str, Any], image_config: dict[str, Any]) -> None:
+        """Turn volume mounts into binds of the store's directories; a relative bind source was made absolute by the command."""
+        for mount in spec["mounts"]:
+            if mount["type"] == "volume":
+                name = mount["source"] or os.urandom(16).hex()
+                mount["type"], mount["source"] = "bind", self.engine.store.volumes.ensure(name)
+                mount["options"] = [*mount.get("options", []), "rbind"]
+            elif (
+                mount["type"] == "bind"
+                and not os.path.lexists(mount["source"])
+                and "create" in mount.get("options", [])
+            ):
+                os.makedirs(mount["source"], exist_ok=True)
+            mount["options"] = [word for word in mount.get("options", []) if word != "create"]
+
+    # ---- start ----
+
+    def _facts(self, record: Record, *, transient: bool) -> Facts:
+        facts = Facts()
+        home = self.paths.container(record.id)
+        facts.snapshots = self.paths.snapshots
+        facts.lowers = self.engine.store.snapshots.lowers(record.config["layers"])
+        facts.upper = os.path.relpath(os.path.join(home, "upper"), self.paths.snapshots)
+        facts.work = os.path.relpath(os.path.join(home, "work"), self.paths.snapshots)
+        facts.transient = transient
+        facts.host_devices = specs.host_devices(record.config["spec"])
+        return facts
+
+    def _launch(self, record: Record, *, foreground: bool, interactive: bool, supervised: bool, keys: str = "",
+                fds: tuple[int, int, int] = (0, 1, 2)) -> Child:  # fmt: skip
+        spec = record.config["spec"]
+        tty = bool(spec["process"].get("terminal"))
+        home = self.paths.container(record.id)
+        facts = self._facts(record, transient=record.auto_remove)
+        logged = supervised or not record.auto_remove
+        facts.stdio = starter.stdio_flags(tty, interactive, foreground, logged, fds)
+        facts.log = os.path.join(home, "log") if logged else ""
+        facts.detach_keys = keys if tty else ""
+        facts.size = terminal.size(fds[1]) if tty and foreground else (0, 0)
+        if supervised:
+            facts.record = os.path.join(home, "exit")
+            facts.socket = self._socket(record.id)
+            self._forget(facts.record)
+            if record.auto_remove:
+                facts.cleanup = self.engine.command(["rm", "--force", "--quiet", record.id])
+        prepared = starter.prepare(spec, facts, self.engine.host, record.id)
+        self.engine.warn(prepared.warnings + self.engine.host.notes)
+        if foreground:
+            return starter.start(prepared, *fds)
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            return starter.start(prepared, null, null, null)
+        finally:
+            os.close(null)
+
+    def _socket(self, container_id: str) -> str:
+        directory = os.path.join(self.paths.run, "attach")
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        path = os.path.join(directory, container_id[:12])
+        return path if len(os.fsencode(path)) < 100 else ""
+
+    @staticmethod
+    def _forget(path: str) -> None:
+        if os.path.lexists(path):
+            os.unlink(path)
+
+    def _mark_running(self, record: Record, child: Child) -> None:
+        self.store.update(
+            record.id,
+            durable=not record.auto_remove,
+            status="running",
+            pid=child.pid,
+            pid_start=process.start_time(child.pid) or 0,
+            boot_id=process.boot_id(),
+            started=child.started_ns,
+            finished=0,
+            exit_code=0,
+        )
+
+    def start(
+        self, name: str, *, attach: bool = False, interactive: bool = False, detach_keys: str = terminal.DETACH_KEYS
+    ) -> int | None:
+        """Start a created or exited container; with `attach` wait and give the exit code."""
+        record = self.get(name)
+        if record.status == "running":
+            if attach:
+                raise Conflict(
+                    f"cannot start container {record.name}: it is running", "use `sampan logs -f` to watch it"
+                )
+            return None
+        child = self._launch(
+            record, foreground=attach, interactive=interactive, supervised=True, keys=terminal.keys(detach_keys)
+        )
+        self._mark_running(record, child)
+        if not attach:
+            child.close()
+            return None
+        return self._foreground(record, child, sig_proxy=True)
+
+    def run(
+        self,
+        options: RunOptions,
+        *,
+        image: str,
+        name: str = "",
+        auto_remove: bool = False,
+        detach: bool = False,
+        detach_keys: str = terminal.DETACH_KEYS,
+        sig_proxy: bool = True,
+        on_create: Any = None,
+        **_: Any,
+    ) -> int | str:
+        """Create and start: give the exit code, or the id when detached.  A container that cannot start is removed if `auto_remove`."""
+        container_id = self.create(image, options, name=name, auto_remove=auto_remove, durable=not auto_remove)
+        try:
+            if on_create is not None:
+                on_create(container_id)
+            record = self.store.get(container_id)
+            keys = terminal.keys(detach_keys) if options.tty else ""
+            supervised = detach or options.tty or not auto_remove
+            child = self._launch(
+                record, foreground=not detach, interactive=options.interactive, supervised=supervised, keys=keys
+            )
+            self._mark_running(record, child)
+        except BaseException as error:
+            if auto_remove:
+                self._delete(container_id)
+            else:
+                code = error.exit_code if isinstance(error, SampanError) else 128
+                self.store.update(container_id, status="created", exit_code=code)
+            raise
+        if detach:
+            child.close()
+            return container_id
+        return self._foreground(record, child, sig_proxy=sig_proxy)
+
+    def launch_piped(self, container_id: str, fds: tuple[int, int, int]) -> Child:
+        """Start an unsupervised container on given descriptors; the caller waits and then discards it."""
+        record = self.store.get(container_id)
+        child = self._launch(record, foreground=True, interactive=True, supervised=False, fds=fds)
+        self._mark_running(record, child)
+        return child
+
+    def discard(self, container_id: str) -> None:
+        """Remove what is left of a container that has ended or never started."""
+        self._delete(container_id)
+
+    def _foreground(self, record: Record, child: Child, *, sig_proxy: bool) -> int:
+        """Wait for a container that has our terminal or pipes; a detached one goes on without us."""
+        tty = bool(record.config["spec"]["process"].get("terminal"))
+        resize = (lambda: child.resize(*terminal.size(1))) if tty else None
+        with (
+            terminal.Raw(0 if tty else -1) as _,
+            terminal.Forward(child.signal if sig_proxy else (lambda _n: None), resize),
+        ):
+            ended = child.wait()
+        if child.detached:
+            return 0
+        self._ended(record, ended)
+        return ended.code
+
+    def _ended(self, record: Record, ended: Exit) -> None:
+        if record.auto_remove:
+            self._delete(record.id)
+            return
+        self.store.update(
+            record.id, status="exited", exit_code=ended.code, oom=int(ended.oom), finished=time.time_ns(), pid=0
+        )
+
+    # ---- look ----
+
+    def get(self, name: str) -> Record:
+        """Give the container with its state as it is now."""
+        return self.refresh(self.store.get(name))
+
+    def refresh(self, record: Record) -> Record:
+        """Bring a record that says running up to date: the process may have ended without anyone to say so."""
+        if record.status != "running" or process.alive(record.pid, record.pid_start, record.boot_id):
+            return record
+        code, finished, oom = 137, time.time_ns(), 0
+        try:
+            with open(os.path.join(self.paths.container(record.id), "exit"), "rb") as file:
+                status, kills, _started, ended = file.read(256).split()
+            number = int(status)
+            code = 128 + (number & 0x7F) if number & 0x7F else number >> 8 & 0xFF
+            oom = int(int(kills) > 0)
+            seconds, _, nanos = ended.partition(b".")
+            finished = int(seconds) * 1_000_000_000 + int(nanos)
+        except (FileNotFoundError, ValueError):
+            # The supervisor was killed, or the host lost power: Docker reports such an end as 137 too.
+            oom = 0
+        self.store.update(record.id, status="exited", exit_code=code, finished=finished, pid=0, oom=oom)
+        return self.store.get(record.id)
+
+    def wait(self, name: str) -> int:
+        """Wait until the container has ended and give its exit code."""
+        record = self.get(name)
+        if record.status != "running":
+            return record.exit_code
+        process.wait(record.pid, record.pid_start, record.boot_id)
+        return self._settled(record)
+
+    def _settled(self, record: Record) -> int:
+        """Read how it ended; the supervisor writes its record within moments of the exit."""
+        path = os.path.join(self.paths.container(record.id), "exit")
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline and not os.path.exists(path):
+            try:
+                self.store.get(record.id)
+            except NotFound:
+                return 0
+            time.sleep(0.001)
+        try:
+            return self.get(record.id).exit_code
+        except NotFound:
+            return 0
+
+    # ---- end ----
+
+    def kill(self, name: str, signal: str = "KILL") -> None:
+        """Send a signal to the container's first process; Conflict when it does not run."""
+        number = process.signal_number(signal)
+        record = self.get(name)
+        if record.status != "running":
+            raise Conflict(f"cannot kill container {record.name}: it is not running")
+        process.send(record.pid, record.pid_start, record.boot_id, number)
+
+    def stop(self, name: str, timeout: float | None = None, signal: str | None = None) -> None:
+        """Send the stop signal and, after `timeout` seconds (10), KILL; a stopped container is left as it is."""
+        record = self.get(name)
+        if record.status != "running":
+            return
+        options = record.config.get("options") or {}
+        chosen = (
+            signal
+            or options.get("stop_signal")
+            or record.config["spec"].get("annotations", {}).get("sampan.stop_signal")
+            or "TERM"
+        )
+        seconds = timeout if timeout is not None else float(options.get("stop_timeout") or 10)
+        process.send(record.pid, record.pid_start, record.boot_id, process.signal_number(chosen))
+        if not process.wait(record.pid, record.pid_start, record.boot_id, None if seconds < 0 else seconds):
+            process.send(record.pid, record.pid_start, record.boot_id, 9)
+            process.wait(record.pid, record.pid_start, record.boot_id, 10)
+        self._settled(record)
+
+    def restart(self, name: str, timeout: float | None = None) -> None:
+        """Stop it if it runs, then start it."""
+        self.stop(name, timeout)
+        self.start(name)
+
+    def remove(self, name: str, *, force: bool = False, volumes: bool = False) -> str:
+        """Remove a container; a running one only with `force`, which kills it first."""
+        record = self.get(name)
+        if record.status == "running":
+            if not force:
+                raise Conflict(
+                    f"cannot remove container {record.name}: it is running",
+                    "stop it first, or use `sampan rm -f` to kill it",
+                )
+            process.send(record.pid, record.pid_start, record.boot_id, 9)
+            process.wait(record.pid, record.pid_start, record.boot_id, 10)
+            if not record.auto_remove:
+                self._settled(record)
+        self._delete(record.id)
+        return record.id
+
+    def _delete(self, container_id: str) -> None:
+        home = self.paths.container(container_id)
+        cgroup.remove_named(container_id)
+        self._forget(os.path.join(self.paths.run, "attach", container_id[:12]))
+        self.engine.remove_tree(home)
+        self.store.remove(container_id)
+
+    # ---- what is elsewhere ----
+
+    def exec(self, name: str, args: list[str], **settings: Any) -> int:
+        """Execute a program in a running container (engine/execute.py)."""
+        from sampan.engine import execute
+
+        return execute.run(self.engine, name, args, **settings)
+
+    def logs(self, name: str, **settings: Any) -> None:
+        """Write a container's log (engine/logs.py)."""
+        from sampan.engine import logs
+
+        logs.logs(self.engine, name, **settings)
+
+    def ls(self, **settings: Any) -> list[dict[str, Any]]:
+        """List containers (engine/inspect.py)."""
+        from sampan.engine import inspect
+
+        return inspect.ls(self.engine, **settings)
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """Describe a container in Docker's shape (engine/inspect.py)."""
+        from sampan.engine import inspect
+
+        return inspect.inspect(self.engine, name)
+
+    # ---- explain ----
+
+    def explain(self, image: str, options: RunOptions) -> list[str]:
+        """List, in words and in order, what a run would do; nothing is created."""
+        from sampan.runtime import compile
+
+        found = self.engine.images.resolve(image)
+        spec = self._spec(found.config, options)
+        facts = Facts()
+        facts.snapshots = self.paths.snapshots
+        facts.lowers = self.engine.store.snapshots.lowers(found.diff_ids)
+        facts.upper, facts.work = "UPPER", "WORK"
+        facts.transient = True
+        facts.target = os.path.join(self.paths.run, "rootfs")
+        facts.stdio = p.FOREGROUND
+        notes = starter.fill(facts, spec, self.engine.host) + self.engine.host.notes
+        limits = (spec["linux"].get("resources") or {}).items()
+        words = [f"note: {note}" for note in notes]
+        words += [f"limit {key}: {value}" for key, value in limits if key != "devices" and value]
+        return words + compile.compile_run(spec, facts).explain()

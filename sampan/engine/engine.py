@@ -1,0 +1,201 @@
+"""The engine: one store, its parts made on first use, and the few verbs that a program needs most.
+
+    engine = sampan.Engine()
+    result = engine.run("image", ["prog", "arg"], memory="64m", timeout=5)
+
+Safe from several threads: parts hold no state of a call, the database serialises its own use.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+    from sampan.engine.containers import Containers
+    from sampan.engine.images import Images
+    from sampan.engine.library import Result
+    from sampan.engine.starter import Host
+    from sampan.store.content import Content
+    from sampan.store.snapshots import Snapshots
+
+
+class Store:
+    """Hold the parts of floor 2's store for one root, each made on first use."""
+
+    def __init__(self, root: str | None) -> None:
+        from sampan.store.db import Database
+        from sampan.store.paths import locate
+
+        self.paths = locate(root)
+        self.paths.make()
+        self.paths.make_run()
+        empty = self.paths.snapshots + "/empty"
+        if not os.path.isdir(empty):
+            os.makedirs(empty, mode=0o755, exist_ok=True)
+        self.db = Database(self.paths)
+        self._parts: dict[str, Any] = {}
+
+    def _part(self, name: str, make: Callable[[], Any]) -> Any:
+        if name not in self._parts:
+            self._parts[name] = make()
+        return self._parts[name]
+
+    @property
+    def content(self) -> Content:
+        """Blobs."""
+        from sampan.store.content import Content
+
+        part: Content = self._part("content", lambda: Content(self.paths))
+        return part
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """Unpacked layers."""
+        from sampan.store.snapshots import Snapshots
+
+        part: Snapshots = self._part("snapshots", lambda: Snapshots(self.db, self.paths))
+        return part
+
+    @property
+    def images(self) -> Any:
+        """Image records and tags."""
+        from sampan.store.images import Images
+
+        return self._part("images", lambda: Images(self.db, self.content, self.paths))
+
+    @property
+    def containers(self) -> Any:
+        """Container records."""
+        from sampan.store.containers import Containers
+
+        return self._part("containers", lambda: Containers(self.db, self.paths))
+
+    @property
+    def volumes(self) -> Any:
+        """Named volumes."""
+        from sampan.store.volumes import Volumes
+
+        return self._part("volumes", lambda: Volumes(self.db, self.paths))
+
+    @property
+    def buildcache(self) -> Any:
+        """Results of build steps, and file digests by stat."""
+        from sampan.store.buildcache import BuildCache
+
+        return self._part("buildcache", lambda: BuildCache(self.db, self.paths))
+
+
+class Engine:
+    """Build, run and look after containers in one store; `root` chooses it (else SAMPAN_ROOT, else the user's own)."""
+
+    def __init__(self, root: str | None = None, *, warn: Callable[[str], None] | None = None) -> None:
+        self._root = root
+        self._warn = warn
+        self._store: Store | None = None
+        self._host: Host | None = None
+        self._said: set[str] = set()
+
+    @property
+    def store(self) -> Store:
+        """The store's parts."""
+        if self._store is None:
+            self._store = Store(self._root)
+        return self._store
+
+    @property
+    def host(self) -> Host:
+        """What this process knows of the host."""
+        if self._host is None:
+            from sampan.engine.starter import Host
+
+            self._host = Host(self.store.paths)
+        return self._host
+
+    @property
+    def containers(self) -> Containers:
+        """Operations on containers."""
+        from sampan.engine.containers import Containers
+
+        return Containers(self)
+
+    @property
+    def images(self) -> Images:
+        """Operations on images."""
+        from sampan.engine.images import Images
+
+        return Images(self)
+
+    def warn(self, notes: Iterable[str]) -> None:
+        """Say each note once: to the function given at construction, else on standard error."""
+        for note in notes:
+            if note in self._said:
+                continue
+            self._said.add(note)
+            if self._warn is not None:
+                self._warn(note)
+            else:
+                sys.stderr.write(f"sampan: warning: {note}\n")
+
+    def command(self, words: list[str]) -> list[str]:
+        """Give the argument vector that runs a sampan command on this store from a clean environment."""
+        package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        code = "import sys;sys.path.append(sys.argv[1]);del sys.argv[1];from sampan.cli.main import entry;entry()"
+        return [sys.executable, "-I", "-S", "-X", "utf8", "-c", code, package, "--root", self.store.paths.root, *words]
+
+    def run(
+        self,
+        image: str,
+        command: list[str] | None = None,
+        *,
+        input: bytes | None = None,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> Result:
+        """Run a program in a new container and give its exit code, output and errors; the container is removed.
+
+        `timeout` is in seconds; `memory` and sizes may be text ("64m"); other settings are RunOptions' fields.
+        """
+        from sampan.engine.library import run
+
+        return run(self, image, command, input=input, timeout=timeout, env=env, settings=settings)
+
+    def build(self, context: str, **settings: Any) -> str:
+        """Build an image from a context directory and give its id (see sampan.build)."""
+        from sampan.engine.building import build
+
+        return build(self, context, **settings)
+
+    def bootstrap(self, spec: str, tag: str, programs: list[str] | None = None) -> str:
+        """Make a base image without a registry: `host`, or `debian:SUITE`; give its id."""
+        from sampan.engine.bases import bootstrap
+
+        return bootstrap(self, spec, tag, programs or [])
+
+    def info(self) -> dict[str, Any]:
+        """Describe the host and the store, with Docker's keys where they exist."""
+        from sampan.engine.system import info
+
+        return info(self)
+
+    def version(self) -> dict[str, Any]:
+        """Give the versions of sampan, Python and the kernel."""
+        from sampan.engine.system import version
+
+        return version()
+
+    def remove_tree(self, path: str) -> None:
+        """Remove a directory of the store whose files may belong to mapped ids; a missing one is fine."""
+        from sampan.engine.removal import remove_tree
+
+        remove_tree(self, path)
+
+    def close(self) -> None:
+        """Close the database."""
+        if self._store is not None:
+            self._store.db.close()

@@ -1,0 +1,136 @@
+"""`exec`: another process in a running container, with the container's own confinement.
+
+The helper joins the namespaces through a pidfd whose identity was checked, is cloned into the container's cgroup, and applies
+the same capabilities, filter and user rules as for the first process.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.engine import starter, terminal
+from sampan.errors import Conflict, InvalidArgument
+from sampan.runtime import capabilities, cgroup, compile, launch, process
+from sampan.runtime import plan as p
+from sampan.runtime.plan import Plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sampan.engine.engine import Engine
+    from sampan.runtime.launch import Child
+    from sampan.store.containers import Record
+
+_ORDER = ("user", "cgroup", "ipc", "uts", "network", "pid", "mount")
+
+
+def spec_for(
+    record: Record, args: list[str], env: list[str], workdir: str, user: str, tty: bool, privileged: bool
+) -> dict[str, Any]:
+    """Give the process configuration: the container's own with the asked changes."""
+    if not args:
+        raise InvalidArgument(f"cannot execute in container {record.name}: no command given")
+    spec = record.config["spec"]
+    config = dict(spec["process"])
+    names = {entry.partition("=")[0] for entry in env}
+    config["env"] = [e for e in config["env"] if e.partition("=")[0] not in names] + env
+    if tty and "TERM" not in {entry.partition("=")[0] for entry in config["env"]}:
+        config["env"] = [*config["env"], "TERM=xterm"]
+    config["args"], config["terminal"] = args, tty
+    config["cwd"] = workdir or config.get("cwd") or "/"
+    config.pop("sampan.init", None)
+    if user:
+        config["user"] = {"username": user}
+    if privileged:
+        config["capabilities"] = {"bounding": sorted(capabilities.NUMBERS)}
+    linux = dict(spec["linux"])
+    if privileged:
+        linux["seccomp"] = {"sampan": "unconfined"}
+    return {**spec, "process": config, "linux": linux}
+
+
+def plan_for(
+    engine: Engine, record: Record, spec: dict[str, Any], stdio: int, keys: str, size: tuple[int, int], detach: bool
+) -> tuple[Plan, bool]:
+    """Compile the plan that joins; the flag says that only one id is mapped."""
+    facts = compile.Facts()
+    starter.fill(facts, spec, engine.host)
+    uid_map, facts.uid_map = facts.uid_map, ""
+    facts.stdio, facts.detach_keys, facts.size = stdio, keys, size
+    placement = cgroup.named(record.id)
+    facts.cgroup, facts.cgroup_v1 = placement.v2_dir, list(placement.v1_dirs)
+    if detach:
+        facts.record, facts.transient = (
+            os.path.join(engine.store.paths.container(record.id), f"exec-{os.urandom(6).hex()}"),
+            True,
+        )
+    plan = Plan()
+    compile.supervisor(plan, facts)
+    kinds = {n["type"] for n in spec["linux"]["namespaces"] if not n.get("path")}
+    flags = 0
+    for name in _ORDER:
+        if name in kinds or (name == "user" and uid_map):
+            flags |= p.NAMESPACES[name]
+    plan.add(p.ENTER, flags=flags, label=f"join the namespaces of container {record.name}")
+    tty = bool(spec["process"]["terminal"])
+    if uid_map:
+        compile.become_root(plan, facts)
+    if tty:
+        plan.add(p.TTY, *size, label="open a pseudo-terminal")
+    compile.identity(plan, spec, facts, tty)
+    compile.program(plan, {k: v for k, v in spec["process"].items() if k != "sampan.init"})
+    return plan, facts.single_id
+
+
+def start(
+    engine: Engine, record: Record, plan: Plan, spec: dict[str, Any], single: bool, fds: tuple[int, int, int]
+) -> Child:
+    """Start the joining helper against a checked pidfd."""
+    if record.status != "running":
+        raise Conflict(f"cannot execute in container {record.name}: it is not running", "start it first")
+    target = process.open_pidfd(record.pid, record.pid_start, record.boot_id)
+    try:
+        child = launch.start(plan, *fds, target=target)
+    finally:
+        os.close(target)
+    try:
+        return child.await_start(starter.resolver(spec, single))
+    except launch.StartFailure as failure:
+        raise launch.translate(failure) from failure
+
+
+def run(
+    engine: Engine,
+    name: str,
+    args: list[str],
+    *,
+    env: list[str] | None = None,
+    workdir: str = "",
+    user: str = "",
+    tty: bool = False,
+    interactive: bool = False,
+    detach: bool = False,
+    privileged: bool = False,
+    detach_keys: str = terminal.DETACH_KEYS,
+) -> int:
+    """Execute `args` in a running container and give its exit code (0 when detached)."""
+    record = engine.containers.get(name)
+    if record.status != "running":
+        raise Conflict(f"cannot execute in container {record.name}: it is not running", "start it first")
+    spec = spec_for(record, args, env or [], workdir, user, tty, privileged)
+    flags = starter.stdio_flags(tty, interactive, not detach, False, (0, 1, 2))
+    if detach and not tty:
+        flags = p.NULL_OUT
+    keys = terminal.keys(detach_keys) if tty else ""
+    size = terminal.size(1) if tty and not detach else (0, 0)
+    plan, single = plan_for(engine, record, spec, flags, keys, size, detach)
+    if detach:
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        start(engine, record, plan, spec, single, (null, null, null)).close()
+        os.close(null)
+        return 0
+    child = start(engine, record, plan, spec, single, (0, 1, 2))
+    resize = (lambda: child.resize(*terminal.size(1))) if tty else None
+    with terminal.Raw(0 if tty else -1), terminal.Forward(child.signal, resize):
+        return child.wait().code

@@ -1,0 +1,201 @@
+"""What `ps` and `inspect` show of containers, in Docker's words and shapes."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from sampan.errors import InvalidArgument
+from sampan.runtime import process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sampan.engine.engine import Engine
+    from sampan.store.containers import Record
+
+_FILTERS = ("id", "name", "status", "label", "ancestor", "exited")
+
+
+def timestamp(nanoseconds: int) -> str:
+    """Give RFC 3339 in UTC with nanoseconds; Docker's zero time for 0."""
+    if not nanoseconds:
+        return "0001-01-01T00:00:00Z"
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09d}Z"
+
+
+def age(seconds: float) -> str:
+    """Say a duration as Docker does: "2 minutes", "About an hour"."""
+    s = max(0, int(seconds))
+    if s < 1:
+        return "Less than a second"
+    if s < 60:
+        return "1 second" if s == 1 else f"{s} seconds"
+    if s < 120:
+        return "About a minute"
+    if s < 3600:
+        return f"{s // 60} minutes"
+    hours = (s + 1800) // 3600
+    if hours == 1:
+        return "About an hour"
+    if hours < 48:
+        return f"{hours} hours"
+    days = hours // 24
+    return (
+        f"{days} days"
+        if days < 14
+        else f"{days // 7} weeks"
+        if days < 60
+        else f"{days // 30} months"
+        if days < 730
+        else f"{days // 365} years"
+    )
+
+
+def status(record: Record, now_ns: int) -> str:
+    """Give the STATUS column's words."""
+    if record.status == "running":
+        return f"Up {age((now_ns - record.started) / 1e9)}"
+    if record.status == "exited":
+        return f"Exited ({record.exit_code}) {age((now_ns - record.finished) / 1e9)} ago"
+    return record.status.capitalize()
+
+
+def _matches(record: Record, filters: dict[str, list[str]]) -> bool:
+    for key, values in filters.items():
+        if key not in _FILTERS:
+            raise InvalidArgument(f"cannot filter containers by {key!r}", f"one of: {', '.join(_FILTERS)}")
+        if not any(_match(record, key, value) for value in values):
+            return False
+    return True
+
+
+def _match(record: Record, key: str, value: str) -> bool:
+    if key == "id":
+        return record.id.startswith(value)
+    if key == "name":
+        return value.lstrip("/") in record.name
+    if key == "status":
+        return record.status == value
+    if key == "exited":
+        return record.status == "exited" and str(record.exit_code) == value
+    if key == "ancestor":
+        return value in (record.image_reference, record.image_id) or record.image_id.removeprefix("sha256:").startswith(
+            value
+        )
+    name, has, wanted = value.partition("=")
+    return name in record.labels and (not has or record.labels[name] == wanted)
+
+
+def ls(
+    engine: Engine, *, all: bool = False, filters: dict[str, list[str]] | None = None, limit: int = 0
+) -> list[dict[str, Any]]:
+    """List containers, newest first, with the fields of `docker ps --format`."""
+    containers = engine.containers
+    records = [containers.refresh(record) for record in containers.store.ls()]
+    wanted = filters or {}
+    everything = all or limit or "status" in wanted or "exited" in wanted
+    shown = [r for r in records if (everything or r.status == "running") and _matches(r, wanted)]
+    shown.sort(key=lambda r: -r.created)
+    now = time.time_ns()
+    return [_row(record, now) for record in (shown[:limit] if limit else shown)]
+
+
+def _row(record: Record, now: int) -> dict[str, Any]:
+    args = record.config["spec"]["process"]["args"]
+    mounts = [
+        m["source"] for m in record.config["spec"]["mounts"] if "rbind" in m.get("options", ()) or m["type"] == "bind"
+    ]
+    return {
+        "ID": record.id,
+        "Names": record.name,
+        "Image": record.image_reference,
+        "Command": '"' + " ".join(args) + '"',
+        "CreatedAt": timestamp(record.created),
+        "Created": record.created,
+        "RunningFor": age((now - record.created) / 1e9) + " ago",
+        "Status": status(record, now),
+        "State": record.status,
+        "Ports": "",
+        "Labels": ",".join(f"{k}={v}" for k, v in sorted(record.labels.items())),
+        "Mounts": ",".join(mounts),
+        "Networks": network(record),
+        "LocalVolumes": "0",
+        "Size": "0B",
+    }
+
+
+def network(record: Record) -> str:
+    """Give the network mode: none or host."""
+    kinds = {n["type"] for n in record.config["spec"]["linux"]["namespaces"]}
+    return "none" if "network" in kinds else "host"
+
+
+def inspect(engine: Engine, name: str) -> dict[str, Any]:
+    """Describe a container in the shape of Docker's API (ContainerInspect)."""
+    record = engine.containers.get(name)
+    spec = record.config["spec"]
+    config = spec["process"]
+    home = engine.store.paths.container(record.id)
+    resources = spec["linux"].get("resources") or {}
+    running = record.status == "running"
+    mounts = [
+        {
+            "Type": m["type"],
+            "Source": m["source"],
+            "Destination": m["destination"],
+            "RW": "ro" not in m.get("options", ()),
+        }
+        for m in spec["mounts"]
+        if m["type"] == "bind"
+    ]
+    return {
+        "Id": record.id,
+        "Created": timestamp(record.created),
+        "Path": config["args"][0],
+        "Args": config["args"][1:],
+        "State": {
+            "Status": record.status,
+            "Running": running,
+            "Paused": record.status == "paused",
+            "Restarting": False,
+            "OOMKilled": bool(record.oom),
+            "Dead": False,
+            "Pid": record.pid if running else 0,
+            "ExitCode": record.exit_code,
+            "Error": "",
+            "StartedAt": timestamp(record.started),
+            "FinishedAt": timestamp(record.finished),
+        },
+        "Image": record.image_id,
+        "Name": "/" + record.name,
+        "LogPath": os.path.join(home, "log"),
+        "RestartCount": 0,
+        "Driver": "overlay",
+        "Platform": "linux",
+        "HostConfig": {
+            "NetworkMode": network(record),
+            "AutoRemove": record.auto_remove,
+            "Privileged": bool((record.config.get("options") or {}).get("privileged")),
+            "ReadonlyRootfs": bool(spec["root"].get("readonly")),
+            "Memory": (resources.get("memory") or {}).get("limit", 0),
+            "PidsLimit": (resources.get("pids") or {}).get("limit"),
+            "NanoCpus": int(float((record.config.get("options") or {}).get("cpus") or 0) * 1e9),
+            "Init": bool(config.get("sampan.init")),
+        },
+        "Mounts": mounts,
+        "Config": {
+            "Hostname": spec.get("hostname", ""),
+            "User": (config.get("user") or {}).get("username", ""),
+            "Tty": bool(config.get("terminal")),
+            "Env": config["env"],
+            "Cmd": config["args"],
+            "Image": record.image_reference,
+            "WorkingDir": config.get("cwd", ""),
+            "Labels": record.labels,
+        },
+        "NetworkSettings": {"Networks": {network(record): {}}, "Ports": {}, "IPAddress": ""},
+        "BootId": process.boot_id() if running else record.boot_id,
+    }

@@ -1,0 +1,82 @@
+"""Removes directories of the store, also those whose files belong to an ordinary user's mapped ids or are 0000."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.engine.engine import Engine
+
+
+def remove_tree(engine: Engine, path: str) -> None:
+    """Remove `path` and everything below; what only the user namespace's root may remove is removed there."""
+    try:
+        parent = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        _remove(parent, os.path.basename(path))
+    except PermissionError:
+        if not engine.host.rootless:
+            raise
+        _remove_mapped(engine, path)
+        _remove(parent, os.path.basename(path))
+    finally:
+        os.close(parent)
+
+
+def _remove(parent: int, name: str) -> None:
+    """Remove one entry below a held directory, never following a link; deep trees are handled without recursion."""
+    try:
+        os.unlink(name, dir_fd=parent)
+        return
+    except FileNotFoundError:
+        return
+    except IsADirectoryError:
+        fd = _open(parent, name)
+    stack = [(name, fd, os.listdir(fd))]
+    while stack:
+        name, fd, names = stack[-1]
+        if not names:
+            stack.pop()
+            os.close(fd)
+            os.rmdir(name, dir_fd=stack[-1][1] if stack else parent)
+            continue
+        entry = names.pop()
+        try:
+            os.unlink(entry, dir_fd=fd)
+        except IsADirectoryError:
+            below = _open(fd, entry)
+            stack.append((entry, below, os.listdir(below)))
+
+
+def _open(parent: int, name: str) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, dir_fd=parent)
+    except PermissionError:
+        # overlayfs's work directory is 0000; an image's directories may be anything.
+        os.chmod(name, 0o700, dir_fd=parent)
+        return os.open(name, flags, dir_fd=parent)
+
+
+def _remove_mapped(engine: Engine, path: str) -> None:
+    """Empty the directory as root of the user namespace: an apply of whiteouts below it."""
+    from sampan.oci.entry import Entry
+    from sampan.runtime import rootfs
+    from sampan.runtime.compile import Facts
+    from sampan.runtime.tree import Applier
+
+    facts = Facts()
+    engine.host.add_idmap(facts)
+    names = os.listdir(path)
+    write, child = rootfs.open_apply(
+        facts, rootfs.Rootfs(directory=path), os.path.join(engine.store.paths.run, "rootfs"), flags=1
+    )
+    applier = Applier(write)
+    for name in names:
+        applier.entry(Entry("W", os.fsencode(name)))
+    applier.end()
+    os.close(write)
+    child.wait()

@@ -1,0 +1,222 @@
+"""From a container's record to a running process: the facts of this host, the plan, the helper.
+
+The one place where store and runtime meet for a start; `run`, `start`, `exec` and the builder's steps all come through here.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.errors import InvalidArgument, NotSupported
+from sampan.runtime import accounts, capabilities, cgroup, compile, launch
+from sampan.runtime import plan as p
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from sampan.runtime.compile import Facts
+    from sampan.runtime.launch import Accounts, Child
+    from sampan.runtime.plan import Plan
+    from sampan.store.paths import Paths
+
+
+class Host:
+    """Hold what does not change while this process lives: who we are, id maps, capability mask, filters."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.paths = paths
+        self.rootless = os.geteuid() != 0
+        self._cap_mask = -1
+        self._filters: dict[str, bytes] = {}
+        self.notes: list[str] = []
+        self._identity: dict[str, Any] = {}
+
+    def cap_mask(self) -> int:
+        """Give the capabilities that this host can grant: its bounding set, or all of a user namespace's."""
+        if self._cap_mask < 0:
+            self._cap_mask = (1 << 41) - 1
+            if not self.rootless:
+                with open("/proc/self/status", "rb") as status:
+                    for line in status:
+                        if line.startswith(b"CapBnd:"):
+                            self._cap_mask = int(line.split()[1], 16)
+        return self._cap_mask
+
+    def add_idmap(self, facts: Facts) -> None:
+        """Fill in the id maps of an ordinary user; the note about a single id is kept for the caller to print."""
+        if not self.rootless:
+            return
+        if not self._identity:
+            from sampan.runtime import idmap
+
+            found = idmap.detect()
+            self._identity = {
+                "uid": "\n".join(found.uid_lines),
+                "gid": "\n".join(found.gid_lines),
+                "newuidmap": found.newuidmap,
+                "newgidmap": found.newgidmap,
+                "single": found.single,
+            }
+            self.notes += found.notes
+        facts.rootless = True
+        facts.uid_map, facts.gid_map = self._identity["uid"], self._identity["gid"]
+        facts.newuidmap, facts.newgidmap = self._identity["newuidmap"], self._identity["newgidmap"]
+        facts.single_id = self._identity["single"]
+
+    def filter(self, setting: str, caps: list[str]) -> bytes:
+        """Give the compiled system call filter: "default", "unconfined" or a profile's path; cached in the store."""
+        if setting == "unconfined":
+            return b""
+        key = f"{setting} {' '.join(sorted(caps))}"
+        if key not in self._filters:
+            self._filters[key] = self._load_filter(setting, caps)
+        return self._filters[key]
+
+    def _load_filter(self, setting: str, caps: list[str]) -> bytes:
+        from sampan.oci.digest import sha256_hex
+
+        if setting != "default":
+            from sampan.oci import jsontext
+            from sampan.runtime import seccomp
+
+            try:
+                with open(setting, "rb") as file:
+                    profile = jsontext.loads(file.read(1 << 20))
+            except OSError as error:
+                raise InvalidArgument(f"cannot read seccomp profile {setting}: {error.strerror}") from error
+            return seccomp.compile_profile(profile, caps=frozenset(caps), arch=os.uname().machine)
+        from sampan import __version__
+
+        name = sha256_hex(f"{__version__} {os.uname().machine} {' '.join(sorted(caps))}".encode())[:24]
+        cached = os.path.join(self.paths.cache, f"seccomp-{name}")
+        try:
+            with open(cached, "rb") as file:
+                blob = file.read()
+            if blob and len(blob) % 8 == 0 and self._own(cached):
+                return blob
+        except FileNotFoundError:
+            blob = b""
+        from sampan.runtime import seccomp
+
+        blob = seccomp.compile_default(frozenset(caps), os.uname().machine)
+        temporary = f"{cached}.{os.getpid()}"
+        os.makedirs(self.paths.cache, mode=0o700, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(blob)
+            os.fsync(file.fileno())
+        os.rename(temporary, cached)
+        return blob
+
+    @staticmethod
+    def _own(path: str) -> bool:
+        state = os.stat(path)
+        return state.st_uid == os.geteuid() and not state.st_mode & 0o022
+
+
+class Prepared:
+    """Hold a compiled plan with what must be kept or undone beside it."""
+
+    __slots__ = ("accounts", "plan", "placement", "warnings")
+
+    def __init__(self, plan: Plan, accounts: Accounts, placement: Any, warnings: list[str]) -> None:
+        self.plan = plan
+        self.accounts = accounts
+        self.placement = placement
+        self.warnings = warnings
+
+
+def fill(facts: Facts, spec: dict[str, Any], host: Host) -> list[str]:
+    """Add rights and maps to the facts; return warnings about capabilities that this host lacks."""
+    wanted = (spec["process"].get("capabilities") or {}).get("bounding", [])
+    mask, available = capabilities.mask(wanted), host.cap_mask()
+    missing = [name for name in wanted if not capabilities.mask([name]) & available]
+    facts.caps = mask & available
+    facts.seccomp = host.filter(spec["linux"].get("seccomp", {}).get("sampan", "default"), wanted)
+    host.add_idmap(facts)
+    return [f"this host lacks capability {name}: it is dropped" for name in missing]
+
+
+def resolver(spec: dict[str, Any], single_id: bool) -> Callable[[bytes, bytes], tuple[int, int, list[int], list[str]]]:
+    """Make the function that answers the helper's question who the user is."""
+    user = spec["process"].get("user") or {}
+    name, extra = user.get("username", ""), [str(g) for g in user.get("additionalGids", ())]
+    has_home = any(entry.startswith("HOME=") for entry in spec["process"]["env"])
+
+    def answer(passwd: bytes, group: bytes) -> tuple[int, int, list[int], list[str]]:
+        uid, gid, groups, home = accounts.resolve(name, extra, passwd, group)
+        if single_id and (uid or gid):
+            raise NotSupported(
+                f"cannot become user {name}: only one id is mapped on this host",
+                "give yourself a range in /etc/subuid and /etc/subgid and install newuidmap (`sampan doctor` shows how)",
+            )
+        return uid, gid, groups, [] if has_home else [f"HOME={home}"]
+
+    return answer
+
+
+def device_rules(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Give the device cgroup rules of a specification."""
+    return list((spec["linux"].get("resources") or {}).get("devices") or [])
+
+
+def prepare(spec: dict[str, Any], facts: Facts, host: Host, container_id: str) -> Prepared:
+    """Create the cgroup and compile the plan; nothing has been started yet."""
+    warnings = fill(facts, spec, host)
+    limits = {k: v for k, v in (spec["linux"].get("resources") or {}).items() if k != "devices"}
+    placement = cgroup.create(container_id, limits, host.rootless)
+    facts.cgroup = placement.v2_dir
+    facts.cgroup_v1 = list(placement.v1_dirs)
+    facts.cgroup_version = cgroup.detect().version
+    rules = device_rules(spec)
+    if rules and facts.cgroup and not host.rootless:
+        from sampan.runtime import devices
+
+        facts.devices = devices.program(rules)
+    facts.target = os.path.join(host.paths.run, "rootfs")
+    os.makedirs(facts.target, mode=0o700, exist_ok=True)
+    plan = compile.compile_run(spec, facts)
+    return Prepared(plan, resolver(spec, facts.single_id), placement, warnings)
+
+
+def start(prepared: Prepared, stdin: int, stdout: int, stderr: int) -> Child:
+    """Start it and wait until the program runs; what was made is undone when it does not."""
+    child = launch.start(prepared.plan, stdin, stdout, stderr)
+    try:
+        return child.await_start(prepared.accounts)
+    except launch.StartFailure as failure:
+        cgroup.remove(prepared.placement)
+        raise launch.translate(failure) from failure
+    except BaseException:
+        child.close()
+        raise
+
+
+def stdio_flags(tty: bool, interactive: bool, foreground: bool, logged: bool, fds: tuple[int, int, int]) -> int:
+    """Decide what is passed to the program as it is and what the supervisor copies.
+
+    A terminal is never passed on (a container could read or inject keystrokes through it); pipes, files and sockets are,
+    unless the output is to be kept for `logs`.
+    """
+    if tty:
+        return p.TTY_STDIO | (p.FOREGROUND if foreground else 0) | (p.STDIN if interactive else 0)
+    flags = p.FOREGROUND if foreground else 0
+    if interactive:
+        flags |= p.PASS_IN if foreground and _passable(fds[0]) else p.STDIN
+    if foreground and not logged:
+        flags |= p.PASS_OUT if _passable(fds[1]) else 0
+        flags |= p.PASS_ERR if _passable(fds[2]) else 0
+    return flags
+
+
+def _passable(fd: int) -> bool:
+    import stat
+
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return False
+    if stat.S_ISCHR(mode):
+        return os.fstat(fd).st_rdev == os.makedev(1, 3)
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)

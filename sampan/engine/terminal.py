@@ -1,0 +1,108 @@
+"""The caller's terminal while a container has it: raw mode, window size, and everything put back."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+DETACH_KEYS = "ctrl-p,ctrl-q"
+
+
+def keys(text: str) -> str:
+    """Turn Docker's notation ("ctrl-p,ctrl-q", "a", "ctrl-@") into the characters; InvalidArgument when it is not one."""
+    from sampan.errors import InvalidArgument
+
+    out = []
+    for word in text.split(",") if text else []:
+        if len(word) == 1:
+            out.append(word)
+        elif word.startswith("ctrl-") and len(word) == 6 and "@" <= word[5].upper() <= "_":
+            out.append(chr(ord(word[5].upper()) - 64))
+        else:
+            raise InvalidArgument(f"cannot use detach keys {text}: {word} is not a key", "for example ctrl-p,ctrl-q")
+    return "".join(out).replace("\0", "")
+
+
+def size(fd: int) -> tuple[int, int]:
+    """Give (rows, columns) of the terminal, or (0, 0) when it is none."""
+    try:
+        got = os.get_terminal_size(fd)
+    except OSError:
+        return 0, 0
+    return got.lines, got.columns
+
+
+class Raw:
+    """Hold a terminal in raw mode within a `with` block; does nothing when the descriptor is not a terminal."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.saved: list[Any] | None = None
+
+    def __enter__(self) -> Raw:
+        if os.isatty(self.fd):
+            import termios
+
+            self.saved = termios.tcgetattr(self.fd)
+            raw = termios.tcgetattr(self.fd)
+            raw[0] &= ~(termios.BRKINT | termios.ICRNL | termios.INPCK | termios.ISTRIP | termios.IXON)
+            raw[1] &= ~termios.OPOST
+            raw[2] = raw[2] & ~termios.CSIZE | termios.CS8
+            raw[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG)
+            raw[6][termios.VMIN], raw[6][termios.VTIME] = 1, 0
+            termios.tcsetattr(self.fd, termios.TCSAFLUSH, raw)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.saved is not None:
+            import termios
+
+            termios.tcsetattr(self.fd, termios.TCSAFLUSH, self.saved)
+
+
+class Forward:
+    """Pass signals on to a container within a `with` block: INT, TERM, HUP, QUIT, USR1, USR2 and, for a terminal, WINCH.
+
+    A third interrupt kills, as with Docker's client.
+    """
+
+    def __init__(self, send: Callable[[int], None], resize: Callable[[], None] | None = None) -> None:
+        self.send = send
+        self.resize = resize
+        self.saved: dict[int, Any] = {}
+        self.count = 0
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        import _signal
+
+        if number == _signal.SIGWINCH:
+            if self.resize is not None:
+                self.resize()
+            return
+        if number in (_signal.SIGINT, _signal.SIGTERM):
+            self.count += 1
+        self.send(_signal.SIGKILL if self.count >= 3 else number)
+
+    def __enter__(self) -> Forward:
+        import _signal
+
+        numbers = [_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT, _signal.SIGUSR1, _signal.SIGUSR2]
+        if self.resize is not None:
+            numbers.append(_signal.SIGWINCH)
+        try:
+            for number in numbers:
+                self.saved[number] = _signal.signal(number, self._on_signal)
+        except ValueError:
+            return self  # not the main thread: the caller's own handlers stay
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import _signal
+
+        for number, handler in self.saved.items():
+            if handler is not None:
+                _signal.signal(number, handler)

@@ -1,0 +1,109 @@
+"""Turns a failed operation into the sentence a user reads: what was missing and the flag or command that helps.
+
+Pure; imported only after a failure.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import _struct
+
+from sampan.errors import Conflict, InvalidArgument, NotFound, NotSupported, SampanError, Unavailable
+from sampan.runtime import plan as p
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.runtime.launch import StartFailure
+
+# ELF header, e_machine (System V ABI)
+MACHINES = {3: "386", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64", 21: "ppc64le", 22: "s390x", 258: "loong64"}
+
+
+def explain(failure: StartFailure) -> SampanError:
+    """Give the error for a failed operation; program errors carry exit codes 126 and 127 as Docker's do."""
+    number = failure.errno
+    if failure.code == p.EXEC:
+        return program(failure.label.removeprefix("execute "), number, failure.head)
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return Unavailable(
+            f"cannot {failure.label}: no space left on device", "free some space, or `sampan system prune`"
+        )
+    if failure.code == p.CLONE and number in (errno.EPERM, errno.EACCES, errno.ENOSPC, errno.EUSERS, errno.EINVAL):
+        return NotSupported(
+            f"cannot {failure.label}: {os.strerror(number)}",
+            "`sampan doctor` says which namespace this host forbids and how to allow it",
+        )
+    if failure.code == p.IDMAP:
+        return NotSupported(
+            f"cannot {failure.label}: {os.strerror(number)}",
+            "`sampan doctor` checks /etc/subuid, /etc/subgid and newuidmap",
+        )
+    if failure.code == p.SOURCE and number == errno.ENOENT:
+        return NotFound(f"cannot {failure.label}: no such file or directory", "the source of a bind mount must exist")
+    if failure.code == p.CWD:
+        return InvalidArgument(
+            f"cannot {failure.label}: {os.strerror(number)}", "-w and WORKDIR must name a directory of the image"
+        )
+    if failure.code in (p.MOUNT, p.ATTACH) and number in (errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.EISDIR):
+        return Conflict(f"cannot {failure.label}: the image has something else in that place: {os.strerror(number)}")
+    if failure.code == p.RLIMIT and number == errno.EPERM:
+        return NotSupported(f"cannot {failure.label}: above this host's hard limit", "ask for less with --ulimit")
+    return SampanError(f"cannot {failure.label}: {os.strerror(number)}", "`sampan doctor` says what this host can do")
+
+
+def program(words: str, number: int, head: bytes) -> SampanError:
+    """Explain a failed execve: the program's interpreter or architecture is named where that is what is wrong."""
+    name = words.split(" ", 1)[0]
+    if number == errno.ENOENT and head[:2] == b"#!":
+        interpreter = head[2:].split(b"\n", 1)[0].strip().split(b" ", 1)[0].decode("utf-8", "replace")
+        hint = (
+            "the script has Windows line ends"
+            if interpreter.endswith("\r")
+            else "install that interpreter in the image"
+        )
+        return NotFound(
+            f"cannot execute {name}: its interpreter {interpreter.strip()} does not exist in the image",
+            hint,
+            exit_code=127,
+        )
+    if number == errno.ENOENT and head[:4] == b"\x7fELF":
+        return NotFound(
+            f"cannot execute {name}: its ELF interpreter {elf_interpreter(head)} does not exist in the image",
+            "the program was linked for another libc, or the image lacks its dynamic loader",
+            exit_code=127,
+        )
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        where = "no such file" if "/" in name else "not found in PATH"
+        return NotFound(f"cannot execute {name}: {where} in the image", exit_code=127)
+    if number == errno.ENOEXEC:
+        machine = (
+            MACHINES.get(_struct.unpack("<H", head[18:20])[0], "another machine")
+            if head[:4] == b"\x7fELF" and len(head) > 20
+            else ""
+        )
+        why = (
+            f"it is built for {machine}, this host is {os.uname().machine}"
+            if machine
+            else "it is neither a program nor a script with #!"
+        )
+        return InvalidArgument(f"cannot execute {name}: exec format error: {why}", exit_code=126)
+    return SampanError(f"cannot execute {name}: {os.strerror(number)}", exit_code=126)
+
+
+def elf_interpreter(head: bytes) -> str:
+    """Read PT_INTERP from an ELF file's first bytes; "(unknown)" when it lies beyond them."""
+    try:
+        wide, order = head[4] == 2, "<" if head[5] == 1 else ">"
+        offset = _struct.unpack_from(order + ("Q" if wide else "I"), head, 32 if wide else 28)[0]
+        size, count = _struct.unpack_from(order + "HH", head, 54 if wide else 42)
+        for i in range(count):
+            at = offset + i * size
+            if _struct.unpack_from(order + "I", head, at)[0] == 3:
+                start = _struct.unpack_from(order + ("Q" if wide else "I"), head, at + (8 if wide else 4))[0]
+                end = head.index(b"\0", start)
+                return head[start:end].decode("utf-8", "replace")
+    except (_struct.error, ValueError, IndexError):
+        return "(unknown)"
+    return "(unknown)"

@@ -1,0 +1,103 @@
+"""Works on files below a root through the helper: apply entries, pack entries, in the same namespaces as a container.
+
+A root is an overlay of layers (with or without an upper directory) or one plain directory.  The caller fills a `Facts` with
+id maps when it is an ordinary user (engine.starter.Host.add_idmap does it).
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.runtime import compile, launch
+from sampan.runtime import plan as p
+from sampan.runtime.plan import Plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.runtime.compile import Facts
+    from sampan.runtime.launch import Child
+
+
+class Rootfs:
+    """Name a root: `lowers` top first and relative to `snapshots`, `upper` and `work`; or a plain `directory`."""
+
+    __slots__ = ("directory", "lowers", "snapshots", "upper", "work")
+
+    def __init__(
+        self, snapshots: str = "", lowers: list[str] | None = None, upper: str = "", work: str = "", directory: str = ""
+    ) -> None:
+        self.snapshots = snapshots
+        self.lowers = lowers or []
+        self.upper = upper
+        self.work = work
+        self.directory = directory
+
+
+def opaque_name(rootless: bool) -> str:
+    """Give the xattr that marks an opaque directory in a layer directory on this host."""
+    return "user.overlay.opaque" if rootless else "trusted.overlay.opaque"
+
+
+def set_root(facts: Facts, root: Rootfs, target: str) -> None:
+    """Put the root into the facts; `target` is the directory that it is mounted at in the private namespace."""
+    facts.snapshots, facts.lowers, facts.upper, facts.work = root.snapshots, root.lowers, root.upper, root.work
+    facts.rootdir = root.directory
+    facts.target = target
+    facts.transient = True
+
+
+def _tree_plan(facts: Facts, code: int, base: str, flags: int, verb: str) -> Plan:
+    plan = Plan()
+    facts.stdio = p.NULL_OUT
+    compile.supervisor(plan, facts)
+    plan.add(
+        p.CLONE, flags=p.CLONE_NEWNS | (p.CLONE_NEWUSER if facts.rootless else 0), label="create namespaces: mount"
+    )
+    if facts.rootless:
+        compile.become_root(plan, facts)
+    compile.root(plan, facts)
+    plan.add(p.PIVOT, facts.target, label="make it the root (pivot_root)")
+    plan.add(p.DETACH, label="take the host's file systems away")
+    plan.add(code, base, opaque_name(facts.rootless), flags=flags, label=verb)
+    return plan
+
+
+def _start(plan: Plan, tree_in: int, tree_out: int) -> Child:
+    child = launch.start(plan, -1, -1, -1, tree_in=tree_in, tree_out=tree_out)
+    try:
+        return child.await_start()
+    except launch.StartFailure as failure:
+        raise launch.translate(failure) from failure
+
+
+def open_apply(facts: Facts, root: Rootfs, target: str, base: str = "", flags: int = 0) -> tuple[int, Child]:
+    """Start an apply below `base`; write entries to the descriptor, close it, then wait for the child."""
+    set_root(facts, root, target)
+    read, write = os.pipe()
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        child = _start(_tree_plan(facts, p.APPLY, base, flags, "write files"), read, null)
+    except BaseException:
+        os.close(write)
+        raise
+    finally:
+        os.close(read)
+        os.close(null)
+    return write, child
+
+
+def open_pack(facts: Facts, root: Rootfs, target: str, base: str = "", flags: int = 0) -> tuple[int, int, Child]:
+    """Start a pack of `base`; give the descriptor to read entries from, the one for requests, and the child."""
+    set_root(facts, root, target)
+    out_read, out_write = os.pipe()
+    in_read, in_write = os.pipe()
+    try:
+        child = _start(_tree_plan(facts, p.PACK, base, flags, "read files"), in_read, out_write)
+    except BaseException:
+        os.close(out_read)
+        os.close(in_write)
+        raise
+    finally:
+        os.close(in_read)
+        os.close(out_write)
+    return out_read, in_write, child
