@@ -3,8 +3,8 @@
     python3 helper/mksyscalls.py --x86 /usr/include/x86_64-linux-gnu --arm /usr/arm-linux-gnueabihf/include \
         > sampan/runtime/syscalls.py
 
-The headers are read by the C preprocessor, because asm-generic/unistd.h chooses names by conditionals. System calls newer
-than the installed headers are listed in NEWER: since Linux 5.0 a number is the same on every architecture
+The headers are read by the C preprocessor, because asm-generic/unistd.h chooses names by conditionals. System calls
+newer than the installed headers are listed in NEWER: since Linux 5.0 a number is the same on every architecture
 (scripts/syscall.tbl).
 """
 
@@ -20,12 +20,27 @@ X32_BIT = 0x40000000
 ARM_PRIVATE = 0x0F0000  # arch/arm/include/uapi/asm/unistd.h, __ARM_NR_BASE
 
 # Linux 6.5 to 6.19, in the order in which they were numbered.
-NEWER = """cachestat fchmodat2 map_shadow_stack futex_wake futex_wait futex_requeue statmount listmount lsm_get_self_attr
-lsm_set_self_attr lsm_list_modules mseal setxattrat getxattrat listxattrat removexattrat open_tree_attr file_getattr
-file_setattr listns""".split()
+NEWER = [
+    *(
+        "cachestat",
+        "fchmodat2",
+        "map_shadow_stack",
+        "futex_wake",
+        "futex_wait",
+        "futex_requeue",
+        "statmount",
+        "listmount",
+    ),
+    *("lsm_get_self_attr", "lsm_set_self_attr", "lsm_list_modules", "mseal", "setxattrat", "getxattrat", "listxattrat"),
+    *("removexattrat", "open_tree_attr", "file_getattr", "file_setattr", "listns"),
+]
 FIRST_NEWER = 451
 X86_64_ONLY = {"uretprobe": 335, "uprobe": 336}  # Linux 6.11 and 6.18
-ARM_ONLY = {name: ARM_PRIVATE + n for n, name in enumerate("breakpoint cacheflush usr26 usr32 set_tls get_tls".split(), 1)}
+ARM_ONLY = {
+    name: ARM_PRIVATE + n
+    for n, name in enumerate(["breakpoint", "cacheflush", "usr26", "usr32", "set_tls", "get_tls"], 1)
+}
+NOT_CALLS = re.compile(r"3264_|SYSCALL_|OABI_|syscalls$|arch_specific|sync_file_range2$")
 # arch/arm64/include/uapi/asm/unistd.h before 6.11
 ARM64_WANTS = ["RENAMEAT", "NEW_STAT", "SET_GET_RLIMIT", "TIME32_SYSCALLS", "SYS_CLONE3", "MEMFD_SECRET"]
 
@@ -64,7 +79,9 @@ def defines(source: str, *flags: str) -> dict[str, int]:
     command = ["cc", "-E", "-dM", "-nostdinc", *flags, "-x", "c", "-"]
     text = subprocess.run(command, input=source, capture_output=True, text=True, check=True).stdout
     macros = dict(re.findall(r"#define (__\w+) (.+)", text))
-    return {name[5:]: value for name in macros if name.startswith("__NR_") and (value := resolve(name, macros)) is not None}
+    return {
+        name[5:]: value for name in macros if name.startswith("__NR_") and (value := resolve(name, macros)) is not None
+    }
 
 
 def resolve(name: str, macros: dict[str, str]) -> int | None:
@@ -94,12 +111,9 @@ def tables(x86: str, arm: str) -> dict[str, dict[str, int]]:
         "arm": defines("#include <asm/unistd.h>", "-I", arm, "-D__ARM_EABI__"),
     }
     for abi, table in found.items():
-        for name in [n for n in table if re.match(r"(3264_|SYSCALL_|OABI_|syscalls$|arch_specific)", n) or n == "sync_file_range2"]:
-            if name != "sync_file_range2" or abi == "arm":
-                del table[name]
-        if abi == "x32":
-            found[abi] = table = {name: number & ~X32_BIT for name, number in table.items()}
-        table.update((name, FIRST_NEWER + n) for n, name in enumerate(NEWER))
+        bit = X32_BIT if abi == "x32" else 0
+        found[abi] = {name: number & ~bit for name, number in table.items() if not NOT_CALLS.match(name)}
+        found[abi].update((name, FIRST_NEWER + n) for n, name in enumerate(NEWER))
     found["x86_64"].update(X86_64_ONLY)
     found["arm"].update(ARM_ONLY)
     return found
