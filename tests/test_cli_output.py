@@ -1,0 +1,151 @@
+"""What commands print: Docker's tables, sizes and ages; control characters never reach a terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+
+from sampan.cli import output
+
+
+def test_table_has_dockers_column_widths() -> None:
+    text = output.table(["CONTAINER ID", "IMAGE", "NAMES"], [["0123456789ab", "a", "web"]])
+    assert text == "CONTAINER ID   IMAGE     NAMES\n0123456789ab   a         web\n"
+
+
+def test_table_without_rows_shows_its_heading() -> None:
+    assert output.table(["A", "B"], []) == "A         B\n"
+    assert output.table([], []) == ""
+
+
+def test_table_never_prints_control_characters_of_an_image() -> None:
+    text = output.table(["A", "B"], [["\x1b[2J", "a\nb\x9b1m\u202e"]])
+    assert "\x1b" not in text and "\x9b" not in text and "\u202e" not in text
+    assert text.count("\n") == 2
+    assert "\\x1b[2J" in text
+
+
+def test_printable_keeps_what_is_asked_and_every_language() -> None:
+    assert output.printable("äöü 舢板 😀") == "äöü 舢板 😀"
+    assert output.printable("a\tb") == "a\tb"
+    assert output.printable("a\nb") == "a\\nb"
+    assert output.printable("a\nb", keep="\n") == "a\nb"
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0B"),
+        (999, "999B"),
+        (1000, "1kB"),
+        (1234567, "1.23MB"),
+        (12345, "12.3kB"),
+        (999999, "1MB"),
+        (7.8e9, "7.8GB"),
+    ],
+)
+def test_sizes_are_decimal_with_three_digits(size: float, text: str) -> None:
+    assert output.human_size(size) == text
+
+
+@pytest.mark.parametrize(("size", "text"), [(0, "0B"), (1023, "1023B"), (1 << 20, "1MiB"), (2087354105, "1.944GiB")])
+def test_memory_is_binary_with_four_digits(size: float, text: str) -> None:
+    assert output.human_bytes(size) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-100, "Less than a second"),
+        (0.5, "Less than a second"),
+        (1, "1 second"),
+        (59, "59 seconds"),
+        (60, "About a minute"),
+        (119, "About a minute"),
+        (120, "2 minutes"),
+        (3599, "59 minutes"),
+        (3600, "About an hour"),
+        (2 * 3600, "2 hours"),
+        (47 * 3600, "47 hours"),
+        (48 * 3600, "2 days"),
+        (13 * 86400, "13 days"),
+        (14 * 86400, "2 weeks"),
+        (59 * 86400, "8 weeks"),
+        (60 * 86400, "2 months"),
+        (729 * 86400, "24 months"),
+        (730 * 86400, "2 years"),
+    ],
+)
+def test_ages_are_worded_as_dockers(seconds: float, text: str) -> None:
+    assert output.human_duration(seconds) == text
+
+
+def test_age_of_an_unknown_or_future_time() -> None:
+    assert output.age(0) == "N/A"
+    assert output.age(1000, now=900) == "Less than a second ago"
+    assert output.age(1000, now=1180) == "3 minutes ago"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1970-01-01T00:01:40Z", 100.0),
+        ("1970-01-01T00:01:40.5Z", 100.5),
+        ("1970-01-01T00:01:40.123456789Z", 100.123456),
+        ("1970-01-01T01:01:40+01:00", 100.0),
+        ("", 0.0),
+        ("yesterday", 0.0),
+        ("99999-01-01T00:00:00Z", 0.0),
+    ],
+)
+def test_times_of_images(text: str, seconds: float) -> None:
+    assert output.unix_time(text) == pytest.approx(seconds)
+
+
+ITEMS = [{"ID": "abc", "Names": "web", "Zero": 0}, {"ID": "d", "Names": "a-long-name-here", "Zero": 0}]
+COLUMNS = (("CONTAINER ID", "ID"), ("NAMES", "Names"))
+HEADERS = {"ID": "CONTAINER ID", "Names": "NAMES"}
+
+
+def printed(format: str) -> str:
+    return output.rows(ITEMS, COLUMNS, HEADERS, format)
+
+
+def test_rows_as_table_template_and_json() -> None:
+    assert printed("").startswith("CONTAINER ID   NAMES\nabc ")
+    assert printed("{{.Names}}") == "web\na-long-name-here\n"
+    assert (
+        printed(r"table {{.Names}}\t{{.ID}}")
+        == "NAMES              CONTAINER ID\nweb                abc\na-long-name-here   d\n"
+    )
+    assert [json.loads(text)["ID"] for text in printed("json").splitlines()] == ["abc", "d"]
+
+
+def test_pretty_json_is_json() -> None:
+    value: Any = {"a": [], "b": [1, {"c": None}], "d": {}, "e": 'q"\n'}
+    text = output.json_pretty(value)
+    assert json.loads(text) == value
+    assert '    "b": [\n        1,' in text
+
+
+def test_short_identifiers_and_cut_texts() -> None:
+    assert output.short_id("sha256:" + "a" * 64) == "a" * 12
+    assert output.ellipsis("abcdef", 4) == "abc…"
+    assert output.ellipsis("abcd", 4) == "abcd"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colour_only_on_a_terminal_that_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert output.colour(io.StringIO())("31", "x") == "x"
+    assert output.colour(Terminal())("31", "x") == "\x1b[31mx\x1b[0m"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert output.colour(Terminal())("31", "x") == "x"
