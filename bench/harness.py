@@ -1,8 +1,8 @@
 """Measure cases in turn, and say on what machine.
 
-Cases run A B A B …, so that a noisy minute hits every case alike; the order of a round rotates. Two rhythms: `loop` (one after the
-other) and `rest` (each after 150 ms of nothing: kernels charge a cold start differently). A case that fails is reported with its
-last words, never dropped.
+Cases run A B A B …, so that a noisy minute hits every case alike; the order of a round rotates. Two rhythms: `loop`
+(one after the other) and `rest` (each after 150 ms of nothing: kernels charge a cold start differently). A case that
+fails is reported with its last words, never dropped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RHYTHMS = ("loop", "rest")
 
 @dataclass
 class Case:
-    """One thing to time: a command, or a function of this process; `prepare` and `after` run untimed around each run."""
+    """One thing to time: a command, or a function of this process; `prepare` and `after` run untimed around it."""
 
     name: str
     argv: Sequence[str] = ()
@@ -141,12 +141,11 @@ def version_of(argv: Sequence[str]) -> str:
 def machine() -> str:
     """Describe the machine: processor, cores, memory, kernel, cgroup layout, Python."""
     with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-        model = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), platform.machine())
+        models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
     with open("/proc/meminfo", encoding="ascii") as file:
         memory = int(file.readline().split()[1]) // 1024
     cores = len(os.sched_getaffinity(0))
-    return (
-        f"machine: {model}, {cores} cores, {memory} MiB, Linux {platform.release()}, "
-        f"{'cgroup v2' if os.path.exists('/sys/fs/cgroup/cgroup.controllers') else 'cgroup v1'}, "
-        f"Python {platform.python_version()}, uid {os.getuid()}"
-    )
+    model = models[0] if models else platform.machine()
+    layout = "cgroup v2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "cgroup v1"
+    host = f"{model}, {cores} cores, {memory} MiB, Linux {platform.release()}, {layout}"
+    return f"machine: {host}, Python {platform.python_version()}, uid {os.getuid()}"

@@ -1,7 +1,7 @@
 """The engines that sampan is measured against: each knows its version, its set-up, and the command that runs `true`.
 
-Every peer keeps its state below the directory that it is given (a private store, a private daemon), and `close` ends only what this
-module started. A peer that is not there, or does not work on this host, says why in `missing`.
+Every peer keeps its state below the directory that it is given (a private store, a private daemon), and `close` ends
+only what this module started. A peer that is not there, or does not work on this host, says why in `missing`.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ class Docker(Peer):
     def wait_ready(self) -> None:
         """Wait until the daemon answers, or raise with the end of its log."""
         for _ in range(120):
-            answer = subprocess.run(["docker", "info"], env={**os.environ, **self.env}, capture_output=True, check=False)
+            answer = subprocess.run(
+                ["docker", "info"], env={**os.environ, **self.env}, capture_output=True, check=False
+            )
             if answer.returncode == 0:
                 return
             if self.daemon.poll() is not None:
@@ -170,7 +172,7 @@ def podman_env(top: str) -> dict[str, str]:
     with open(f"{top}/storage.conf", "w", encoding="utf-8") as file:
         file.write(f'[storage]\ndriver = "overlay"\ngraphroot = "{top}/podman-store"\nrunroot = "{top}/podman-run"\n')
     with open(f"{top}/containers.conf", "w", encoding="utf-8") as file:
-        # Its default limit of 1048576 open files is above the hard limit of many hosts, and no root may be allowed to raise it.
+        # Its default of 1048576 open files is above the hard limit of many hosts.
         file.write('[containers]\ndefault_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]\n')
         file.write(f'[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\ntmp_dir = "{top}/podman-tmp"\n')
     return {"CONTAINERS_STORAGE_CONF": f"{top}/storage.conf", "CONTAINERS_CONF": f"{top}/containers.conf"}
@@ -184,6 +186,9 @@ def start_dockerd(top: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 
+KINDS = {"sampan": Sampan, "podman": Podman, "docker": Docker, "bwrap": Bwrap}
+
+
 def open_peers(names: Sequence[str], top: str, rootfs_tar: str) -> tuple[list[Peer], dict[str, str]]:
     """Set up the peers asked for; return those that work and, for the others, why not."""
     ready: list[Peer] = []
@@ -193,7 +198,9 @@ def open_peers(names: Sequence[str], top: str, rootfs_tar: str) -> tuple[list[Pe
             if name in ("crun", "runc"):
                 ready.append(Runtime(name, top, rootfs_tar))
             else:
-                ready.append({"sampan": Sampan, "podman": Podman, "docker": Docker, "bwrap": Bwrap}[name](top, rootfs_tar))
+                ready.append(
+                    {"sampan": Sampan, "podman": Podman, "docker": Docker, "bwrap": Bwrap}[name](top, rootfs_tar)
+                )
         except (RuntimeError, OSError, subprocess.SubprocessError) as exc:
             missing[name] = " ".join(str(exc).split())
     return ready, missing

@@ -1,8 +1,9 @@
 """A quiet place to measure: a private mount namespace with a fresh ext4 held in memory.
 
-Root only. The benchmark re-executes itself below `unshare --mount`, so nothing that is mounted or unmounted here is seen outside,
-and all of it goes with the last process. In the namespace of a hybrid host the cgroup2 mount is taken away: crun 1.8 and podman 4.3
-take a host that has both hierarchies for a third kind. An ordinary user measures on the file system of TMPDIR, and the table says so.
+Root only. The benchmark re-executes itself below `unshare --mount`, so nothing that is mounted or unmounted here is
+seen outside, and all of it goes with the last process. In the namespace of a hybrid host the cgroup2 mount is taken
+away: crun 1.8 and podman 4.3 take a host that has both hierarchies for a third kind. An ordinary user measures on the
+file system of TMPDIR, and the table says so.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The root file system that all cases run: SAMPAN_BENCH_ROOTFS (a tar file), else programs of this host put together by bootstrap."""
+"""The root file system that all cases run: SAMPAN_BENCH_ROOTFS (a tar file), else programs of this host put together
+by bootstrap.
+"""
 
 from __future__ import annotations
 

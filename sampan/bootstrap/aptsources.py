@@ -1,4 +1,5 @@
-"""Read where this host's apt gets its packages: one-line `.list` files and deb822 `.sources` files (sources.list(5)). Pure but for `load`.
+"""Read where this host's apt gets its packages: one-line `.list` files and deb822 `.sources` files (sources.list(5)).
+Pure but for `load`.
 
 Only what a new system needs is kept: the addresses, suites, components and keys of binary packages.
 """
@@ -100,7 +101,7 @@ def load(root: str = "") -> list[Source]:
 
 
 def choose(sources: list[Source], suite: str) -> Source | None:
-    """Return the source that offers `suite`, else the host's main archive (it carries the other suites too), else None."""
+    """Return the source that offers `suite`, else the host's main Debian archive (it has them all), else None."""
     for source in sources:
         if suite in source.suites:
             return source

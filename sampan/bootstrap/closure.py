@@ -1,15 +1,16 @@
-"""Find every file that a program of this host needs to start: its interpreter, its shared libraries, theirs, and so on.
+"""Find every file that a program of this host needs to start: its interpreter, its shared libraries, theirs, and so
+on.
 
-The search is the dynamic linker's (ld.so(8)): for a name without a slash the RPATH of the object and of those that loaded it (unless it
-has a RUNPATH), its RUNPATH, /etc/ld.so.cache, then the default directories; musl has its own path file and takes both kinds of paths
-alike. LD_LIBRARY_PATH is ignored: the image must work without it. A candidate of another machine or word size is passed over, as
-ld.so does. Nothing found is executed.
+The search is the dynamic linker's (ld.so(8)): for a name without a slash the RPATH of the object and of those that
+loaded it (unless it has a RUNPATH), its RUNPATH, /etc/ld.so.cache, then the default directories; musl has its own
+path file and takes both kinds of paths alike. LD_LIBRARY_PATH is ignored: the image must work without it. A candidate
+of another machine or word size is passed over, as ld.so does. Nothing found is executed.
 """
 
 from __future__ import annotations
 
 import os
-from _struct import Struct, error
+from struct import Struct, error
 
 from sampan.bootstrap import elf
 from sampan.errors import InvalidArgument, NotFound, SampanError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 CACHE = "/etc/ld.so.cache"
 CACHE_MAGIC = b"glibc-ld.so.cache1.1"
 MAX_CACHE_BYTES = 1 << 26
-# nlibs, len_strings, flags and padding, extension offset, three unused words, after the magic (glibc sysdeps/generic/dl-cache.h).
+# nlibs, len_strings, flags and padding, extension offset, three unused words (glibc dl-cache.h).
 _CACHE_HEADER = Struct("=20sII16x4x")
 # flags, key, value, osversion, hwcap: key and value are offsets from the header.
 _CACHE_ENTRY = Struct("=iIIIQ")
@@ -138,7 +139,9 @@ class Libraries:
             return
         yield words[0]
         if os.path.basename(words[0]) == "env":
-            program = next((word for word in " ".join(words[1:]).split() if not word.startswith("-") and "=" not in word), "")
+            program = next(
+                (word for word in " ".join(words[1:]).split() if not word.startswith("-") and "=" not in word), ""
+            )
             if program:
                 yield self.which(program)
 
@@ -190,7 +193,9 @@ def default_directories(kind: tuple[int, int]) -> list[str]:
 
 
 def expand(entry: str, path: str, kind: tuple[int, int]) -> list[str]:
-    """Return the directories that one RPATH entry means for the object at `path`: $ORIGIN and $LIB (ld.so(8)); relative ones mean none."""
+    """Return the directories that one RPATH entry means for the object at `path`: $ORIGIN and $LIB (ld.so(8)); relative
+    ones mean none.
+    """
     origin = os.path.dirname(path)
     for token in ("${ORIGIN}", "$ORIGIN"):
         entry = entry.replace(token, origin)

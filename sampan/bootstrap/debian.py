@@ -1,6 +1,7 @@
 """Make a Debian root file system with mmdebstrap, from the mirror that this host's own apt uses.
 
-mmdebstrap works as root and as an ordinary user and writes a tar, which is piped on as the layer: nothing is unpacked here.
+mmdebstrap works as root and as an ordinary user and writes a tar, which is piped on as the layer: nothing is unpacked
+here.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
-"""Read what the dynamic linker needs to know of an ELF file: for which machine, which interpreter, which libraries, found where.
+"""Read what the dynamic linker needs to know of an ELF file: for which machine, which interpreter, which libraries,
+found where.
 
-Pure and bounded: bytes come through the caller's `read(offset, size)`, every count and length in the file is checked against a limit
-before it is used, and what does not add up is InvalidArgument. Names follow the System V ABI (gABI 4.1, "Object Files").
+Pure and bounded: bytes come through the caller's `read(offset, size)`, every count and length in the file is checked
+against a limit before it is used, and what does not add up is InvalidArgument. Names follow the System V ABI (gABI
+4.1, "Object Files").
 """
 
 from __future__ import annotations
 
-from _struct import Struct, error
+from struct import Struct, error
 
 from sampan.errors import InvalidArgument
 
@@ -29,7 +31,7 @@ MAX_NEEDED = 4096
 
 
 class Elf:
-    """What one file asks of the dynamic linker; `rpath` and `runpath` are lists of directories with their `$` tokens."""
+    """What one file asks of the dynamic linker; `rpath` and `runpath` still have their `$` tokens."""
 
     __slots__ = ("bits", "interpreter", "machine", "needed", "rpath", "runpath")
 

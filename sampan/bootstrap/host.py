@@ -1,7 +1,7 @@
 """Put together a small root file system from programs of this host, with everything that they need and nothing else.
 
-No network and no privilege: files are read, never run (but for interpreters, which are asked where their library lies), and whoever
-packs, the owners are 0:0. The result is one layer of an ordinary image.
+No network and no privilege: files are read, never run (but for interpreters, which are asked where their library
+lies), and whoever packs, the owners are 0:0. The result is one layer of an ordinary image.
 """
 
 from __future__ import annotations
@@ -17,15 +17,24 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-# What a script may expect of the smallest system; a host without one of them (busybox has its own set) is not refused for it.
-USUAL = (
-    "[ awk base64 basename bash cat chgrp chmod chown cmp comm cp cut date dd df diff dirname du echo egrep env expr false fgrep find fold "
-    "getent grep gunzip gzip head hostname id install kill ln ls md5sum mkdir mkfifo mknod mktemp mv nl nohup nproc od paste pathchk "
-    "printenv printf pwd readlink realpath rev rm rmdir sed seq sha1sum sha256sum sha512sum sleep sort split stat stty sync tac tail tar tee "
-    "test timeout touch tr true truncate tty uname uniq unlink wc which whoami xargs yes"
-).split()
+# What a script may expect of the smallest system; a host that lacks one of them is not refused for it.
+USUAL = """
+    [ awk base64 basename bash cat chgrp chmod chown cmp comm cp cut date dd df diff dirname du echo egrep env expr
+    false fgrep find fold getent grep gunzip gzip head hostname id install kill ln ls md5sum mkdir mkfifo mknod
+    mktemp mv nl nohup nproc od paste pathchk printenv printf pwd readlink realpath rev rm rmdir sed seq sha1sum
+    sha256sum sha512sum sleep sort split stat stty sync tac tail tar tee test timeout touch tr true truncate tty
+    uname uniq unlink wc which whoami xargs yes
+"""
 DEFAULT = ("make", "python3")
-DIRECTORIES = {"/tmp": 0o1777, "/var/tmp": 0o1777, "/root": 0o700, "/proc": 0o555, "/sys": 0o555, "/dev": 0o755, "/run": 0o755}
+DIRECTORIES = {
+    "/tmp": 0o1777,
+    "/var/tmp": 0o1777,
+    "/root": 0o700,
+    "/proc": 0o555,
+    "/sys": 0o555,
+    "/dev": 0o755,
+    "/run": 0o755,
+}
 LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 # Opened by name at run time, so that no file lists them: name service (glibc nss), thread exit (glibc pthread_exit).
@@ -38,8 +47,8 @@ NSSWITCH = b"passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservi
 def make(programs: Sequence[str] = (), root: str = "", path: str | None = None) -> Iterator[Node]:
     """Yield the files of an image that can run `programs` (default: a shell, the usual tools, make and Python).
 
-    `sh` is always there. `path` is searched after the standard directories (default: PATH). A program that is not found raises
-    NotFound with its name.
+    `sh` is always there. `path` is searched after the standard directories (default: PATH). A program that is not
+    found raises NotFound with its name.
     """
     tree, libraries = Tree(root), Libraries(root)
     search = os.environ.get("PATH", "") if path is None else path
@@ -57,7 +66,7 @@ def make(programs: Sequence[str] = (), root: str = "", path: str | None = None) 
 
 def add_usual(tree: Tree, libraries: Libraries) -> None:
     """Pack those of the usual tools that this host has in its standard directories."""
-    for program in USUAL:
+    for program in USUAL.split():
         try:
             add_closure(tree, libraries, _as_found(tree, libraries, program, ""))
         except NotFound:

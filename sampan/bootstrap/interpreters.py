@@ -1,7 +1,7 @@
 """Programs that are more than one file: Python and Perl with the libraries that they were installed with.
 
-A `python3` on PATH may be a launcher (pyenv) or belong to a virtual environment: the interpreter itself is asked where it and its
-standard library really lie, and both are packed at the same path.
+A `python3` on PATH may be a launcher (pyenv) or belong to a virtual environment: the interpreter itself is asked
+where it and its standard library really lie, and both are packed at the same path.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ PYTHON_ASK = (
     "print(os.path.realpath(getattr(sys, '_base_executable', '') or sys.executable))\n"
     "print(p['stdlib'])\nprint(p['platstdlib'])\n"
 )
-PERL_ASK = 'use Config; print join("\\n", $^X, grep { -d } @Config{qw(privlibexp archlibexp)}, grep { m{/perl-base$} } @INC)'
+PERL_ASK = (
+    'use Config; print join("\\n", $^X, grep { -d } @Config{qw(privlibexp archlibexp)}, grep { m{/perl-base$} } @INC)'
+)
 ASK_SECONDS = 30
 
 

@@ -1,8 +1,9 @@
-"""Collect paths of this host into a tree to pack: every link on the way is kept as a link, and what it points to comes along.
+"""Collect paths of this host into a tree to pack: every link on the way is kept as a link, and what it points to
+comes along.
 
-A path is walked by hand, component by component, below `root` (the host, or another tree in tests): so /bin stays a link to usr/bin
-where the host has it so, and each file lies under its real name once. Owners are written as 0:0 and directories that merely lead
-somewhere as 0755, whoever packs.
+A path is walked by hand, component by component, below `root` (the host, or another tree in tests): so /bin stays a
+link to usr/bin where the host has it so, and each file lies under its real name once. Owners are written as 0:0 and
+directories that merely lead somewhere as 0755, whoever packs.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Node:
         self.size = len(data)
 
     def read(self) -> Iterator[bytes]:
-        """Yield the content, exactly `size` bytes of it; raise Unavailable if the file has changed since it was listed."""
+        """Yield the content, exactly `size` bytes of it; raise Unavailable if the file has changed."""
         if not self.source:
             if self.data:
                 yield self.data
@@ -116,7 +117,7 @@ class Tree:
         self._put(node)
 
     def add_tree(self, path: str, skip: Collection[str] = ()) -> list[str]:
-        """Add a directory with all files below it whose names are not in `skip`; return the regular files' real paths."""
+        """Add a directory with all files below it not named in `skip`; return the real paths of its regular files."""
         top = self.add(path)
         files: list[str] = []
         work = [top]
@@ -155,7 +156,7 @@ class Tree:
             self._nodes[real] = Node(real, "L", 0o777, target=target)
 
     def _above(self, path: str) -> str:
-        """Add the directories above `path`, as the host has them or new, and return the path through their real names."""
+        """Add the directories above `path`, the host's or new ones, and return the path by their real names."""
         parent, name = os.path.split(path)
         if parent == "/":
             return path
