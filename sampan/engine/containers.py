@@ -1,7 +1,7 @@
 """Containers: create, start, run, wait, stop, kill, remove.
 
-State is read, never trusted: a container is running when its process (pid, start time, boot id) lives; how it ended is in the
-record that its supervisor wrote.
+State is read, never trusted: a container is running when its process (pid, start time, boot id) lives; how it ended is
+in the record that its supervisor wrote.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class Containers:
         return specs.config_for(image_config, options)
 
     def _volumes(self, spec: dict[str, Any], image_config: dict[str, Any]) -> None:
-        """Turn volume mounts into binds of the store's directories; a relative bind source was made absolute by the command."""
+        """Turn volume mounts into binds of the store's directories; a relative bind source was made absolute by the
+        command.
+        """
         for mount in spec["mounts"]:
             if mount["type"] == "volume":
                 name = mount["source"] or os.urandom(16).hex()
@@ -180,7 +182,9 @@ class Containers:
         on_create: Any = None,
         **_: Any,
     ) -> int | str:
-        """Create and start: give the exit code, or the id when detached.  A container that cannot start is removed if `auto_remove`."""
+        """Create and start: give the exit code, or the id when detached.  A container that cannot start is removed if
+        `auto_remove`.
+        """
         container_id = self.create(image, options, name=name, auto_remove=auto_remove, durable=not auto_remove)
         try:
             if on_create is not None:

@@ -1,7 +1,7 @@
 """`exec`: another process in a running container, with the container's own confinement.
 
-The helper joins the namespaces through a pidfd whose identity was checked, is cloned into the container's cgroup, and applies
-the same capabilities, filter and user rules as for the first process.
+The helper joins the namespaces through a pidfd whose identity was checked, is cloned into the container's cgroup, and
+applies the same capabilities, filter and user rules as for the first process.
 """
 
 from __future__ import annotations

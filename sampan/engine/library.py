@@ -21,7 +21,9 @@ _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 class Result:
-    """Hold how a run ended: `exit_code`, `stdout` and `stderr` in bytes, `oom_killed`, and whether the time limit ended it."""
+    """Hold how a run ended: `exit_code`, `stdout` and `stderr` in bytes, `oom_killed`, and whether the time limit
+    ended it.
+    """
 
     __slots__ = ("exit_code", "oom_killed", "stderr", "stdout", "timed_out")
 

@@ -18,7 +18,7 @@ _FILES = 3
 
 
 def moment(text: str, now: float) -> str:
-    """Turn --since/--until (seconds since 1970, a duration such as 10m, or RFC 3339) into a comparable UTC time text."""
+    """Turn --since/--until (seconds since 1970, a duration such as 10m, or RFC 3339) into a UTC time text."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     if not text:
         return ""

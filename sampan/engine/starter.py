@@ -1,6 +1,7 @@
 """From a container's record to a running process: the facts of this host, the plan, the helper.
 
-The one place where store and runtime meet for a start; `run`, `start`, `exec` and the builder's steps all come through here.
+The one place where store and runtime meet for a start; `run`, `start`, `exec` and the builder's steps all come through
+here.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ def resolver(spec: dict[str, Any], single_id: bool) -> Callable[[bytes, bytes], 
         if single_id and (uid or gid):
             raise NotSupported(
                 f"cannot become user {name}: only one id is mapped on this host",
-                "give yourself a range in /etc/subuid and /etc/subgid and install newuidmap (`sampan doctor` shows how)",
+                "give yourself a range in /etc/subuid and /etc/subgid, and newuidmap (`sampan doctor` shows how)",
             )
         return uid, gid, groups, [] if has_home else [f"HOME={home}"]
 
@@ -196,8 +197,8 @@ def start(prepared: Prepared, stdin: int, stdout: int, stderr: int) -> Child:
 def stdio_flags(tty: bool, interactive: bool, foreground: bool, logged: bool, fds: tuple[int, int, int]) -> int:
     """Decide what is passed to the program as it is and what the supervisor copies.
 
-    A terminal is never passed on (a container could read or inject keystrokes through it); pipes, files and sockets are,
-    unless the output is to be kept for `logs`.
+    A terminal is never passed on (a container could read or inject keystrokes through it); pipes, files and sockets
+    are, unless the output is to be kept for `logs`.
     """
     if tty:
         return p.TTY_STDIO | (p.FOREGROUND if foreground else 0) | (p.STDIN if interactive else 0)

@@ -13,7 +13,7 @@ DETACH_KEYS = "ctrl-p,ctrl-q"
 
 
 def keys(text: str) -> str:
-    """Turn Docker's notation ("ctrl-p,ctrl-q", "a", "ctrl-@") into the characters; InvalidArgument when it is not one."""
+    """Turn Docker's notation ("ctrl-p,ctrl-q", "a", "ctrl-@") into the characters; else InvalidArgument."""
     from sampan.errors import InvalidArgument
 
     out = []
@@ -37,7 +37,7 @@ def size(fd: int) -> tuple[int, int]:
 
 
 class Raw:
-    """Hold a terminal in raw mode within a `with` block; does nothing when the descriptor is not a terminal."""
+    """Hold a terminal in raw mode within a `with` block; do nothing for what is not a terminal."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd

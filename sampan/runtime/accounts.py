@@ -1,7 +1,7 @@
 """Who a process becomes: `USER` and `-u` resolved against the image's own passwd and group files.
 
-Pure.  The files are attacker input (security classes "UID overflow" and "passwd traps"): numbers are bounded to 2^31-1, a
-number is never looked up as a name's result, malformed lines are passed over, and a NUL ends nothing.
+Pure.  The files are attacker input (security classes "UID overflow" and "passwd traps"): numbers are bounded to
+2^31-1, a number is never looked up as a name's result, malformed lines are passed over, and a NUL ends nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def _looks_numeric(text: str) -> bool:
 
 
 def resolve(user: str, groups_add: list[str], passwd: bytes, group: bytes) -> tuple[int, int, list[int], str]:
-    """Give uid, gid, supplementary groups and home directory for "user[:group]"; InvalidArgument when there is no such one."""
+    """Give uid, gid, supplementary groups and home directory for "user[:group]"; InvalidArgument when there is no such
+    one.
+    """
     name, _, group_name = user.partition(":")
     accounts = _rows(passwd, 6)
     uid, gid, home, login = _user(name or "0", accounts)

@@ -209,9 +209,9 @@ def root(plan: Plan, facts: Facts) -> None:
     if not facts.upper and len(lowers) == 1:
         plan.add(p.ROOTDIR, lowers[0], facts.target, label="take the layer as root file system")
         return
-    # redirect_dir, metacopy and index are switched off whatever the kernel's defaults, so that the upper directory alone is
-    # the exact difference (Documentation/filesystems/overlayfs.rst).
-    options = f"lowerdir={':'.join(lowers)},redirect_dir=off,metacopy=off,index=off,xino=off"
+    # redirect_dir, metacopy and index are switched off whatever the kernel's defaults, so that the upper directory
+    # alone is the exact difference (Documentation/filesystems/overlayfs.rst).
+    options = f"lowerdir={':'.join(lowers)},redirect_dir=nofollow,metacopy=off,index=off,xino=off"
     if facts.upper:
         options += f",upperdir={facts.upper},workdir={facts.work}"
         if facts.transient:

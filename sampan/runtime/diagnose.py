@@ -5,10 +5,9 @@ Pure; imported only after a failure.
 
 from __future__ import annotations
 
+import _struct
 import errno
 import os
-
-import _struct
 
 from sampan.errors import Conflict, InvalidArgument, NotFound, NotSupported, SampanError, Unavailable
 from sampan.runtime import plan as p

@@ -1,14 +1,13 @@
 """Starts the helper with a plan and reads what it reports.
 
-The helper runs from a sealed memfd with an empty environment and only the descriptors named here (helper/plan.h): what a
-container sees as the program behind a process in its namespaces can be neither the file on disk nor be written to.
+The helper runs from a sealed memfd with an empty environment and only the descriptors named here (helper/plan.h): what
+a container sees as the program behind a process in its namespaces can be neither the file on disk nor be written to.
 """
 
 from __future__ import annotations
 
-import os
-
 import _struct
+import os
 
 from sampan.errors import NotSupported, SampanError, Unavailable
 
@@ -234,7 +233,9 @@ def start(
     tree_out: int = -1,
     target: int = -1,
 ) -> Child:
-    """Start the helper on a plan; the descriptors become its 0 to 2, 5, 6 and 7 (helper/plan.h).  Nothing is waited for."""
+    """Start the helper on a plan; the descriptors become its 0 to 2, 5, 6 and 7 (helper/plan.h).  Nothing is waited
+    for.
+    """
     data = plan.encode()
     helper = _helper()
     in_read, in_write = _pipe_above(16)

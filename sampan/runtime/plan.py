@@ -1,7 +1,7 @@
 """The plan: a flat list of operations that the helper performs, and the same list in words.
 
-Pure.  The codes are those of helper/plan.h, where the wire format is described.  An operation's `label` is the sentence that
-`--explain` prints and that an error message names.
+Pure.  The codes are those of helper/plan.h, where the wire format is described.  An operation's `label` is the
+sentence that `--explain` prints and that an error message names.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Works on files below a root through the helper: apply entries, pack entries, in the same namespaces as a container.
 
-A root is an overlay of layers (with or without an upper directory) or one plain directory.  The caller fills a `Facts` with
-id maps when it is an ordinary user (engine.starter.Host.add_idmap does it).
+A root is an overlay of layers (with or without an upper directory) or one plain directory.  The caller fills a `Facts`
+with id maps when it is an ordinary user (engine.starter.Host.add_idmap does it).
 """
 
 from __future__ import annotations
