@@ -24,7 +24,7 @@ except ImportError:  # setuptools < 70.1
     from wheel.bdist_wheel import bdist_wheel
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-FLAGS = ["-std=c11", "-Os", "-g0", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-D_FORTIFY_SOURCE=2"]
+FLAGS = ["-std=c11", "-Os", "-g0", "-Wall", "-Wextra", "-Werror", "-D_FORTIFY_SOURCE=2"]
 FLAGS += ["-fPIE", "-ffunction-sections", "-fdata-sections", "-fstack-protector-strong"]
 # The helper is copied into memory at each start: symbols and unused functions are left out.
 LINK = ["-Wl,-z,relro,-z,now,-z,noexecstack", "-Wl,--gc-sections", "-s"]

@@ -7,6 +7,10 @@
 #ifndef SAMPAN_PLAN_H
 #define SAMPAN_PLAN_H
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
