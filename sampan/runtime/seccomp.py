@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def compile_default(capabilities: frozenset[str], arch: str) -> bytes:
+def compile_default(caps: frozenset[str], arch: str) -> bytes:
     """Return the default profile's program for these capabilities and an image of this architecture.
 
     NotSupported if the architecture's system calls are not known.
     """
-    relevant = " ".join([name for name in CAPABILITIES if name in capabilities])
+    relevant = " ".join([name for name in CAPABILITIES if name in caps])
     ready = PROGRAMS.get((_SAME.get(arch, arch), relevant))
     if ready is not None:
         return zlib.decompress(bytes.fromhex(ready))
     from sampan.runtime import seccomp_profile
 
-    return seccomp_profile.compile_default(capabilities, arch)
+    return seccomp_profile.compile_default(caps, arch)
 
 
 def compile_profile(
-    profile: dict[str, Any], capabilities: frozenset[str], arch: str, kernel: tuple[int, int] = (5, 12)
+    profile: dict[str, Any], caps: frozenset[str], arch: str, kernel: tuple[int, int] = (5, 12)
 ) -> bytes:
     """Return the program of a user's profile, in Docker's format or that of the OCI runtime configuration.
 
@@ -38,7 +38,7 @@ def compile_profile(
     """
     from sampan.runtime import seccomp_profile
 
-    return seccomp_profile.compile_profile(profile, capabilities, arch, kernel)
+    return seccomp_profile.compile_profile(profile, caps, arch, kernel)
 
 
 def profile_flags(profile: dict[str, Any]) -> int:

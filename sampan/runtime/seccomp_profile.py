@@ -108,12 +108,12 @@ _AF_ALG, _AF_VSOCK = 38, 40
 _SYS_SOCKET = 1  # linux/net.h
 
 
-def compile_default(capabilities: frozenset[str], arch: str) -> bytes:
+def compile_default(caps: frozenset[str], arch: str) -> bytes:
     """Return the default profile's program for these capabilities and an image of this architecture."""
     family, native = _machine(arch)
     names: dict[str, int | Rules] = dict.fromkeys(_ALWAYS.split(), bpf.ALLOW)
     names.update(_argument_rules(native))
-    for capability in capabilities:
+    for capability in caps:
         names.update(dict.fromkeys(WITH_CAPABILITY.get(capability, "").split(), bpf.ALLOW))
     return _assemble(family, {abi for abi, _, _ in _FAMILIES[family]}, names, EPERM)
 
@@ -179,11 +179,11 @@ def _defaults(abi: str, numbers: list[int], default: int) -> list[tuple[int, int
 
 
 def compile_profile(
-    profile: dict[str, Any], capabilities: frozenset[str], arch: str, kernel: tuple[int, int] = (5, 12)
+    profile: dict[str, Any], caps: frozenset[str], arch: str, kernel: tuple[int, int] = (5, 12)
 ) -> bytes:
     """Return the program of a user's profile, in Docker's format or that of the OCI runtime configuration."""
     family, _ = _machine(arch)
-    wanted = seccomp_json.Wanted(capabilities, {"x86": "amd64", "arm": "arm64"}[family], kernel)
+    wanted = seccomp_json.Wanted(caps, {"x86": "amd64", "arm": "arm64"}[family], kernel)
     abis = seccomp_json.abis(profile, _FAMILIES[family][0][0])
     names = seccomp_json.decisions(profile, wanted)
     return _assemble(family, abis, names, seccomp_json.default(profile))

@@ -29,8 +29,8 @@ memfd_create statx rseq close_range faccessat2 futex_waitv cachestat fchmodat2 m
 clock_adjtime adjtimex"""
 DENIED = """mount umount2 unshare setns pivot_root bpf keyctl add_key request_key userfaultfd io_uring_setup
 io_uring_enter io_uring_register perf_event_open open_by_handle_at init_module finit_module delete_module kexec_load
-kexec_file_load reboot swapon swapoff acct quotactl syslog sethostname setdomainname settimeofday clock_settime iopl ioperm
-fsopen fsconfig fsmount fspick open_tree move_mount mount_setattr move_pages mbind set_mempolicy get_mempolicy
+kexec_file_load reboot swapon swapoff acct quotactl syslog sethostname setdomainname settimeofday clock_settime iopl
+ioperm fsopen fsconfig fsmount fspick open_tree move_mount mount_setattr move_pages mbind set_mempolicy get_mempolicy
 migrate_pages kcmp pidfd_getfd process_madvise vhangup lookup_dcookie nfsservctl uselib ustat sysfs _sysctl
 fanotify_init create_module get_kernel_syms query_module"""
 

@@ -1,0 +1,152 @@
+"""A process, known by pid, start time and boot: so that no other is ever taken for it.
+
+Pids are reused; a start time (clock ticks since boot, proc(5) stat field 22) tells two holders of one pid apart, and a
+boot id tells boots apart. Signals go through a pidfd that is opened first and checked then: from there on it can only
+mean that process.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.errors import Denied, InvalidArgument, NotFound, Unavailable
+
+# signal(7), x86 and ARM; C libraries keep 32 and 33 for themselves, so RTMIN is 34 for programs.
+_SIGNALS = (
+    *(
+        "HUP",
+        "INT",
+        "QUIT",
+        "ILL",
+        "TRAP",
+        "ABRT",
+        "BUS",
+        "FPE",
+        "KILL",
+        "USR1",
+        "SEGV",
+        "USR2",
+        "PIPE",
+        "ALRM",
+        "TERM",
+    ),
+    *("STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO"),
+    *("PWR", "SYS"),
+)
+_NUMBERS = {name: number for number, name in enumerate(_SIGNALS, 1)} | {"IOT": 6, "CLD": 17, "POLL": 29}
+_RTMIN, _RTMAX = 34, 64
+
+
+def signal_number(text: str) -> int:
+    """Return the number of `TERM`, `sigterm`, `15`, `RTMIN+3` or `RTMAX-1`."""
+    name = text.strip().upper().removeprefix("SIG")
+    number = _NUMBERS.get(name, 0)
+    if name.isascii() and name.isdigit() and len(name) < 4:
+        number = int(name)
+    elif name[:5] in ("RTMIN", "RTMAX"):
+        number = _real_time(name)
+    if not 1 <= number <= _RTMAX:
+        raise InvalidArgument(
+            f"unknown signal {text!r}", "use a name such as TERM or SIGKILL, or a number from 1 to 64"
+        )
+    return number
+
+
+def _real_time(name: str) -> int:
+    base, rest = (_RTMIN if name[:5] == "RTMIN" else _RTMAX), name[5:]
+    if not rest:
+        return base
+    digits = rest[1:]
+    if rest[0] not in "+-" or not (digits.isascii() and digits.isdigit()) or len(digits) > 2:
+        return 0
+    number = base + int(digits) * (1 if rest[0] == "+" else -1)
+    return number if _RTMIN <= number <= _RTMAX else 0
+
+
+def signal_name(number: int) -> str:
+    """Return the name of a signal as `SIGTERM`."""
+    if 1 <= number <= len(_SIGNALS):
+        return f"SIG{_SIGNALS[number - 1]}"
+    return f"SIGRTMIN+{number - _RTMIN}" if number > _RTMIN else f"SIG{number}"
+
+
+def boot_id() -> str:
+    """Return the id that the kernel made at this boot."""
+    with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+        return file.read().strip().decode("ascii")
+
+
+def parse_stat(data: bytes) -> tuple[str, int]:
+    """Return state letter and start time from the text of /proc/PID/stat.
+
+    The name between the parentheses is the program's choice, with spaces and parentheses: only the last `)` ends it.
+    """
+    fields = data[data.rindex(b")") + 2 :].split()
+    return fields[0].decode("ascii"), int(fields[19])
+
+
+def _stat(pid: int) -> tuple[str, int] | None:
+    if pid <= 0:
+        return None
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return parse_stat(file.read())
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def start_time(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot; None if there is no such process."""
+    found = _stat(pid)
+    return found[1] if found else None
+
+
+def alive(pid: int, start: int, boot: str) -> bool:
+    """Say whether this very process runs; one that has died but is not yet collected does not."""
+    found = _stat(pid)
+    return found is not None and found[1] == start and found[0] not in "ZXx" and boot == boot_id()
+
+
+def open_pidfd(pid: int, start: int, boot: str) -> int:
+    """Return a pidfd of this very process; NotFound if it is gone."""
+    try:
+        fd = os.pidfd_open(pid)
+    except (ProcessLookupError, ValueError, OverflowError) as error:
+        raise NotFound(f"process {pid} is gone") from error
+    except OSError as error:
+        raise Unavailable(f"cannot open a pidfd of process {pid}: {error.strerror}") from error
+    if alive(pid, start, boot):  # checked after opening: the descriptor cannot come to mean another process
+        return fd
+    os.close(fd)
+    raise NotFound(f"process {pid} is gone")
+
+
+def send(pid: int, start: int, boot: str, number: int) -> None:
+    """Send a signal to this very process; NotFound if it is gone, Denied if it is another user's."""
+    from _signal import pidfd_send_signal
+
+    fd = open_pidfd(pid, start, boot)
+    try:
+        pidfd_send_signal(fd, number)
+    except ProcessLookupError as error:
+        raise NotFound(f"process {pid} is gone") from error
+    except PermissionError as error:
+        raise Denied(f"cannot send {signal_name(number)} to process {pid}: {error.strerror}") from error
+    finally:
+        os.close(fd)
+
+
+def wait(pid: int, start: int, boot: str, timeout: float | None = None) -> bool:
+    """Wait until this very process is gone; False if it still runs after `timeout` seconds."""
+    from select import POLLIN, poll
+
+    try:
+        fd = open_pidfd(pid, start, boot)
+    except NotFound:
+        return True
+    try:
+        poller = poll()
+        poller.register(fd, POLLIN)
+        return bool(poller.poll(None if timeout is None else max(0, int(timeout * 1000))))
+    finally:
+        os.close(fd)
