@@ -43,21 +43,27 @@ def check(word: str) -> None:
 
 
 def make(suite: str, packages: Sequence[str] = ()) -> Iterator[bytes]:
-    """Yield the tar of a Debian root file system; NotSupported where mmdebstrap is not installed."""
+    """Return the tar of a Debian root file system in chunks; NotSupported where mmdebstrap is not installed."""
     import shutil
-    import subprocess
-    import tempfile
 
     argv = command(suite, packages)
     if not shutil.which(argv[0]):
         raise NotSupported(
             f"cannot bootstrap debian:{suite}: mmdebstrap is not installed", hint="apt-get install mmdebstrap"
         )
+    return _piped(argv, suite)
+
+
+def _piped(argv: list[str], suite: str) -> Iterator[bytes]:
+    """Run mmdebstrap and yield its output; raise Unavailable with its last error if it fails."""
+    import subprocess
+    import tempfile
+
     with tempfile.TemporaryFile() as words:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=words)
         try:
-            assert process.stdout is not None
-            yield from _chunks(process.stdout)
+            if process.stdout is not None:
+                yield from _chunks(process.stdout)
             if process.wait():
                 raise Unavailable(f"cannot bootstrap debian:{suite}: mmdebstrap: {_last_words(words)}")
         finally:

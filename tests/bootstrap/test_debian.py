@@ -102,7 +102,7 @@ def program(tmp_path: Path, text: str) -> str:
 def test_missing_mmdebstrap_is_named_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NotSupported) as caught:
-        next(debian.make("bookworm"))
+        debian.make("bookworm")
     assert "mmdebstrap" in caught.value.hint
 
 
