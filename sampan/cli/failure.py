@@ -36,6 +36,12 @@ def report(exc: BaseException, debug: bool) -> int:
     return code
 
 
+def complain(exc: SampanError) -> None:
+    """Print a failure that does not end the command: it goes on with the next name."""
+    _flush_output()
+    _write("\n".join(describe(exc)[1]) + "\n")
+
+
 def describe(exc: BaseException) -> tuple[int, list[str]]:
     """Return the exit code and the lines that explain a failure."""
     if isinstance(exc, SampanError):

@@ -49,14 +49,15 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def rows(
     items: Sequence[Mapping[str, Any]],
     columns: Sequence[tuple[str, str]],
-    headers: Mapping[str, str],
+    headers: Mapping[str, Any],
     format: str = "",
 ) -> str:
     """Print items as `--format` asks: a table of (header, key) columns, `json`, `table TEMPLATE`, or a template."""
     if format in ("", "table"):
         return table([header for header, _ in columns], [[str(item[key]) for _, key in columns] for item in items])
     if format == "json":
-        return "".join(json_text({key: item[key] for key in sorted(item)}) + "\n" for item in items)
+        data = [{key: item[key] for key in sorted(item) if not callable(item[key])} for item in items]
+        return "".join(json_text(item) + "\n" for item in data)
     from sampan.cli import template
 
     text = format.replace("\\t", "\t").replace("\\n", "\n")

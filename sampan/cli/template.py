@@ -66,7 +66,7 @@ class Template:
 
         return apply(self, data)
 
-    def header(self, names: Mapping[str, str]) -> str:
+    def header(self, names: Mapping[str, Any]) -> str:
         """Return the heading of a table: the template applied to the names of the columns."""
         from sampan.cli.template_apply import apply
 

@@ -29,6 +29,8 @@ def show(value: Any, inside: bool = False) -> str:
 def _json(value: Any) -> str:
     from sampan.oci import jsontext
 
+    if isinstance(value, dict):  # a row's methods, as .Label, are no data
+        value = {key: item for key, item in value.items() if not callable(item)}
     return jsontext.dumps(value).decode("utf-8", "surrogateescape")
 
 

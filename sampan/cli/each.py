@@ -1,0 +1,41 @@
+"""Commands that do one thing to each of several names: all are tried, and the exit code says whether any failed."""
+
+from __future__ import annotations
+
+from sampan.errors import SampanError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+FAILED = 1  # as Docker's stop, rm, kill and others
+
+
+def each(names: Iterable[str], operation: Callable[[str], str | Iterable[str] | None]) -> int:
+    """Do it to every name, print what it returns (or the name); print errors and go on."""
+    from sampan.cli import failure, output
+
+    code = 0
+    for name in names:
+        try:
+            said = operation(name)
+        except SampanError as exc:
+            code = FAILED
+            failure.complain(exc)
+            continue
+        for text in [name] if said is None else [said] if isinstance(said, str) else said:
+            output.line(text)
+    return code
+
+
+def parse_filters(words: Iterable[str]) -> dict[str, list[str]]:
+    """Parse `--filter key=value` words into the lists that the engine takes."""
+    from sampan.errors import InvalidArgument
+
+    filters: dict[str, list[str]] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise InvalidArgument(f"filter {word!r} is not KEY=VALUE", "for example --filter status=exited")
+        filters.setdefault(key.strip().lower(), []).append(value)
+    return filters

@@ -1,0 +1,78 @@
+"""NAME=VALUE words: -e and --env-file, --label and --label-file, --build-arg.
+
+A name alone means the caller's own variable; when the caller has none, an image's variable of that name is taken away
+(Docker: `-e NAME` of an unset variable unsets it), so the name alone is passed on.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.errors import InvalidArgument
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_LONGEST = 1 << 20
+
+
+def environment(files: Iterable[str], words: Iterable[str]) -> list[str]:
+    """Return the variables of files, then of words, as NAME=VALUE, or NAME for one to take away."""
+    read = [line for path in files for line in _lines(path)]
+    return [_variable(word) for word in [*read, *words]]
+
+
+def labels(files: Iterable[str], words: Iterable[str]) -> dict[str, str]:
+    """Return the labels of files, then of words; a name alone is an empty label."""
+    pairs = {}
+    for word in [*(line for path in files for line in _lines(path)), *words]:
+        key, _, value = word.partition("=")
+        if not key:
+            raise InvalidArgument(f"label {word!r} has no name", "labels are NAME=VALUE")
+        pairs[key] = value
+    return pairs
+
+
+def build_arguments(words: Iterable[str]) -> dict[str, str]:
+    """Return build arguments; a name alone is the caller's variable, and nothing when there is none."""
+    return dict(pair.split("=", 1) for pair in (_variable(word) for word in words) if "=" in pair)
+
+
+def _variable(word: str) -> str:
+    name, equals, _ = word.partition("=")
+    if not name or "\0" in word:
+        raise InvalidArgument(f"variable {word!r} has no name" if not name else f"variable {name} contains a NUL")
+    if equals:
+        return word
+    value = os.environ.get(name)
+    return name if value is None else f"{name}={value}"
+
+
+def _lines(path: str) -> list[str]:
+    """Read NAME=VALUE lines; empty ones and comments are left out, values are taken as they are."""
+    found = []
+    for number, raw in enumerate(_read(path).split("\n"), 1):
+        line = raw.removesuffix("\r").lstrip()
+        if not line or line.startswith("#"):
+            continue
+        name = line.partition("=")[0]
+        if not name or name != name.strip() or any(c in name for c in " \t"):
+            raise InvalidArgument(f"cannot read {path} line {number}: {name!r} is not a variable's name")
+        found.append(line)
+    return found
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_LONGEST + 1)
+    except OSError as exc:
+        raise InvalidArgument(f"cannot read {path}: {exc.strerror}") from exc
+    if len(data) > _LONGEST:
+        raise InvalidArgument(f"cannot read {path}: it is larger than {_LONGEST} bytes")
+    text = data.removeprefix(b"\xef\xbb\xbf")
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise InvalidArgument(f"cannot read {path}: byte {exc.start} is not UTF-8") from None
