@@ -297,7 +297,15 @@ class Containers:
         record = self.get(name)
         if record.status != "running":
             raise Conflict(f"cannot kill container {record.name}: it is not running")
-        process.send(record.pid, record.pid_start, record.boot_id, number)
+        self._send(record, number)
+
+    @staticmethod
+    def _send(record: Record, number: int) -> None:
+        """Signal the container's first process; one that has just ended needs no signal."""
+        try:
+            process.send(record.pid, record.pid_start, record.boot_id, number)
+        except NotFound:
+            return
 
     def stop(self, name: str, timeout: float | None = None, signal: str | None = None) -> None:
         """Send the stop signal and, after `timeout` seconds (10), KILL; a stopped container is left as it is."""
@@ -312,9 +320,10 @@ class Containers:
             or "TERM"
         )
         seconds = timeout if timeout is not None else float(options.get("stop_timeout") or 10)
-        process.send(record.pid, record.pid_start, record.boot_id, process.signal_number(chosen))
+        number = process.signal_number(chosen)
+        self._send(record, number)
         if not process.wait(record.pid, record.pid_start, record.boot_id, None if seconds < 0 else seconds):
-            process.send(record.pid, record.pid_start, record.boot_id, 9)
+            self._send(record, 9)
             process.wait(record.pid, record.pid_start, record.boot_id, 10)
         self._settled(record)
 
@@ -332,7 +341,7 @@ class Containers:
                     f"cannot remove container {record.name}: it is running",
                     "stop it first, or use `sampan rm -f` to kill it",
                 )
-            process.send(record.pid, record.pid_start, record.boot_id, 9)
+            self._send(record, 9)
             process.wait(record.pid, record.pid_start, record.boot_id, 10)
             if not record.auto_remove:
                 self._settled(record)

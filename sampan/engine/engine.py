@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Store:
     """Hold the parts of floor 2's store for one root, each made on first use."""
 
-    def __init__(self, root: str | None) -> None:
+    def __init__(self, root: str | None, remove_tree: Callable[[str], None]) -> None:
         from sampan.store.db import Database
         from sampan.store.paths import locate
 
@@ -38,6 +38,7 @@ class Store:
         if not os.path.isdir(empty):
             os.makedirs(empty, mode=0o755, exist_ok=True)
         self.db = Database(self.paths)
+        self.remove_tree = remove_tree
         self._parts: dict[str, Any] = {}
 
     def _part(self, name: str, make: Callable[[], Any]) -> Any:
@@ -58,7 +59,7 @@ class Store:
         """Unpacked layers."""
         from sampan.store.snapshots import Snapshots
 
-        part: Snapshots = self._part("snapshots", lambda: Snapshots(self.db, self.paths))
+        part: Snapshots = self._part("snapshots", lambda: Snapshots(self.db, self.paths, remove_tree=self.remove_tree))
         return part
 
     @property
@@ -104,7 +105,7 @@ class Engine:
     def store(self) -> Store:
         """The store's parts."""
         if self._store is None:
-            self._store = Store(self._root)
+            self._store = Store(self._root, self.remove_tree)
         return self._store
 
     @property

@@ -1,0 +1,233 @@
+"""Real containers: what a program sees, how it ends, what is left."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+
+import sampan
+from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
+
+
+def out(engine: sampan.Engine, *args: str, **settings: object) -> str:
+    result = engine.run("base", list(args), **settings)  # type: ignore[arg-type]
+    assert result.exit_code == 0, result
+    return result.stdout.decode()
+
+
+def test_output_and_exit_code_are_the_programs(engine: sampan.Engine) -> None:
+    result = engine.run("base", ["sh", "-c", "echo out; echo err >&2; exit 7"])
+    assert (result.exit_code, result.stdout, result.stderr) == (7, b"out\n", b"err\n")
+
+
+def test_a_signal_ends_as_128_plus_its_number(engine: sampan.Engine) -> None:
+    # PID 1 takes no KILL from inside its namespace, its child does.
+    assert engine.run("base", ["sh", "-c", "(kill -9 $$; :) & sh -c 'kill -9 $$'; exit $?"]).exit_code == 137
+
+
+def test_input_is_passed(engine: sampan.Engine) -> None:
+    data = b"x" * 300_000
+    assert engine.run("base", ["cat"], input=data).stdout == data
+
+
+def test_timeout_kills(engine: sampan.Engine) -> None:
+    begun = time.monotonic()
+    result = engine.run("base", ["sleep", "60"], timeout=0.3)
+    assert result.timed_out and result.exit_code == 137
+    assert time.monotonic() - begun < 10
+
+
+def test_the_program_is_alone(engine: sampan.Engine) -> None:
+    text = out(
+        engine, "sh", "-c", "echo $$; ls /proc | head -3; ls /sys/class/net; id -u; cat /proc/sys/kernel/hostname"
+    )
+    lines = text.split()
+    assert lines[0] == "1" and "lo" in lines and "0" in lines
+    assert os.uname().nodename not in lines
+
+
+def test_default_capabilities_are_dockers(engine: sampan.Engine) -> None:
+    status = out(engine, "cat", "/proc/self/status")
+    table = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    host = int(next(line for line in open("/proc/self/status") if line.startswith("CapBnd")).split()[1], 16)
+    expected = 0xA80425FB & (host if os.geteuid() == 0 else ~0)
+    assert int(table["CapEff"], 16) == int(table["CapBnd"], 16) == expected
+    assert int(table["CapInh"], 16) == int(table["CapAmb"], 16) == 0
+    assert table["Seccomp"].strip() == "2"
+
+
+def test_only_three_descriptors_are_open(engine: sampan.Engine) -> None:
+    listing = out(engine, "sh", "-c", "ls /proc/1/fd").split()
+    assert listing == ["0", "1", "2"]
+
+
+def test_image_and_host_environment_do_not_mix(engine: sampan.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAMPAN_CANARY", "host")
+    text = out(engine, "env", env={"ASKED": "yes"})
+    assert "ASKED=yes" in text and "CANARY" not in text and "HOME=/root" in text
+
+
+def test_masked_paths_are_empty_and_proc_sys_is_read_only(engine: sampan.Engine) -> None:
+    text = out(
+        engine,
+        "sh",
+        "-c",
+        "cat /proc/keys /proc/timer_list; ls /sys/firmware; echo 1 2>&1 > /proc/sys/kernel/domainname; :",
+    )
+    assert text.strip() == "" or "nonexistent" in text or "Read-only" in text
+    assert os.path.getsize("/proc/version") == 0
+
+
+def test_unknown_image_names_it(engine: sampan.Engine) -> None:
+    with pytest.raises(NotFound, match="nothere"):
+        engine.run("nothere", ["true"])
+
+
+def test_missing_program_is_127(engine: sampan.Engine) -> None:
+    with pytest.raises(SampanError, match="no-such-program") as caught:
+        engine.run("base", ["no-such-program"])
+    assert caught.value.exit_code == 127
+
+
+def test_directory_as_program_is_126(engine: sampan.Engine) -> None:
+    with pytest.raises(SampanError) as caught:
+        engine.run("base", ["/etc"])
+    assert caught.value.exit_code == 126
+
+
+def test_unknown_user_is_refused(engine: sampan.Engine) -> None:
+    with pytest.raises(InvalidArgument, match="nosuchuser"):
+        engine.run("base", ["true"], user="nosuchuser")
+
+
+@pytest.mark.parametrize("user", ["4294967295", "2147483648", "99999999999", "-1"])
+def test_ids_out_of_range_never_become_root(engine: sampan.Engine, user: str) -> None:
+    with pytest.raises(InvalidArgument):
+        engine.run("base", ["true"], user=user)
+
+
+def test_nothing_is_left_behind(engine: sampan.Engine) -> None:
+    def counts() -> tuple[int, int, int]:
+        fds = len(os.listdir("/proc/self/fd"))
+        mounts = sum(1 for _ in open("/proc/self/mountinfo"))
+        return fds, mounts, len(os.listdir(engine.store.paths.containers))
+
+    engine.run("base", ["true"])
+    before = counts()
+    for _ in range(20):
+        engine.run("base", ["true"])
+    assert counts() == before
+    assert engine.containers.ls(all=True) == []
+
+
+def test_several_threads_run_at_once(engine: sampan.Engine) -> None:
+    results: list[bytes] = []
+
+    def work(number: int) -> None:
+        for _ in range(3):
+            results.append(engine.run("base", ["sh", "-c", f"echo {number}"]).stdout)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == sorted(f"{i}\n".encode() for i in range(4) for _ in range(3))
+
+
+def detached(engine: sampan.Engine, *args: str, name: str = "", **settings: object) -> str:
+    from sampan.engine.library import options
+
+    created = engine.containers.run(options(list(args), None, dict(settings)), image="base", name=name, detach=True)
+    assert isinstance(created, str)
+    return created
+
+
+def test_detached_life(engine: sampan.Engine, capfd: pytest.CaptureFixture[str]) -> None:
+    container = detached(
+        engine, "sh", "-c", "trap 'echo bye; exit 3' TERM; echo hello; while :; do sleep 0.05; done", name="life"
+    )
+    assert engine.containers.get("life").status == "running"
+    with pytest.raises(Conflict):
+        engine.containers.remove("life")
+    with pytest.raises(Conflict):
+        detached(engine, "true", name="life")
+    assert engine.containers.exec("life", ["sh", "-c", "echo inside > /tmp/mark; exit 4"]) == 4
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        engine.containers.logs(container[:12])
+        if "hello" in capfd.readouterr().out:
+            break
+        time.sleep(0.02)
+    engine.containers.stop("life")
+    assert engine.containers.get("life").status == "exited"
+    assert engine.containers.get("life").exit_code == 3
+    engine.containers.logs("life")
+    assert capfd.readouterr().out == "hello\nbye\n"
+    engine.containers.start("life")
+    assert engine.containers.exec("life", ["cat", "/tmp/mark"]) == 0
+    assert capfd.readouterr().out == "inside\n"
+    engine.containers.remove("life", force=True)
+    with pytest.raises(NotFound):
+        engine.containers.get("life")
+
+
+def test_stop_kills_what_does_not_listen(engine: sampan.Engine) -> None:
+    detached(engine, "sh", "-c", "trap '' TERM; while :; do sleep 0.05; done", name="deaf")
+    engine.containers.stop("deaf", timeout=0.2)
+    assert engine.containers.get("deaf").exit_code == 137
+    engine.containers.remove("deaf")
+
+
+def test_wait_gives_the_code(engine: sampan.Engine) -> None:
+    detached(engine, "sh", "-c", "sleep 0.1; exit 9", name="waited")
+    assert engine.containers.wait("waited") == 9
+    engine.containers.remove("waited")
+
+
+def test_killed_supervisor_is_told_truly(engine: sampan.Engine) -> None:
+    detached(engine, "sleep", "60", name="orphan")
+    record = engine.containers.get("orphan")
+    parent = int(open(f"/proc/{record.pid}/stat").read().rsplit(")", 1)[1].split()[1])
+    os.kill(parent, 9)
+    engine.containers.kill("orphan")
+    assert engine.containers.wait("orphan") == 137
+    assert engine.containers.get("orphan").status == "exited"
+    engine.containers.remove("orphan")
+
+
+def test_explain_runs_nothing(engine: sampan.Engine) -> None:
+    from sampan.engine.library import options
+
+    words = "\n".join(engine.containers.explain("base", options(["true"], None, {})))
+    for expected in ("create namespaces", "pivot_root", "mask /proc/kcore", "system call filter", "execute true"):
+        assert expected in words
+    assert engine.containers.ls(all=True) == []
+
+
+def test_read_only_root(engine: sampan.Engine) -> None:
+    assert engine.run("base", ["touch", "/x"], read_only=True).exit_code != 0
+    assert engine.run("base", ["touch", "/x"]).exit_code == 0
+
+
+def test_memory_limit_bites(engine: sampan.Engine) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs a delegated memory controller")
+    result = engine.run(
+        "base", ["sh", "-c", "head -c 200000000 /dev/zero | dd of=/dev/null bs=150M 2>/dev/null"], memory="20m"
+    )
+    assert result.exit_code != 0 and result.oom_killed
+
+
+def test_bind_mounts_follow_the_callers_directory(engine: sampan.Engine, tmp_path: object) -> None:
+    directory = str(tmp_path)
+    os.chmod(directory, 0o777)
+    mounts = [("bind", directory, "/data", ["rbind"])]
+    assert engine.run("base", ["sh", "-c", "echo hi > /data/file"], mounts=mounts).exit_code == 0
+    with open(directory + "/file") as file:
+        assert file.read() == "hi\n"
+    readonly = [("bind", directory, "/data", ["rbind", "ro"])]
+    assert engine.run("base", ["sh", "-c", "echo no > /data/file"], mounts=readonly).exit_code != 0
