@@ -65,7 +65,7 @@ class Raw:
 
 
 class Forward:
-    """Pass signals on to a container within a `with` block: INT, TERM, HUP, QUIT, USR1, USR2 and, for a terminal, WINCH.
+    """Pass signals on to a container within a `with` block: INT, TERM, HUP, QUIT, USR1, USR2; WINCH for a terminal.
 
     A third interrupt kills, as with Docker's client.
     """
