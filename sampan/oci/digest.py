@@ -6,11 +6,13 @@ The interpreter's own SHA-256 imports in 0.1 ms; OpenSSL's takes 2 ms but is thr
 
 from __future__ import annotations
 
+import sys
+
 from sampan.errors import InvalidArgument
 
-try:
-    from _sha2 import sha256 as _small  # type: ignore[import-not-found,unused-ignore]  # Python >= 3.12
-except ImportError:
+if sys.version_info >= (3, 12):
+    from _sha2 import sha256 as _small
+else:
     from _sha256 import sha256 as _small
 
 TYPE_CHECKING = False

@@ -9,15 +9,19 @@ from __future__ import annotations
 import os
 
 _this: tuple[int, str] = (0, "")
+_boot = ""
 
 
 def boot_id() -> str:
     """Return the identity of this boot of the host, 32 hex digits."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", "rb") as file:
-            return file.read(64).strip().replace(b"-", b"").decode()
-    except OSError:
-        return "unknown"
+    global _boot
+    if not _boot:
+        try:
+            with open("/proc/sys/kernel/random/boot_id", "rb", buffering=0) as file:
+                _boot = file.read(64).strip().replace(b"-", b"").decode()
+        except OSError:
+            _boot = "unknown"
+    return _boot
 
 
 def start_time(pid: int) -> int:
@@ -49,6 +53,11 @@ def is_alive(owner: str) -> bool:
     if parts[1] != _pid_namespace():
         return True
     return str(start_time(int(parts[2]))) == parts[3] != "0"
+
+
+def is_visible(owner: str) -> bool:
+    """Tell whether the owner lives in this process's pid namespace, so that its end can be seen."""
+    return owner.split(".")[1:2] == [_pid_namespace()]
 
 
 def _pid_namespace() -> str:

@@ -1,17 +1,18 @@
 """The tables of the store's database, as a tree; JSON columns are UTF-8 text written by oci/jsontext.
 
     images               one row per manifest
-      manifest_digest    TEXT  primary key
+      manifest_digest    TEXT  primary key; media_type and manifest_size complete its descriptor
       id                 TEXT  digest of the config: the image's id, the same for all compressions of its layers
       config             JSON  the config blob, so that a run reads no blob
       diff_ids           JSON  list
       blobs              JSON  list of digests: manifest, config, layers
       size, created      unpacked bytes, unix nanoseconds
       └─ image_references    name (full reference) -> manifest_digest, tagged (unix ns)
-    snapshots            id (number, never reused), diff_id UNIQUE, size, created
+    snapshots            id (number, never reused), diff_id UNIQUE, size, created, boot_id
+                         (boot_id is "" once the files are durable; else the row counts during that boot only)
     containers           one row per container: what was asked for, and the state that the engine records
       id, name UNIQUE, image_id, image_reference, created, config JSON, auto_remove, labels JSON
-      status, pid, pid_start, boot_id, exit_code, started, finished
+      status, pid, pid_start, boot_id, exit_code, oom, started, finished
       └─ container_volumes   container_id, name
     volumes              name, created, anonymous, labels JSON
     build_cache          key, result JSON, diff_ids JSON, created, used
@@ -29,6 +30,8 @@ APPLICATION_ID = 0x53414D50  # "SAMP": tells the file from any other SQLite data
 _VERSION_1 = """
 CREATE TABLE images (
     manifest_digest TEXT PRIMARY KEY,
+    media_type TEXT NOT NULL,
+    manifest_size INTEGER NOT NULL,
     id TEXT NOT NULL,
     config BLOB NOT NULL,
     diff_ids BLOB NOT NULL,
@@ -47,7 +50,8 @@ CREATE TABLE snapshots (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     diff_id TEXT NOT NULL UNIQUE,
     size INTEGER NOT NULL,
-    created INTEGER NOT NULL
+    created INTEGER NOT NULL,
+    boot_id TEXT NOT NULL
 );
 CREATE TABLE containers (
     id TEXT PRIMARY KEY,
@@ -62,7 +66,8 @@ CREATE TABLE containers (
     pid INTEGER NOT NULL DEFAULT 0,
     pid_start INTEGER NOT NULL DEFAULT 0,
     boot_id TEXT NOT NULL DEFAULT '',
-    exit_code INTEGER,
+    exit_code INTEGER NOT NULL DEFAULT 0,
+    oom INTEGER NOT NULL DEFAULT 0,
     started INTEGER NOT NULL DEFAULT 0,
     finished INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;

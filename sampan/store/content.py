@@ -1,0 +1,227 @@
+"""Blobs: an OCI image layout (image-spec image-layout.md) whose every file is what its name says.
+
+    ingest = content.ingest()
+    ingest.write(data) …
+    digest, size = ingest.commit(expected="sha256:…")
+
+Rules: a blob is written beside the layout, synced, verified, renamed, and its directory synced, in this order. One that
+is there already is verified, and replaced if it is damaged. What a crash leaves in the ingest directory is removed by
+store/gc.py.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.errors import IntegrityError, InvalidArgument, NotFound, Unavailable
+from sampan.oci import digest as digests
+from sampan.store import files, owner
+from sampan.store.paths import Paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from io import FileIO
+    from types import TracebackType
+
+    from sampan.store.leases import Lease
+
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+class Content:
+    """The blobs of one store."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+
+    def ingest(self, *, lease: Lease | None = None, bulk: bool = True) -> Ingest:
+        """Begin a new blob; `lease` will hold it, `bulk=False` suits a few kilobytes."""
+        return Ingest(self._paths, lease, bulk)
+
+    def add(self, data: bytes, *, expected: str = "", lease: Lease | None = None) -> str:
+        """Store `data` as one blob and return its digest."""
+        with self.ingest(lease=lease, bulk=len(data) > 1 << 20) as ingest:
+            ingest.write(data)
+            return ingest.commit(expected)[0]
+
+    def has(self, digest: str) -> bool:
+        """Tell whether a blob is here."""
+        return os.path.exists(self._paths.blob(digest))
+
+    def path(self, digest: str) -> str:
+        """Return the path of a blob that is here; raise NotFound."""
+        path = self._paths.blob(digest)
+        if not os.path.exists(path):
+            raise NotFound(f"cannot find blob {digest} in the store")
+        return path
+
+    def size(self, digest: str) -> int:
+        """Return the size of a blob in bytes; raise NotFound."""
+        return os.stat(self.path(digest)).st_size
+
+    def open(self, digest: str) -> int:
+        """Return a descriptor for reading a blob; raise NotFound."""
+        try:
+            return os.open(self._paths.blob(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError as exc:
+            raise NotFound(f"cannot find blob {digest} in the store") from exc
+        except OSError as exc:
+            raise files.failure(f"open blob {digest}", exc) from exc
+
+    def read(self, digest: str, limit: int = 4 << 20) -> bytes:
+        """Return a blob of at most `limit` bytes, verified; raise NotFound, InvalidArgument, IntegrityError."""
+        with open(self.open(digest), "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise InvalidArgument(f"cannot read blob {digest}: it has {size} bytes, at most {limit} are accepted")
+            data = file.read(size)
+        if digests.of(data) != digest:
+            raise IntegrityError(
+                f"blob {digest} is damaged: its content has another digest", "remove and pull its image"
+            )
+        return data
+
+    def verify(self, digest: str) -> bool:
+        """Tell whether the content of a blob still has its digest."""
+        with open(self.open(digest), "rb", buffering=0) as file:
+            return _hash_file(file, bulk=True) == digest
+
+    def delete(self, digest: str) -> int:
+        """Delete a blob and return how many bytes that freed; a missing one is fine."""
+        path = self._paths.blob(digest)
+        try:
+            size = os.stat(path).st_size
+            os.unlink(path)
+        except FileNotFoundError:
+            return 0
+        except OSError as exc:
+            raise files.failure(f"delete blob {digest}", exc) from exc
+        return size
+
+    def ls(self) -> list[str]:
+        """Return the digests of all blobs."""
+        try:
+            names = os.listdir(self._paths.blobs)
+        except FileNotFoundError:
+            return []
+        found = (digests.PREFIX + name for name in names)
+        return sorted(digest for digest in found if digests.is_valid(digest))
+
+
+class Ingest:
+    """One blob that is being written; as a context manager it is aborted unless committed."""
+
+    __slots__ = ("size", "_fd", "_path", "_paths", "_hash", "_lease")
+
+    def __init__(self, paths: Paths, lease: Lease | None, bulk: bool) -> None:
+        self.size = 0
+        self._paths = paths
+        self._lease = lease
+        self._hash = digests.sha256(bulk=bulk)
+        self._path = f"{paths.ingest}/{owner.this_process()}.{os.urandom(6).hex()}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            try:
+                self._fd = os.open(self._path, flags, 0o600)
+            except FileNotFoundError:
+                paths.make()
+                self._fd = os.open(self._path, flags, 0o600)
+        except OSError as exc:
+            raise files.failure(f"begin a blob in {paths.ingest}", exc) from exc
+
+    def __enter__(self) -> Ingest:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.abort()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append `data`; when the disk is full the ingest is aborted and Unavailable raised."""
+        self._hash.update(data)
+        try:
+            files.write_all(self._fd, data)
+        except OSError as exc:
+            self.abort()
+            raise files.failure(f"write a blob in {self._paths.ingest}", exc) from exc
+        self.size += len(data)
+
+    def fileno(self) -> int:
+        """Return the descriptor, for a writer that then calls `wrote`."""
+        return self._fd
+
+    def wrote(self, data: bytes | bytearray | memoryview) -> None:
+        """Count `data` that the caller has appended through `fileno` itself."""
+        self._hash.update(data)
+        self.size += len(data)
+
+    def commit(self, expected: str = "", size: int = -1) -> tuple[str, int]:
+        """Verify digest and size where given, make the blob durable and visible; return (digest, size).
+
+        Raises IntegrityError (the content is forgotten) when it is not what was expected, Unavailable on a full disk.
+        """
+        if self._fd < 0:
+            raise Unavailable("cannot commit a blob that was committed or aborted before")
+        digest = digests.PREFIX + self._hash.hexdigest()
+        try:
+            self._check(digest, expected, size)
+            if self._lease is not None:
+                self._lease.hold(digest)  # before the blob can be seen, so that no collector takes it
+            self._publish(digest)
+        except OSError as exc:
+            raise files.failure(f"commit blob {digest}", exc) from exc
+        finally:
+            self.abort()
+        return digest, self.size
+
+    def abort(self) -> None:
+        """Forget what was written; after a commit this does nothing."""
+        if self._fd < 0:
+            return
+        os.close(self._fd)
+        self._fd = -1
+        try:
+            os.unlink(self._path)
+        except FileNotFoundError:
+            return
+
+    def _check(self, digest: str, expected: str, size: int) -> None:
+        if expected and digest != digests.validate(expected):
+            raise IntegrityError(f"content does not match its digest: expected {expected}, received {digest}")
+        if size >= 0 and size != self.size:
+            raise IntegrityError(f"content of {digest} has {self.size} bytes, {size} were expected")
+
+    def _publish(self, digest: str) -> None:
+        target = self._paths.blob(digest)
+        if not _is_intact(target, digest, self.size):
+            os.fchmod(self._fd, 0o644)
+            os.fsync(self._fd)
+            if os.fstat(self._fd).st_size != self.size:
+                raise IntegrityError(f"cannot commit blob {digest}: its file was changed while it was written")
+            os.rename(self._path, target)
+        # Also for a blob that was there: another process may be between its rename and its sync.
+        files.sync_directory(self._paths.blobs)
+
+
+def _is_intact(path: str, digest: str, size: int) -> bool:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    with open(fd, "rb", buffering=0) as file:
+        return os.fstat(fd).st_size == size and _hash_file(file, size > 1 << 20) == digest
+
+
+def _hash_file(file: FileIO, bulk: bool) -> str:
+    running = digests.sha256(bulk=bulk)
+    while chunk := file.read(1 << 20):
+        running.update(chunk)
+    return digests.PREFIX + running.hexdigest()
+
+
+def write_layout(paths: Paths) -> None:
+    """Write the file that marks the directory as an OCI image layout, if it is missing."""
+    path = paths.oci + "/oci-layout"
+    if not os.path.exists(path):
+        files.replace(path, _LAYOUT)

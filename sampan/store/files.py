@@ -1,0 +1,133 @@
+"""What several parts of the store do with files: durable replacement, syncing, and removing a hostile tree.
+
+Rules: nothing here follows a symbolic link below the path that it was given; OSErrors are translated by `failure`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from sampan.errors import Denied, IntegrityError, SampanError, Unavailable
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def failure(action: str, exc: OSError) -> SampanError:
+    """Return our error for an OSError met while doing `action`."""
+    message = f"cannot {action}: {exc.strerror or exc}"
+    if exc.errno in _FULL:
+        return Unavailable(message, "free some space, for example with `sampan system prune`")
+    if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return Denied(message)
+    if exc.errno == errno.EIO:
+        return IntegrityError(message, "the disk may be failing")
+    return Unavailable(message)
+
+
+def sync_directory(path: str) -> None:
+    """Make the entries of a directory durable."""
+    fd = os.open(path, _DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_filesystem(path: str) -> None:
+    """Make everything on the file system of `path` durable, with the errors of its writes reported (syncfs(2))."""
+    import ctypes
+
+    fd = os.open(path, _DIRECTORY)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.syncfs(fd) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), path)
+    finally:
+        os.close(fd)
+
+
+def replace(path: str, data: bytes, *, durable: bool = True) -> None:
+    """Replace a file of the store by `data`: readers see the old or the new content, also after a power cut."""
+    temporary = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            write_all(fd, data)
+            if durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    if durable:
+        sync_directory(os.path.dirname(path))
+
+
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
+    """Write all of `data`."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory and all below it, however deep, with two descriptors; a missing one is fine.
+
+    Every directory is renamed to the top before it is emptied. So no path is ever resolved through the tree, and a
+    mount point left behind stops the removal (EBUSY) instead of losing what is mounted on it.
+    """
+    try:
+        top = _open_directory(path)
+    except FileNotFoundError:
+        return
+    try:
+        counter = [0]
+        pending: list[str] = []
+        _lift(top, top, pending, counter)
+        while pending:
+            name = pending.pop()
+            below = _open_directory(name, top)
+            try:
+                _lift(below, top, pending, counter)
+            finally:
+                os.close(below)
+            os.rmdir(name, dir_fd=top)
+    finally:
+        os.close(top)
+    os.rmdir(path)
+
+
+def _lift(source: int, top: int, pending: list[str], counter: list[int]) -> None:
+    """Unlink the files in `source` and move its directories to fresh names in `top`."""
+    with os.scandir(source) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in found:
+        if not is_directory:
+            os.unlink(name, dir_fd=source)
+            continue
+        counter[0] += 1
+        fresh = f".gone-{os.getpid()}-{counter[0]}-{os.urandom(4).hex()}"
+        try:
+            os.rename(name, fresh, src_dir_fd=source, dst_dir_fd=top)
+        except PermissionError:
+            # An ordinary user must be able to write in a directory to give it another parent.
+            os.chmod(name, 0o700, dir_fd=source)
+            os.rename(name, fresh, src_dir_fd=source, dst_dir_fd=top)
+        pending.append(fresh)
+
+
+def _open_directory(name: str, parent: int | None = None) -> int:
+    try:
+        fd = os.open(name, _DIRECTORY, dir_fd=parent)
+    except PermissionError:
+        os.chmod(name, 0o700, dir_fd=parent)
+        fd = os.open(name, _DIRECTORY, dir_fd=parent)
+    if os.geteuid() != 0 and stat.S_IMODE(os.fstat(fd).st_mode) & 0o700 != 0o700:
+        os.fchmod(fd, 0o700)
+    return fd

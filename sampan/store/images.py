@@ -1,0 +1,252 @@
+"""Images: which manifests the store has, and the references that name them.
+
+    images.put(manifest_digest)             record a manifest whose blobs (or snapshots) are all here
+    images.tag("app:1", manifest_digest)    point a reference at it
+    images.resolve("app")                   by reference, image id, prefix of an id, or digest -> Image
+
+Rules: an image's id is the digest of its config; several manifests (compressions of the same layers) may share it. An
+image that lost its last tag to another stays, dangling, until it is pruned. The layout's index.json is a view of the
+references, rewritten in the transaction that changes them, so that other tools read the store in place (skopeo inspect
+oci:DIR:NAME).
+"""
+
+from __future__ import annotations
+
+import time
+
+from sampan.errors import Conflict, InvalidArgument, NotFound
+from sampan.oci import digest as digests
+from sampan.oci import image as documents
+from sampan.oci import jsontext, reference, timestamp
+from sampan.store import files
+from sampan.store.content import Content, write_layout
+from sampan.store.db import Database
+from sampan.store.paths import Paths
+from sampan.store.snapshots import seal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_HEX = frozenset("0123456789abcdef")
+_COLUMNS = "manifest_digest, id, config, diff_ids, size, created"
+
+
+class Image:
+    """One image: `id` (digest of the config), `manifest_digest`, `config` (dict), `diff_ids` (lowest first), `size` in
+    unpacked bytes, `created` in unix nanoseconds, `references` (full names, sorted)."""
+
+    __slots__ = ("id", "manifest_digest", "config", "diff_ids", "size", "created", "references")
+
+    def __init__(self, row: tuple[Any, ...], references: list[str]) -> None:
+        self.manifest_digest: str = row[0]
+        self.id: str = row[1]
+        self.config: dict[str, Any] = jsontext.loads(row[2])
+        self.diff_ids: list[str] = jsontext.loads(row[3])
+        self.size: int = row[4]
+        self.created: int = row[5]
+        self.references = references
+
+    @property
+    def short_id(self) -> str:
+        """The first 12 hex digits of the id."""
+        return self.id[7:19]
+
+    def __repr__(self) -> str:
+        return f"Image({self.short_id}, {self.references})"
+
+
+class Images:
+    """The images of one store."""
+
+    def __init__(self, db: Database, content: Content, paths: Paths) -> None:
+        self._db = db
+        self._content = content
+        self._paths = paths
+
+    def put(self, manifest_digest: str) -> Image:
+        """Record a manifest; raise NotFound if its config or a layer (blob or snapshot) is not here."""
+        raw = self._content.read(manifest_digest)
+        manifest = documents.parse_manifest(raw)
+        config_digest = manifest["config"]["digest"]
+        data = self._content.read(config_digest)
+        config = documents.parse_config(data)
+        layers = documents.check_layers(manifest, config)
+        blobs = [manifest_digest, config_digest, *(layer["digest"] for layer, _ in layers)]
+        seal(self._db, self._paths, documents.diff_ids(config))
+        with self._db.transaction():
+            size = sum(self._layer_size(layer, diff_id) for layer, diff_id in layers)
+            self._content.path(manifest_digest)
+            self._content.path(config_digest)
+            self._db.execute(
+                "INSERT INTO images"
+                " (manifest_digest, media_type, manifest_size, id, config, diff_ids, blobs, size, created)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET size = excluded.size",
+                (manifest_digest, manifest["mediaType"], len(raw), config_digest, data)
+                + (jsontext.dumps([diff_id for _, diff_id in layers]), jsontext.dumps(blobs), size, _created(config)),
+            )
+        return self._image(manifest_digest)
+
+    def tag(self, name: str, manifest_digest: str) -> str:
+        """Point a reference at a recorded manifest; return the manifest that it named before, or "" ."""
+        full = str(reference.parse(name))
+        with self._db.transaction():
+            if not self._known(manifest_digest):
+                raise NotFound(f"cannot tag {full}: image {manifest_digest} is not in the store")
+            row = self._db.one("SELECT manifest_digest FROM image_references WHERE name = ?", (full,))
+            before = row[0] if row else ""
+            if before != manifest_digest:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO image_references VALUES (?, ?, ?)", (full, manifest_digest, time.time_ns())
+                )
+                self._write_index()
+        return str(before)
+
+    def untag(self, name: str) -> str:
+        """Remove a reference and return the manifest that it named; raise NotFound. The image itself stays."""
+        full = str(reference.parse(name))
+        with self._db.transaction(frees=True):
+            row = self._db.one("SELECT manifest_digest FROM image_references WHERE name = ?", (full,))
+            if row is None:
+                raise NotFound(f"cannot untag {name}: no such reference")
+            self._db.execute("DELETE FROM image_references WHERE name = ?", (full,))
+            self._write_index()
+        return str(row[0])
+
+    def resolve(self, text: str) -> Image:
+        """Return the image that a reference, an id, a prefix of an id or a digest names; raise NotFound.
+
+        A reference wins over a prefix of an id, as in Docker; an ambiguous prefix is an InvalidArgument.
+        """
+        found = self._by_reference(text) or self._by_id(text)
+        if found is None:
+            raise NotFound(f"no such image: {text[:300]}")
+        return self._image(found)
+
+    def ls(self) -> list[Image]:
+        """Return every image, newest first; manifests with the same id are one image, with all their references."""
+        names: dict[str, list[str]] = {}
+        for name, image_id in self._db.query(
+            "SELECT name, id FROM image_references JOIN images USING (manifest_digest) ORDER BY name"
+        ):
+            names.setdefault(image_id, []).append(name)
+        found: dict[str, Image] = {}
+        for row in self._db.query(f"SELECT {_COLUMNS} FROM images ORDER BY created DESC, rowid DESC"):
+            found.setdefault(row[1], Image(row, names.get(row[1], [])))
+        return list(found.values())
+
+    def dangling(self) -> list[Image]:
+        """Return the images that no reference names and no container uses."""
+        used = {row[0] for row in self._db.query("SELECT DISTINCT image_id FROM containers")}
+        return [image for image in self.ls() if not image.references and image.id not in used]
+
+    def remove(self, text: str, *, force: bool = False) -> tuple[list[str], str]:
+        """Untag what `text` names, and forget the image with its last reference.
+
+        Returns (references removed, image id if it was forgotten, else ""); run gc.collect afterwards for its space.
+        An id with several references, or an image that a container uses, needs `force`; the image itself stays for as
+        long as a container uses it. Raises NotFound, Conflict.
+        """
+        with self._db.transaction(frees=True):
+            image = self.resolve(text)
+            by_name = self._by_reference(text) is not None
+            gone = [str(reference.parse(text))] if by_name else image.references
+            gone = [name for name in gone if name in image.references] or image.references
+            user = self._user(image.id)
+            if len(gone) > 1 and not force:
+                raise Conflict(
+                    f"cannot remove image {image.short_id}: {len(gone)} references name it",
+                    "remove them by name, or use -f to remove them all",
+                )
+            last = len(gone) == len(image.references)
+            if last and user and not force:
+                raise Conflict(
+                    f"cannot remove image {text}: container {user} uses it",
+                    "remove the container, or use -f to untag it",
+                )
+            for name in gone:
+                self._db.execute("DELETE FROM image_references WHERE name = ?", (name,))
+            if last and not user:
+                self._db.execute("DELETE FROM images WHERE id = ?", (image.id,))
+            self._write_index()
+        return gone, image.id if last and not user else ""
+
+    def _user(self, image_id: str) -> str:
+        row = self._db.one("SELECT name FROM containers WHERE image_id = ?", (image_id,))
+        return str(row[0]) if row else ""
+
+    def _known(self, manifest_digest: str) -> bool:
+        return self._db.one("SELECT 1 FROM images WHERE manifest_digest = ?", (manifest_digest,)) is not None
+
+    def _layer_size(self, layer: dict[str, Any], diff_id: str) -> int:
+        """Return the unpacked size of a layer if it is known, else the blob's; raise NotFound if neither is here."""
+        row = self._db.one("SELECT size FROM snapshots WHERE diff_id = ?", (diff_id,))
+        if row is None:
+            self._content.path(layer["digest"])
+        return int(row[0] if row and row[0] else layer["size"])
+
+    def _image(self, manifest_digest: str) -> Image:
+        row = self._db.one(f"SELECT {_COLUMNS} FROM images WHERE manifest_digest = ?", (manifest_digest,))
+        if row is None:
+            raise NotFound(f"no such image: {manifest_digest}")
+        rows = self._db.query(
+            "SELECT name FROM image_references JOIN images USING (manifest_digest) WHERE id = ? ORDER BY name",
+            (row[1],),
+        )
+        return Image(row, [name for (name,) in rows])
+
+    def _by_reference(self, text: str) -> str | None:
+        try:
+            wanted = reference.parse(text)
+        except InvalidArgument:
+            return None
+        row = self._db.one("SELECT manifest_digest FROM image_references WHERE name = ?", (str(wanted),))
+        if row is not None or not wanted.digest:
+            return str(row[0]) if row else None
+        # name@digest also names a manifest that some tag of the same repository has; name:tag@digest checks the tag.
+        tagged = [f"{wanted.name}:{wanted.tag}"] if wanted.tag else []
+        prefix = tagged[0] if tagged else f"{wanted.name}:"
+        row = self._db.one(
+            "SELECT manifest_digest FROM image_references"
+            " WHERE manifest_digest = ? AND substr(name, 1, ?) = ? AND (? = '' OR name = ?)",
+            (wanted.digest, len(prefix), prefix, wanted.tag, prefix),
+        )
+        return str(row[0]) if row else None
+
+    def _by_id(self, text: str) -> str | None:
+        prefix = text.removeprefix(digests.PREFIX)
+        if not prefix or len(prefix) > 64 or not _HEX.issuperset(prefix):
+            return None
+        if len(prefix) == 64:
+            row = self._db.one("SELECT 1 FROM images WHERE manifest_digest = ?", (digests.PREFIX + prefix,))
+            if row is not None:
+                return digests.PREFIX + prefix
+        low = digests.PREFIX + prefix
+        rows = self._db.query(
+            "SELECT id, manifest_digest FROM images WHERE id >= ? AND id < ? ORDER BY rowid DESC", (low, low + "g")
+        )
+        if len({row[0] for row in rows}) > 1:
+            raise InvalidArgument(f"image id {text} is ambiguous: several images begin with it", "give more digits")
+        return str(rows[0][1]) if rows else None
+
+    def _write_index(self) -> None:
+        manifests = []
+        for name, media_type, digest, size in self._db.query(
+            "SELECT name, media_type, images.manifest_digest, manifest_size"
+            " FROM images LEFT JOIN image_references USING (manifest_digest) ORDER BY name, images.rowid"
+        ):
+            extra = {"annotations": {documents.REF_NAME: name}} if name else {}
+            manifests.append(documents.descriptor(media_type, digest, size, **extra))
+        index = {"schemaVersion": 2, "mediaType": documents.OCI_INDEX, "manifests": manifests}
+        try:
+            write_layout(self._paths)
+            files.replace(self._paths.oci + "/index.json", jsontext.dumps(index))
+        except OSError as exc:
+            raise files.failure(f"write {self._paths.oci}/index.json", exc) from exc
+
+
+def _created(config: dict[str, Any]) -> int:
+    try:
+        return timestamp.parse(config.get("created") or "")
+    except InvalidArgument:
+        return 0
