@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sampan.dockerfile.forms import words
 from sampan.dockerfile.heredoc import Heredoc, from_word
-from sampan.dockerfile.mounts import MountError, parse_mount
+from sampan.dockerfile.located import Fault
 from sampan.errors import BuildError
 
 TYPE_CHECKING = False
@@ -179,9 +179,11 @@ class Run(CommandLine):
 
     def expand_mounts(self, expand: Callable[[str], str]) -> list[dict[str, Any]]:
         """Return the mounts with their variables expanded; raise a located BuildError."""
+        from sampan.dockerfile.mounts import parse_mount
+
         try:
             return [parse_mount(text, expand) for text in self.raw_mounts]
-        except MountError as error:
+        except Fault as error:
             raise self.error(str(error), error.hint) from None
         except BuildError as error:
             raise self.locate(error) from None

@@ -6,13 +6,14 @@ one word may cost is bounded: MAX_RESULT characters of result, MAX_WORK characte
 
 from __future__ import annotations
 
-from sampan.dockerfile import substitute
 from sampan.dockerfile.located import SPACE, shown
 from sampan.errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from sampan.dockerfile.substitute import Segment
 
 MAX_RESULT = 1 << 20
 MAX_WORK = 16 << 20
@@ -222,7 +223,9 @@ class _Expansion:
             raise BuildError(f"{shown(name)}: {shown(why, 400)}")
         return word
 
-    def _pattern(self, text: str, value: str) -> list[substitute.Segment]:
+    def _pattern(self, text: str, value: str) -> list[Segment]:
+        from sampan.dockerfile import substitute
+
         try:
             segments = substitute.compile_pattern(text)
         except ValueError as error:
@@ -231,6 +234,8 @@ class _Expansion:
         return segments
 
     def _trimmed(self, value: str, operator: str) -> str:
+        from sampan.dockerfile import substitute
+
         pattern = self._word("}", True)
         is_greedy = pattern.startswith(operator)
         segments = self._pattern(pattern[is_greedy:], value)
@@ -238,6 +243,8 @@ class _Expansion:
         return trim(segments, value, is_greedy)
 
     def _replaced(self, value: str) -> str:
+        from sampan.dockerfile import substitute
+
         is_all = self.text[self.at : self.at + 1] == "/"
         self.at += is_all
         pattern = self._word("/", True)

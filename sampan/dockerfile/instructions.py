@@ -33,8 +33,7 @@ from sampan.dockerfile.flags import Flags, read
 from sampan.dockerfile.forms import fields, fields_or_json, first_word, json_array, pairs, words
 from sampan.dockerfile.heredoc import Heredoc, from_word
 from sampan.dockerfile.lexer import Dockerfile, Node, parse
-from sampan.dockerfile.located import SPACE, did_you_mean, shown
-from sampan.dockerfile.mounts import MountError, parse_mount
+from sampan.dockerfile.located import SPACE, Fault, did_you_mean, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def instruction(node: Node) -> Instruction:
     flags = read(node)
     try:
         return reader(node, flags)
-    except MountError as error:
+    except Fault as error:
         raise node.error(str(error), error.hint) from None
     except ValueError as error:
         raise node.error(str(error)) from None
@@ -182,7 +181,7 @@ def _copy(node: Node, flags: Flags) -> Copy:
     copy.from_ = flags.text("from")
     if "$" in copy.from_:
         hint = "name the image in a stage of its own (FROM … AS name) and copy from that name"
-        raise node.error("variable expansion is not supported for --from", hint)
+        raise Fault("variable expansion is not supported for --from", hint)
     copy.parents = flags.bool("parents")
     _copy_flags(copy, flags)
     return copy
@@ -235,7 +234,10 @@ def _run(node: Node, flags: Flags) -> Run:
         raise ValueError("RUN requires at least one argument")
     run = Run(node, args, is_shell)
     run.raw_mounts = flags.texts("mount")
-    run.mounts = [parse_mount(text) for text in run.raw_mounts]
+    if run.raw_mounts:
+        from sampan.dockerfile.mounts import parse_mount
+
+        run.mounts = [parse_mount(text) for text in run.raw_mounts]
     run.network = flags.text("network")
     run.security = flags.text("security")
     for name, value, allowed in (("network", run.network, _NETWORKS), ("security", run.security, _SECURITY)):
@@ -288,7 +290,7 @@ def _volume(node: Node, flags: Flags) -> Volume:
 def _shell(node: Node, flags: Flags) -> Shell:
     array = json_array(node.value)
     if array is None:
-        raise node.error("SHELL requires the arguments to be in JSON form", 'for example SHELL ["/bin/bash", "-c"]')
+        raise Fault("SHELL requires the arguments to be in JSON form", 'for example SHELL ["/bin/bash", "-c"]')
     return Shell(node, _some(node, array))
 
 
@@ -302,7 +304,7 @@ def _healthcheck(node: Node, flags: Flags) -> Healthcheck:
             raise ValueError("HEALTHCHECK NONE takes no arguments")
         return Healthcheck(node, "NONE", ["NONE"])
     if kind != "CMD":
-        raise node.error(f"unknown type {shown(word)} in HEALTHCHECK", "write HEALTHCHECK CMD … or HEALTHCHECK NONE")
+        raise Fault(f"unknown type {shown(word)} in HEALTHCHECK", "write HEALTHCHECK CMD … or HEALTHCHECK NONE")
     array = json_array(rest)
     command = [rest] if array is None and rest else array
     if not command:

@@ -23,6 +23,14 @@ _MOST_LINES = 12
 _WIDTH = 160
 
 
+class Fault(ValueError):
+    """What is wrong and how to mend it, before the place is known."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
 def shown(text: str, limit: int = 80) -> str:
     """Return text fit for one line of a message: printable, quoted where blank, at most limit characters."""
     cut = text if len(text) <= limit else text[: limit - 1] + "…"

@@ -7,7 +7,7 @@ stay text and are not judged, so the builder reads the mount again with one (`Ru
 
 from __future__ import annotations
 
-from sampan.dockerfile.located import did_you_mean, shown
+from sampan.dockerfile.located import Fault, did_you_mean, shown
 from sampan.dockerfile.values import boolean, natural, size
 
 TYPE_CHECKING = False
@@ -35,27 +35,19 @@ _ONLY = {
 }
 
 
-class MountError(ValueError):
-    """A mount is wrong; `hint` may say how to mend it."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
-
-
 def parse_mount(text: str, expand: Callable[[str], str] | None = None) -> dict[str, Any]:
-    """Read one value of --mount; raise MountError, or what the expander raises."""
+    """Read one value of --mount; raise Fault, or what the expander raises."""
     mount: dict[str, Any] = {"type": "bind"}
     for field in _csv(text):
         key, equals, value = field.partition("=")
         key = _known(key.lower(), field)
         if not equals:
             if key not in _BARE:
-                raise MountError(f"invalid field {shown(field)} of --mount: it must be a key=value pair")
+                raise Fault(f"invalid field {shown(field)} of --mount: it must be a key=value pair")
             value = "true"
         if key == "from" and "$" in value:
             hint = "give that image a name with FROM … AS, and use the name"
-            raise MountError("'from' of --mount doesn't support variable expansion", hint)
+            raise Fault("'from' of --mount doesn't support variable expansion", hint)
         if expand is not None:
             value = expand(value)
         mount[key] = value if expand is None and "$" in value else _value(key, value)
@@ -71,16 +63,16 @@ def parse_mount(text: str, expand: Callable[[str], str] | None = None) -> dict[s
 def _known(key: str, field: str) -> str:
     key = _ALIASES.get(key, key)
     if key not in _KEYS:
-        raise MountError(f"unexpected key {shown(key)} in {shown(field)} of --mount", did_you_mean(key, _KEYS))
+        raise Fault(f"unexpected key {shown(key)} in {shown(field)} of --mount", did_you_mean(key, _KEYS))
     return key
 
 
 def _value(key: str, value: str) -> Any:
     """Turn the text of a value into its type, and judge it."""
     if key == "type" and value.lower() not in TYPES:
-        raise MountError(f"unsupported mount type {shown(value)}", _one_of(value, TYPES))
+        raise Fault(f"unsupported mount type {shown(value)}", _one_of(value, TYPES))
     if key == "sharing" and value.lower() not in SHARING:
-        raise MountError(f"unsupported sharing value {shown(value)} of --mount", _one_of(value, SHARING))
+        raise Fault(f"unsupported sharing value {shown(value)} of --mount", _one_of(value, SHARING))
     try:
         if key in _BARE:
             return boolean(value)
@@ -89,7 +81,7 @@ def _value(key: str, value: str) -> Any:
         if key in ("mode", "uid", "gid"):
             return natural(value, 8 if key == "mode" else 10)
     except ValueError as error:
-        raise MountError(f"{key} of --mount: {error}") from None
+        raise Fault(f"{key} of --mount: {error}") from None
     return value.lower() if key in ("type", "sharing") else value
 
 
@@ -104,15 +96,15 @@ def _check(mount: dict[str, Any]) -> None:
         return
     for key, kinds in _ONLY.items():
         if key in mount and kind not in kinds:
-            raise MountError(f"unexpected key '{key}' for mount type '{kind}'")
+            raise Fault(f"unexpected key '{key}' for mount type '{kind}'")
     if kind != "secret":
         return
     if mount.get("from"):
-        raise MountError("secret mount should not have a from")
+        raise Fault("secret mount should not have a from")
     if not (mount.get("source") or mount.get("target") or mount.get("id")):
-        raise MountError("invalid secret mount: one of id, source and target is required")
+        raise Fault("invalid secret mount: one of id, source and target is required")
     if mount.get("source") and mount.get("id"):
-        raise MountError("invalid secret mount: both source and id can't be set")
+        raise Fault("invalid secret mount: both source and id can't be set")
 
 
 def _csv(text: str) -> list[str]:
@@ -137,12 +129,12 @@ def _quoted(text: str) -> tuple[str, str]:
     while True:
         close = text.find('"', at)
         if close < 0:
-            raise MountError("a quote in --mount is not closed")
+            raise Fault("a quote in --mount is not closed")
         field.append(text[at:close])
         if text[close + 1 : close + 2] != '"':
             break
         field.append('"')
         at = close + 2
     if text[close + 1 : close + 2] not in ("", ","):
-        raise MountError("a quote in --mount is followed by more than a comma")
+        raise Fault("a quote in --mount is followed by more than a comma")
     return "".join(field), text[close + 1 :]
