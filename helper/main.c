@@ -50,8 +50,14 @@ static int do_exec(const struct child *child, const struct op *op)
 	char **argv = calloc(op->count + 1u, sizeof *argv), *none[] = { NULL };
 	const char *found = NULL;
 	int error = ENOENT;
+	bool supervised = false;
 	if (argv == NULL || op->flags >= op->count)
 		return EINVAL;
+	for (uint32_t i = 0; i < child->plan->split; i++)
+		supervised |= child->plan->ops[i].code == OP_SUPERVISE;
+	/* What nobody supervises ends with its parent, also when that is killed.  Set last: changing credentials clears it. */
+	if (!supervised && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+		return errno;
 	for (unsigned i = op->flags; i < op->count; i++)
 		argv[i - op->flags] = (char *)(uintptr_t)op->fields[i].bytes;
 	for (unsigned i = 0; i < op->flags; i++) {
