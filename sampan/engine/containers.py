@@ -52,7 +52,7 @@ class Containers:
             image_reference=image,
             config={"spec": spec, "layers": found.diff_ids, "options": specs.options_dict(options)},
             auto_remove=auto_remove,
-            labels=(found.config.get("config") or {}).get("Labels") or {} | (options.labels or {}),
+            labels={**((found.config.get("config") or {}).get("Labels") or {}), **(options.labels or {})},
         )
         if not options.hostname and "hostname" in spec:
             spec["hostname"] = container_id[:12]
@@ -198,7 +198,7 @@ class Containers:
             self._mark_running(record, child)
         except BaseException as error:
             if auto_remove:
-                self._delete(container_id)
+                self._delete(container_id, durable=False)
             else:
                 code = error.exit_code if isinstance(error, SampanError) else 128
                 self.store.update(container_id, status="created", exit_code=code)
@@ -217,7 +217,7 @@ class Containers:
 
     def discard(self, container_id: str) -> None:
         """Remove what is left of a container that has ended or never started."""
-        self._delete(container_id)
+        self._delete(container_id, durable=False)
 
     def _foreground(self, record: Record, child: Child, *, sig_proxy: bool) -> int:
         """Wait for a container that has our terminal or pipes; a detached one goes on without us."""
@@ -235,7 +235,7 @@ class Containers:
 
     def _ended(self, record: Record, ended: Exit) -> None:
         if record.auto_remove:
-            self._delete(record.id)
+            self._delete(record.id, durable=False)
             return
         self.store.update(
             record.id, status="exited", exit_code=ended.code, oom=int(ended.oom), finished=time.time_ns(), pid=0
@@ -348,12 +348,12 @@ class Containers:
         self._delete(record.id)
         return record.id
 
-    def _delete(self, container_id: str) -> None:
+    def _delete(self, container_id: str, durable: bool = True) -> None:
         home = self.paths.container(container_id)
         cgroup.remove_named(container_id)
         self._forget(os.path.join(self.paths.run, "attach", container_id[:12]))
         self.engine.remove_tree(home)
-        self.store.remove(container_id)
+        self.store.remove(container_id, durable=durable)
 
     # ---- what is elsewhere ----
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from sampan.engine.images import Images
     from sampan.engine.library import Result
     from sampan.engine.starter import Host
+    from sampan.store.containers import Containers as ContainerRecords
     from sampan.store.content import Content
+    from sampan.store.images import Images as ImageRecords
     from sampan.store.snapshots import Snapshots
 
 
@@ -63,18 +65,20 @@ class Store:
         return part
 
     @property
-    def images(self) -> Any:
+    def images(self) -> ImageRecords:
         """Image records and tags."""
         from sampan.store.images import Images
 
-        return self._part("images", lambda: Images(self.db, self.content, self.paths))
+        part: ImageRecords = self._part("images", lambda: Images(self.db, self.content, self.paths))
+        return part
 
     @property
-    def containers(self) -> Any:
+    def containers(self) -> ContainerRecords:
         """Container records."""
         from sampan.store.containers import Containers
 
-        return self._part("containers", lambda: Containers(self.db, self.paths))
+        part: ContainerRecords = self._part("containers", lambda: Containers(self.db, self.paths))
+        return part
 
     @property
     def volumes(self) -> Any:

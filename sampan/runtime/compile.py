@@ -253,7 +253,7 @@ def sources(plan: Plan, spec: dict[str, Any], facts: Facts) -> dict[str, int]:
         recursive = "bind" not in mount.get("options", ())
         plan.add(p.SOURCE, len(slots) - 1, mount["source"], flags=int(recursive), label=f"open {mount['source']}")
     if facts.rootless:
-        for name, *_ in (*NODES, *facts.host_devices):
+        for name in (*(node[0] for node in NODES), *(device[0] for device in facts.host_devices)):
             slots["/dev/" + name] = len(slots)
             plan.add(p.SOURCE, len(slots) - 1, "/dev/" + name, label=f"open /dev/{name}")
     if len(slots) > 250:

@@ -5,9 +5,9 @@ Pure; imported only after a failure.
 
 from __future__ import annotations
 
-import _struct
 import errno
 import os
+import struct
 
 from sampan.errors import Conflict, InvalidArgument, NotFound, NotSupported, SampanError, Unavailable
 from sampan.runtime import plan as p
@@ -78,7 +78,7 @@ def program(words: str, number: int, head: bytes) -> SampanError:
         return NotFound(f"cannot execute {name}: {where} in the image", exit_code=127)
     if number == errno.ENOEXEC:
         machine = (
-            MACHINES.get(_struct.unpack("<H", head[18:20])[0], "another machine")
+            MACHINES.get(struct.unpack("<H", head[18:20])[0], "another machine")
             if head[:4] == b"\x7fELF" and len(head) > 20
             else ""
         )
@@ -95,14 +95,14 @@ def elf_interpreter(head: bytes) -> str:
     """Read PT_INTERP from an ELF file's first bytes; "(unknown)" when it lies beyond them."""
     try:
         wide, order = head[4] == 2, "<" if head[5] == 1 else ">"
-        offset = _struct.unpack_from(order + ("Q" if wide else "I"), head, 32 if wide else 28)[0]
-        size, count = _struct.unpack_from(order + "HH", head, 54 if wide else 42)
+        offset = struct.unpack_from(order + ("Q" if wide else "I"), head, 32 if wide else 28)[0]
+        size, count = struct.unpack_from(order + "HH", head, 54 if wide else 42)
         for i in range(count):
             at = offset + i * size
-            if _struct.unpack_from(order + "I", head, at)[0] == 3:
-                start = _struct.unpack_from(order + ("Q" if wide else "I"), head, at + (8 if wide else 4))[0]
+            if struct.unpack_from(order + "I", head, at)[0] == 3:
+                start = struct.unpack_from(order + ("Q" if wide else "I"), head, at + (8 if wide else 4))[0]
                 end = head.index(b"\0", start)
                 return head[start:end].decode("utf-8", "replace")
-    except (_struct.error, ValueError, IndexError):
+    except (struct.error, ValueError, IndexError):
         return "(unknown)"
     return "(unknown)"

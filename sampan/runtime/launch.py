@@ -81,15 +81,6 @@ class StartFailure(SampanError):
         self.head = head
 
 
-class TreeFailure(SampanError):
-    """A tree operation failed on `path`."""
-
-    def __init__(self, label: str, number: int, path: str) -> None:
-        super().__init__(f"cannot {label}: {path or '/'}: {os.strerror(number)}")
-        self.errno = number
-        self.path = path
-
-
 class Child:
     """Watch one helper: its reports arrive on `reports`, answers and control leave on `control`."""
 
@@ -156,7 +147,7 @@ class Child:
 
     def wait(self) -> Exit:
         """Wait for the end; a tree operation's failure is raised.  Also returns when the caller was detached."""
-        failure: TreeFailure | None = None
+        failure: SampanError | None = None
         while self._exit is None and not self.detached:
             kind, operation, error, value, extra, data = self.report()
             if kind == EXITED:
@@ -164,7 +155,9 @@ class Child:
             elif kind == TREE:
                 self.skipped = extra
                 if error:
-                    failure = TreeFailure(self.plan.label(operation), error, os.fsdecode(data))
+                    from sampan.runtime import tree
+
+                    failure = tree.failure(value, error, data)
             else:
                 self._common(kind, operation, error, value, data)
         self.close()
