@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from harness import version_of
 
 IMAGE = "sampan-bench"
+CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DOCKERD_FLAGS = ("--iptables=false", "--ip6tables=false", "--bridge=none")
 
 
@@ -45,41 +46,69 @@ class Peer:
         return done
 
 
-class Sampan(Peer):
-    """The engine itself, with a store of its own."""
+class CommandLine(Peer):
+    """An engine that speaks Docker's words."""
 
-    def __init__(self, top: str, rootfs_tar: str) -> None:
-        self.program = os.environ.get("SAMPAN") or shutil.which("sampan") or ""
-        if not self.program:
-            raise RuntimeError("no sampan command: set SAMPAN or put it on PATH")
-        super().__init__("sampan", version_of([self.program, "--version"]), {"SAMPAN_ROOT": f"{top}/sampan"}, top)
-        self.command(self.program, "import", rootfs_tar, IMAGE)
+    program = ""
+    run_flags: tuple[str, ...] = ()
 
     def run(self, argv: Sequence[str]) -> list[str]:
         """See Peer.run."""
-        return [self.program, "run", "--rm", "--network", "none", IMAGE, *argv]
+        return [self.program, "run", "--rm", "--network", "none", *self.run_flags, IMAGE, *argv]
+
+    def create(self, name: str, argv: Sequence[str]) -> None:
+        """Create a container that `start` can start."""
+        self.command(self.program, "create", "--name", name, "--network", "none", *self.run_flags, IMAGE, *argv)
+
+    def build(self, context: str) -> list[str]:
+        """Return the command that builds a directory."""
+        return [self.program, "build", "--network", "none", "-t", "sampan-bench-built", context]
 
 
-class Podman(Peer):
+class Sampan(CommandLine):
+    """The engine itself, with a store of its own."""
+
+    def __init__(self, top: str, rootfs_tar: str) -> None:
+        self.program = os.environ.get("SAMPAN") or os.path.join(CHECKOUT, "bin", "sampan")
+        self.root = f"{top}/sampan"
+        super().__init__("sampan", version_of([self.program, "--version"]), {"SAMPAN_ROOT": self.root}, top)
+        self.command(self.program, "import", rootfs_tar, IMAGE)
+
+
+class Podman(CommandLine):
     """podman, with its store below `top` and the cgroupfs manager (there need be no systemd here)."""
+
+    program = "podman"
+    run_flags = ("--pull", "never")
 
     def __init__(self, top: str, rootfs_tar: str) -> None:
         super().__init__("podman", need("podman", "--version"), podman_env(top), top)
         self.command("podman", "import", "--quiet", rootfs_tar, IMAGE)
 
-    def run(self, argv: Sequence[str]) -> list[str]:
-        """See Peer.run."""
-        return ["podman", "run", "--rm", "--network", "none", "--pull", "never", IMAGE, *argv]
+    def build(self, context: str) -> list[str]:
+        """See CommandLine.build."""
+        return [*super().build(context)[:2], "--layers", "--pull-never", *super().build(context)[2:]]
+
+    def close(self) -> None:
+        """Remove the containers, so that nothing of theirs stays mounted or running."""
+        self.command("podman", "rm", "--all", "--force", "--time", "1")
 
 
-class Docker(Peer):
-    """docker, with a daemon of our own below `top`."""
+class Docker(CommandLine):
+    """docker, with a daemon of our own below `top`; builds with its classic builder, which needs no other parts."""
+
+    program = "docker"
 
     def __init__(self, top: str, rootfs_tar: str) -> None:
         client, daemon = need("docker", "--version"), need("dockerd", "--version")
-        super().__init__("docker", f"{client}; daemon {daemon}", {"DOCKER_HOST": f"unix://{top}/docker.sock"}, top)
         if os.getuid():
             raise RuntimeError("dockerd needs root")
+        env = {
+            "DOCKER_HOST": f"unix://{top}/docker.sock",
+            "DOCKER_BUILDKIT": "0",
+            "DOCKER_CONFIG": f"{top}/docker-config",
+        }
+        super().__init__("docker", f"{client}; daemon {daemon}", env, top)
         self.daemon = start_dockerd(top)
         try:
             self.wait_ready()
@@ -90,10 +119,9 @@ class Docker(Peer):
 
     def wait_ready(self) -> None:
         """Wait until the daemon answers, or raise with the end of its log."""
+        env = {**os.environ, **self.env}
         for _ in range(120):
-            answer = subprocess.run(
-                ["docker", "info"], env={**os.environ, **self.env}, capture_output=True, check=False
-            )
+            answer = subprocess.run(["docker", "info"], env=env, capture_output=True, check=False)
             if answer.returncode == 0:
                 return
             if self.daemon.poll() is not None:
@@ -102,12 +130,8 @@ class Docker(Peer):
         with open(f"{self.top}/dockerd.log", encoding="utf-8", errors="replace") as log:
             raise RuntimeError(f"dockerd does not answer: {log.read()[-400:]}")
 
-    def run(self, argv: Sequence[str]) -> list[str]:
-        """See Peer.run."""
-        return ["docker", "run", "--rm", "--network", "none", IMAGE, *argv]
-
     def close(self) -> None:
-        """Ask the daemon to end, and wait: it stops its own containerd and unmounts its overlays."""
+        """Ask the daemon to end, and wait: it stops its containers and its own containerd, and unmounts its overlays."""
         if self.daemon.poll() is None:
             self.daemon.send_signal(signal.SIGTERM)
             self.daemon.wait(timeout=60)

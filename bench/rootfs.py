@@ -19,6 +19,6 @@ def rootfs_tar(top: str) -> str:
 
     path = f"{top}/rootfs.tar"
     with open(path, "wb") as file:
-        for chunk in layers_for("host", ["sh", "true", "sleep", "cat", "mkdir", "touch", "echo"]):
+        for chunk in layers_for("host", ["sh", "true", "sleep", "cat", "ls", "mkdir", "touch", "echo"]):
             file.write(chunk)
     return path
