@@ -23,7 +23,7 @@ _KEPT = 20
 _REFRESH = 0.08  # seconds between two drawings: more is not seen, and costs
 
 
-def renderer(kind: str, stream: IO[str] | None = None) -> Plain | Live | Json | Quiet:
+def renderer(kind: str, stream: IO[str] | None = None) -> _Renderer:
     """Return the renderer for `--progress` auto, plain, tty, rawjson (or json), quiet (or none)."""
     stream = stream or sys.stderr
     if kind == "auto":

@@ -1,0 +1,192 @@
+"""The command as a process: the launcher, exit codes, what goes to standard error, and words that are not commands."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from sampan.cli import failure, main, options
+from sampan.errors import BuildError, NotFound
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+LAUNCHER = ROOT / "bin" / "sampan"
+
+
+def sampan(*words: str, launcher: pathlib.Path = LAUNCHER, **env: str) -> subprocess.CompletedProcess[str]:
+    path = os.path.dirname(sys.executable) + ":" + os.environ["PATH"]
+    return subprocess.run(
+        [str(launcher), *words], capture_output=True, text=True, timeout=60, check=False, env={"PATH": path, **env}
+    )
+
+
+def test_every_command_and_alias_leads_to_a_module() -> None:
+    for word in main.COMMANDS:
+        module = main.load_command(word)
+        assert module.OPTIONS.name == word
+        assert callable(module.run)
+    for alias, full in main.ALIASES.items():
+        words = full.split()
+        assert words[0] in main.COMMANDS, alias
+        options.parse(
+            [*words[1:], "a", "b"][: 1 + len(words)],
+            options.Command("x", "", "[ANY...]", main.load_command(words[0]).OPTIONS.options),
+        )
+
+
+def test_every_option_of_a_command_is_written_once() -> None:
+    for word in main.COMMANDS:
+        table = main.load_command(word).OPTIONS.options
+        longs = [name for option in table for name in (option.long, *option.aliases)]
+        shorts = [option.short for option in table if option.short]
+        assert len(longs) == len(set(longs)), word
+        assert len(shorts) == len(set(shorts)), word
+
+
+def test_help_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["help"]) == 0
+    overview = capsys.readouterr().out
+    for word in main.COMMANDS:
+        assert f"  {word} " in overview
+        assert main.main(["help", word]) == 0
+        assert f"sampan {word}" in capsys.readouterr().out
+        assert main.main([word, "--help"]) == 0
+        assert f"sampan {word}" in capsys.readouterr().out
+    assert main.main(["help", "container"]) == 0
+    assert "ls" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "why", "hint"),
+    [
+        (["runn"], "there is no command 'runn'", "did you mean run?"),
+        (["zzzzzz"], "there is no command 'zzzzzz'", "sampan help"),
+        (["container", "lss"], "there is no command 'container lss'", "did you mean container ls?"),
+        (["container"], "command container needs another word", "container ls"),
+        (["--rooot", "x"], "unknown option --rooot before the command", "sampan help"),
+        (["--root="], "--root needs a directory", ""),
+        (["version", "--frmat", "x"], "unknown option --frmat of version", "--format"),
+        (["help", "nope-nope"], "there is no command 'nope-nope'", ""),
+    ],
+)
+def test_wrong_words_are_answered_with_a_hint(
+    words: list[str], why: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(words) == 125
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert f"sampan: {why}" in printed.err or why in printed.err
+    assert hint in printed.err
+    assert "Traceback" not in printed.err
+
+
+def test_launcher_runs_from_a_checkout_and_through_a_link(tmp_path: pathlib.Path) -> None:
+    link = tmp_path / "elsewhere"
+    link.symlink_to(LAUNCHER)
+    for launcher in (LAUNCHER, link):
+        done = sampan("--version", launcher=launcher)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("sampan 0.")
+
+
+@pytest.mark.parametrize(
+    "site", ["lib/python3.{}/site-packages", "lib/python3.{}/dist-packages", "lib64/python3.{}/site-packages"]
+)
+def test_launcher_finds_the_package_of_an_installation(tmp_path: pathlib.Path, site: str) -> None:
+    directory = tmp_path / site.format(sys.version_info[1])
+    directory.mkdir(parents=True)
+    (directory / "sampan").symlink_to(ROOT / "sampan")
+    (tmp_path / "bin").mkdir()
+    shutil.copy(LAUNCHER, tmp_path / "bin" / "sampan")
+    done = sampan("--version", launcher=tmp_path / "bin" / "sampan")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_launcher_without_python_says_so(tmp_path: pathlib.Path) -> None:
+    shutil.copy(LAUNCHER, tmp_path / "sampan")
+    done = subprocess.run(
+        ["/bin/sh", str(tmp_path / "sampan")], capture_output=True, env={"PATH": "/nowhere"}, check=False
+    )
+    assert done.returncode == 125
+    assert b"no python3 found" in done.stderr
+
+
+def test_the_environment_does_not_steer_the_interpreter(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "os.py").write_text("raise SystemExit('hijacked')")
+    (tmp_path / "sitecustomize.py").write_text("raise SystemExit('hijacked')")
+    hostile = {"PYTHONPATH": str(tmp_path), "PYTHONHOME": "/nowhere", "PYTHONSTARTUP": "/nowhere", "PYTHONINSPECT": "1"}
+    control = subprocess.run([sys.executable, "-c", "0"], capture_output=True, env=hostile, check=False)
+    assert control.returncode != 0
+    assert sampan("--version", **hostile).returncode == 0
+
+
+def test_a_closed_pipe_is_quiet() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([str(LAUNCHER), "help"], stdout=write, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_full_disk_is_one_line() -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([str(LAUNCHER), "help"], stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert done.returncode == 125
+    assert done.stderr.count(b"\n") == 1
+    assert b"No space left" in done.stderr
+
+
+def test_errors_of_ours_show_message_and_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    assert failure.report(NotFound("no image x", "load it", exit_code=127), debug=False) == 127
+    assert capsys.readouterr().err == "sampan: no image x\nhint: load it\n"
+
+
+def test_build_errors_show_the_place(capsys: pytest.CaptureFixture[str]) -> None:
+    excerpt = "   1 | FROM x\n>> 2 | RNU y"
+    error = BuildError("unknown instruction RNU", "did you mean RUN?", file="Dockerfile", line=2, excerpt=excerpt)
+    assert failure.report(error, debug=False) == 1
+    err = capsys.readouterr().err
+    assert "Dockerfile:2\n" in err and ">> 2 | RNU y" in err and "hint: did you mean RUN?" in err
+
+
+def test_hostile_text_in_an_error_does_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    failure.report(NotFound("no \x1b[31mred\nsampan: fake"), debug=False)
+    err = capsys.readouterr().err
+    assert "\x1b" not in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("exc", "code", "text"),
+    [
+        (KeyboardInterrupt(), 130, ""),
+        (MemoryError(), 125, "sampan: out of memory\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/x"),
+            125,
+            "sampan: the host refused /x: No space left on device\n",
+        ),
+        (RecursionError(), 125, "sampan: the input is nested too deeply\n"),
+        (SystemExit(3), 3, ""),
+    ],
+)
+def test_other_endings(exc: BaseException, code: int, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert failure.report(exc, debug=False) == code
+    assert capsys.readouterr().err == text
+
+
+def test_internal_errors_show_a_traceback_only_with_debug(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        raise KeyError("x")
+    except KeyError as exc:
+        caught = exc
+    assert failure.report(caught, debug=False) == 125
+    err = capsys.readouterr().err
+    assert "internal error: KeyError" in err and "--debug" in err and "Traceback" not in err
+    assert failure.report(caught, debug=True) == 125
+    assert "Traceback" in capsys.readouterr().err

@@ -1,0 +1,129 @@
+"""Interpreter start is the largest cost of a command: what the hot paths import is an allow-list."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+# What the interpreter itself loads before the first line of ours, with -I -S, in any of the versions supported.
+START = {
+    "__future__",
+    "__main__",
+    "_abc",
+    "_ast",
+    "_codecs",
+    "_frozen_importlib",
+    "_frozen_importlib_external",
+    "_imp",
+    "_io",
+    "_signal",
+    "_stat",
+    "_thread",
+    "_warnings",
+    "_weakref",
+    "abc",
+    "builtins",
+    "codecs",
+    "encodings",
+    "encodings.aliases",
+    "encodings.utf_8",
+    "genericpath",
+    "io",
+    "marshal",
+    "os",
+    "os.path",
+    "posix",
+    "posixpath",
+    "stat",
+    "sys",
+    "time",
+    "winreg",
+    "zipimport",
+    "_collections_abc",
+    "_opcode",
+}
+
+# What the run path and the cached-build path may load besides (docs/internals/architecture.md).
+ALLOWED = START | {
+    "_hashlib",
+    "_json",
+    "_sha2",
+    "_sha256",
+    "_socket",
+    "_sqlite3",
+    "_struct",
+    "_blake2",
+    "array",
+    "binascii",
+    "errno",
+    "fcntl",
+    "math",
+    "resource",
+    "select",
+    "termios",
+    "zlib",
+}
+
+FORBIDDEN = {
+    *("re", "json", "typing", "dataclasses", "enum", "pathlib", "subprocess", "contextlib", "functools", "collections"),
+    *("argparse", "datetime", "logging", "shutil", "tempfile", "threading", "ctypes", "hashlib", "sqlite3", "tarfile"),
+    *("warnings", "traceback", "linecache", "difflib", "random", "socket", "signal", "inspect", "importlib"),
+}
+
+
+def loaded_by(code: str, *args: str) -> set[str]:
+    """Run code as bin/sampan does, isolated and without site; return the modules that it loaded."""
+    script = f"import sys\nsys.path.append({str(ROOT)!r})\n{code}\nprint('\\n'.join(sys.modules), file=sys.stderr)"
+    words = [sys.executable, "-I", "-S", "-X", "utf8", "-c", script, *args]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.split())
+
+
+def others(names: set[str]) -> set[str]:
+    return {name for name in names if name != "sampan" and not name.startswith("sampan.")}
+
+
+def ours(names: set[str]) -> set[str]:
+    return names - others(names)
+
+
+def test_version_loads_only_what_it_needs() -> None:
+    found = loaded_by("from sampan.cli.main import main\nassert main(['version']) == 0")
+    assert others(found) <= START
+    assert ours(found) <= {
+        "sampan",
+        "sampan.cli",
+        "sampan.cli.main",
+        "sampan.cli.options",
+        "sampan.cli.output",
+        "sampan.cli.version",
+        "sampan.engine",
+        "sampan.engine.engine",
+        "sampan.engine.system",
+        "sampan.errors",
+    }
+
+
+@pytest.mark.parametrize("command", ["run", "exec", "build", "stop", "rm", "ps", "create", "start", "kill", "logs"])
+def test_a_hot_command_imports_nothing_heavy(command: str) -> None:
+    found = loaded_by(f"from sampan.cli.main import load_command\nload_command({command!r})\nimport sampan.cli.main")
+    assert others(found) <= ALLOWED
+
+
+@pytest.mark.parametrize(
+    "module", ["sampan.engine.engine", "sampan.engine.containers", "sampan.oci.spec", "sampan.runtime.compile"]
+)
+def test_the_run_path_imports_nothing_heavy(module: str) -> None:
+    found = loaded_by(f"import {module}")
+    assert others(found) <= ALLOWED
+    assert not others(found) & FORBIDDEN
+
+
+def test_the_control_notices_a_heavy_import() -> None:
+    assert "re" in loaded_by("import re")
