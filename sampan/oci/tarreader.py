@@ -1,8 +1,8 @@
 """Reads tar archives as entries: ustar, pax, GNU and old formats, as a stream, in bounded memory.
 
-Nothing is trusted: see tarheader.py.  Names are raw bytes.  Only the extended attributes that a tree may carry are kept,
-the others are counted.  What Docker accepts is accepted: an archive may end without its end mark, and what follows the
-mark is read to the end, so that a digest over the stream covers all of it.
+Nothing is trusted: see tarheader.py.  Names are raw bytes.  Only extended attributes that a tree may carry are kept, the
+others are counted.  What Docker accepts is accepted: an archive may end without its end mark, and what follows the mark
+is read to the end, so that a digest over the stream covers all of it.
 """
 
 from __future__ import annotations
