@@ -12,12 +12,21 @@ from sampan.dockerfile.located import SPACE, shown
 
 _BLANKS = "\t\v\f\r "
 _TO_SPACE = str.maketrans("\t\v\f\r", "    ")
+_ALL_TO_SPACE = str.maketrans(dict.fromkeys(SPACE, " "))
 
 
 def json_array(text: str) -> list[str] | None:
     """Return the strings of a JSON array, or None when text is not one: Docker then takes the shell form."""
     if not text.startswith("["):
         return None
+    found = _strings(text)
+    if found is None:
+        _refuse_if_json(text)
+    return found if found is None else _checked(found)
+
+
+def _strings(text: str) -> list[str] | None:
+    """Read a JSON array of nothing but strings, or return None."""
     found: list[str] = []
     at = _skip(text, 1)
     try:
@@ -28,13 +37,12 @@ def json_array(text: str) -> list[str] | None:
             found.append(word)
             at = _skip(text, at)
             if text[at] == "]":
-                return _checked(found) if _skip(text, at + 1) == len(text) else None
+                return found if _skip(text, at + 1) == len(text) else None
             if text[at] != ",":
                 return None
             at = _skip(text, at + 1)
-    except (ValueError, IndexError):
+    except (ValueError, IndexError):  # malformed, or it ends too soon
         return None
-    _refuse_if_json(text)
     return None
 
 
@@ -91,6 +99,8 @@ def words(text: str, escape: str) -> list[str]:
 
 def split_words(text: str, escape: str) -> tuple[list[str], bool]:
     """Return the words of text and whether its last quote is closed."""
+    if "'" not in text and '"' not in text and escape not in text:
+        return [word for word in text.translate(_ALL_TO_SPACE).split(" ") if word], True
     found: list[str] = []
     word: list[str] = []
     quote = ""

@@ -106,7 +106,8 @@ def instruction(node: Node) -> Instruction:
     """Read one node; raise a located BuildError where it is not a valid instruction."""
     reader = _READERS.get(node.keyword)
     if reader is None:
-        raise node.error(f"unknown instruction: {shown(node.keyword)}", did_you_mean(node.keyword, _READERS))
+        word = first_word(node.original)[0]
+        raise node.error(f"unknown instruction: {shown(word)}", did_you_mean(word, _READERS))
     flags = read(node)
     try:
         return reader(node, flags)
@@ -276,7 +277,7 @@ def _expose(node: Node, flags: Flags) -> Expose:
     found = _some(node, fields(node.value))
     for word in found:
         if _is_literal(word):
-            values.ports(word)
+            values.port_range(word)
     return Expose(node, found)
 
 

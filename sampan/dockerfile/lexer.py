@@ -76,7 +76,8 @@ def parse(text: bytes, name: str = "Dockerfile") -> Dockerfile:
         lines.pop()
     file = Dockerfile(name, lines)
     _check_lines(file, text)
-    _Reader(file).read(_read_directives(file))
+    start = _read_directives(file)
+    _Reader(file).read(start)
     if not file.nodes:
         raise file.error("the file has no instructions", 1, hint="begin with FROM and the name of an image")
     return file

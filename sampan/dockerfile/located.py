@@ -60,7 +60,7 @@ def _line(raw: bytes) -> str:
     text = raw[: _WIDTH * 4].decode("utf-8", "replace").rstrip("\r\n").expandtabs(4)
     if len(text) > _WIDTH:
         text = text[: _WIDTH - 1] + "…"
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def located(message: str, hint: str, name: str, lines: list[bytes], first: int, last: int) -> BuildError:
@@ -76,11 +76,11 @@ def located(message: str, hint: str, name: str, lines: list[bytes], first: int, 
 
 
 def nearest(word: str, names: Iterable[str]) -> str:
-    """Return the name that differs least from word, or "" when none is near enough to be meant."""
+    """Return the name that differs least from word, by one slip or in long names two, or ""."""
     best, distance = "", 3
     for name in names:
         far = _distance(word[:32].lower(), name.lower())
-        if far < distance and far < len(name):
+        if far < distance and far <= (1 if len(name) < 6 else 2):
             best, distance = name, far
     return best
 

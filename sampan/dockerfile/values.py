@@ -94,6 +94,12 @@ def size(text: str) -> int:
 
 def ports(word: str) -> list[str]:
     """Return what one word of EXPOSE exposes, as `port/protocol`: a port, or a range of them."""
+    low, high, protocol = port_range(word)
+    return [f"{port}/{protocol}" for port in range(low, high + 1)]
+
+
+def port_range(word: str) -> tuple[int, int, str]:
+    """Read one word of EXPOSE: the first port, the last one and the protocol."""
     numbers, slash, protocol = word.partition("/")
     protocol = protocol.lower() if slash else "tcp"
     if protocol not in _PROTOCOLS:
@@ -107,7 +113,7 @@ def ports(word: str) -> list[str]:
         raise ValueError(f"cannot expose {shown(word)}: a port is a number up to 65535") from None
     if high < low:
         raise ValueError(f"cannot expose {shown(word)}: the range is the wrong way round")
-    return [f"{port}/{protocol}" for port in range(low, high + 1)]
+    return low, high, protocol
 
 
 def check_signal(text: str) -> None:

@@ -1,0 +1,2 @@
+FROM alpine
+[31mX [0m red

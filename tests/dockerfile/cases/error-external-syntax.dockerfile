@@ -1,0 +1,2 @@
+# syntax=example.com/other:2
+FROM alpine

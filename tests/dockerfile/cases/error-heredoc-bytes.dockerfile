@@ -1,0 +1,5 @@
+FROM alpine
+RUN <<E
+ok
+ÿþ
+E

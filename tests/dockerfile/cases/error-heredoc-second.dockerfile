@@ -1,0 +1,5 @@
+FROM alpine
+RUN cat <<A <<B
+x
+A
+y

@@ -1,0 +1,4 @@
+FROM alpine
+COPY --form=x \
+  a \
+  b

@@ -1,0 +1,6 @@
+FROM alpine
+
+RUNN echo
+RUN true
+RUN false
+RUN x

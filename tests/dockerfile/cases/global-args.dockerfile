@@ -1,0 +1,5 @@
+ARG A=1
+ARG B
+FROM x:$A
+ARG A
+FROM y:${B:-z}

@@ -1,0 +1,4 @@
+FROM alpine
+# café
+LABEL x=café
+LABEL y=Ã©
