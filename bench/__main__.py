@@ -1,4 +1,4 @@
-"""Every published figure: `python -m bench [--runs N] [--peers …]`, all cases on one stage, one table after the other."""
+"""Every published figure: `python -m bench [--runs N] [--peers …]`, all cases on one stage."""
 
 from __future__ import annotations
 

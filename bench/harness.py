@@ -89,7 +89,7 @@ def once(case: Case) -> float:
 
 def measure(cases: Sequence[Case], runs: int, rhythms: Sequence[str] = RHYTHMS, warm: int = 2) -> list[Result]:
     """Measure all cases in turn, `runs` times in each rhythm, after `warm` runs that do not count."""
-    results = []
+    results: list[Result] = []
     for rhythm in rhythms:
         table = {case.name: Result(case.name, rhythm) for case in cases}
         for number in range(-warm, runs):

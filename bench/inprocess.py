@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from harness import Case, measure, run_command, table
-from peers import IMAGE, Sampan
+from peers import IMAGE, Peer, Sampan
 from stage import Stage, alone
 
 NAMES = ("sampan", "crun", "runc", "bwrap")
@@ -31,10 +31,15 @@ def report(stage: Stage) -> str:
         cases.append(Case("sampan", call=run))
     for name in NAMES[1:]:
         if name in stage.peers:
-            peer = stage.peers[name]
-            cases.append(Case(name, call=lambda argv=peer.run(["true"]), env=peer.env: run_command(argv, env)))
+            cases.append(spawned(stage.peers[name]))
     results = measure(cases, stage.runs * 2)
     return table("run of `true` from a running Python program", results, "sampan", stage.without(NAMES))
+
+
+def spawned(peer: Peer) -> Case:
+    """Return the case of a runtime that this program starts as a child."""
+    argv = peer.run(["true"])
+    return Case(peer.name, call=lambda: run_command(argv, peer.env))
 
 
 if __name__ == "__main__":

@@ -103,11 +103,8 @@ class Docker(CommandLine):
         client, daemon = need("docker", "--version"), need("dockerd", "--version")
         if os.getuid():
             raise RuntimeError("dockerd needs root")
-        env = {
-            "DOCKER_HOST": f"unix://{top}/docker.sock",
-            "DOCKER_BUILDKIT": "0",
-            "DOCKER_CONFIG": f"{top}/docker-config",
-        }
+        env = {"DOCKER_HOST": f"unix://{top}/docker.sock", "DOCKER_CONFIG": f"{top}/docker-config"}
+        env["DOCKER_BUILDKIT"] = "0"
         super().__init__("docker", f"{client}; daemon {daemon}", env, top)
         self.daemon = start_dockerd(top)
         try:
@@ -131,7 +128,7 @@ class Docker(CommandLine):
             raise RuntimeError(f"dockerd does not answer: {log.read()[-400:]}")
 
     def close(self) -> None:
-        """Ask the daemon to end, and wait: it stops its containers and its own containerd, and unmounts its overlays."""
+        """Ask the daemon to end, and wait: it stops its containers and its own containerd, and unmounts."""
         if self.daemon.poll() is None:
             self.daemon.send_signal(signal.SIGTERM)
             self.daemon.wait(timeout=60)
