@@ -32,7 +32,7 @@ from sampan.dockerfile.commands import (
 from sampan.dockerfile.flags import Flags, read
 from sampan.dockerfile.forms import fields, fields_or_json, first_word, json_array, pairs, words
 from sampan.dockerfile.heredoc import Heredoc, from_word
-from sampan.dockerfile.lexer import Dockerfile, Node, parse
+from sampan.dockerfile.lexer import Dockerfile, Node
 from sampan.dockerfile.located import SPACE, Fault, did_you_mean, shown
 
 TYPE_CHECKING = False
@@ -62,8 +62,8 @@ __all__ = [
     "Volume",
     "Workdir",
     "instruction",
+    "onbuild",
     "stages",
-    "trigger",
 ]
 
 _NETWORKS = ("default", "none", "host")
@@ -117,9 +117,8 @@ def instruction(node: Node) -> Instruction:
         raise node.error(str(error)) from None
 
 
-def trigger(text: str, name: str) -> Instruction:
-    """Read an image's ONBUILD trigger; name says where it comes from, for messages."""
-    file = parse(text.encode("utf-8", "surrogateescape"), name)
+def onbuild(text: str, file: Dockerfile) -> Instruction:
+    """Read an image's ONBUILD trigger; file is what the lexer made of its text."""
     node = file.nodes[0]
     if len(file.nodes) != 1:
         raise node.error(f"the ONBUILD trigger {shown(text)} is not one instruction")

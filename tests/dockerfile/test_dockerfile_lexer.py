@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sampan.dockerfile import lexer
 from sampan.dockerfile.expand import expand
-from sampan.dockerfile.instructions import From, Run, stages, trigger
+from sampan.dockerfile.instructions import From, Instruction, Run, onbuild, stages
 from sampan.dockerfile.lexer import parse
 from sampan.dockerfile.located import excerpt, nearest, shown
 from sampan.errors import BuildError, SampanError
@@ -149,6 +149,10 @@ def test_a_no_break_space_before_a_comment() -> None:
         "FROM",
         "RUN",
     ]
+
+
+def trigger(text: str, name: str) -> Instruction:
+    return onbuild(text, parse(text.encode(), name))
 
 
 def test_a_trigger_is_read_again() -> None:
