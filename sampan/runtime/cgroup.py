@@ -1,0 +1,240 @@
+"""A container's control groups: make, limit, look into, freeze, kill, remove. On v1, v2 and hybrid hosts.
+
+Groups are `sampan/sampan-<id>` below what `cgrouphost.detect` found. The one on cgroup2 is always made when possible:
+the process is cloned into it, it costs a mkdir, and it freezes, kills and holds the device program. On v1 a group is
+made only for the controllers that a requested limit needs, because moving a process there costs milliseconds (an RCU
+grace period). This module is on the run path: limits (`cgroupapply.py`) and the rest of a group's life
+(`cgroupcontrol.py`) are imported when they are asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from sampan.errors import Conflict, InvalidArgument, NotSupported
+from sampan.runtime import cgrouphost
+from sampan.runtime.cgrouphost import PARENT, PATIENCE, Layout, Placement, processes, read, tree_processes, write
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sampan.runtime.cgroupapply import Chosen
+
+_layout: Layout | None = None
+
+
+def detect() -> Layout:
+    """Return the host's layout; looked at once in a process's life."""
+    global _layout
+    if _layout is None:
+        _layout = cgrouphost.detect()
+    return _layout
+
+
+def _group_name(container_id: str) -> str:
+    if not container_id.isascii() or not container_id.replace("-", "").replace("_", "").isalnum():
+        raise InvalidArgument(f"{container_id!r} cannot name a control group: only letters, digits, - and _ can")
+    return f"{PARENT}/sampan-{container_id}"
+
+
+def create(
+    container_id: str, limits: dict[str, Any], rootless: bool = False, layout: Layout | None = None
+) -> Placement:
+    """Make a container's groups and apply "linux.resources" to them.
+
+    NotSupported if a limit cannot be applied here; then nothing is left behind. "devices" matter on v1-only hosts,
+    where no eBPF program can be attached; elsewhere the launcher attaches one to `v2_dir`.
+    """
+    layout = layout or detect()
+    name = _group_name(container_id)
+    if rootless:
+        layout = Layout(layout.version, layout.v2_mount, layout.v2_base, {}, layout.why)
+    placement = Placement()
+    chosen: Chosen = []
+    if limits:
+        from sampan.runtime import cgroupapply
+
+        chosen = cgroupapply.choose(limits, layout)
+    try:
+        _make(placement, layout, name, chosen)
+        if chosen:
+            cgroupapply.apply(placement, chosen)
+        if not layout.v2_base and limits.get("devices") and "devices" in layout.v1:
+            _limit_devices(placement, layout, name, limits["devices"])
+    except BaseException:
+        for directory in placement.directories():
+            _rmdir(directory)
+        raise
+    return placement
+
+
+def _make(placement: Placement, layout: Layout, name: str, chosen: Chosen) -> None:
+    if layout.v2_base:
+        if any(not v1 for _, v1 in chosen):
+            from sampan.runtime import cgroupapply
+
+            cgroupapply.enable(layout, chosen)
+        placement.v2_dir = _mkdir(layout.v2_base, name)
+    wanted = {v1 for _, v1 in chosen if v1}
+    if not layout.v2_base and "freezer" in layout.v1:
+        wanted.add("freezer")  # without cgroup2, the one way to stop and kill all processes of a container
+    for controller in sorted(wanted):
+        placement.v1[controller] = _mkdir(layout.v1[controller], name, controller == "cpuset")
+
+
+def _unavailable(path: str, error: OSError) -> Exception:
+    hint = "`sampan doctor` shows what this user may do with control groups"
+    return NotSupported(f"cannot make control group {path}: {error.strerror}", hint)
+
+
+def _mkdir(base: str, name: str, cpuset: bool = False) -> str:
+    """Make base/sampan/sampan-<id>, and its parent when it is the first."""
+    path = f"{base}/{name}"
+    try:
+        try:
+            os.mkdir(path, 0o755)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+            os.mkdir(path, 0o755)
+    except FileExistsError:
+        _renew(path)
+    except OSError as error:
+        raise _unavailable(path, error) from error
+    if cpuset:
+        _inherit_cpuset(os.path.dirname(path), base)
+        _inherit_cpuset(path, os.path.dirname(path))
+    return path
+
+
+def _renew(path: str) -> None:
+    """Replace a group that an earlier run of this container left; Conflict if processes are still in it."""
+    _remove_tree(path, 0)
+    os.mkdir(path, 0o755)
+
+
+def _inherit_cpuset(path: str, parent: str) -> None:
+    """Give a v1 cpuset its parent's values: it starts empty, and takes no process until it has both (cpuset(7))."""
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        if not read(f"{path}/{name}").strip():
+            write(f"{path}/{name}", read(f"{parent}/{name}").strip())
+
+
+def _limit_devices(placement: Placement, layout: Layout, name: str, rules: list[dict[str, Any]]) -> None:
+    from sampan.runtime.devices import v1_lines
+
+    directory = placement.v1["devices"] = _mkdir(layout.v1["devices"], name)
+    for file, line in v1_lines(rules):
+        try:
+            write(f"{directory}/{file}", line)
+        except OSError as error:
+            raise NotSupported(f"cannot apply device rule {line!r}: {error.strerror}") from error
+
+
+def update(placement: Placement, limits: dict[str, Any]) -> None:
+    """Apply limits to a running container; processes are moved where a v1 controller has no group yet."""
+    from sampan.runtime import cgroupapply
+
+    layout = detect()
+    chosen = cgroupapply.choose(limits, layout)
+    if not placement.directories():
+        raise NotSupported("cannot update limits: the container has no control group")
+    source = placement.directories()[0]
+    if any(not v1 for _, v1 in chosen):
+        cgroupapply.enable(layout, chosen)
+    for controller in sorted({v1 for _, v1 in chosen if v1} - set(placement.v1)):
+        name = "/".join(source.split("/")[-2:])
+        placement.v1[controller] = _mkdir(layout.v1[controller], name, controller == "cpuset")
+        for pid in processes(source):
+            _move(placement.v1[controller], pid)
+    cgroupapply.apply(placement, chosen)
+
+
+def _move(directory: str, pid: int) -> None:
+    try:
+        write(f"{directory}/cgroup.procs", str(pid))
+    except ProcessLookupError:  # it has ended meanwhile
+        return
+
+
+def named(container_id: str, layout: Layout | None = None) -> Placement:
+    """Return the groups that a container has now, found by its id."""
+    layout = layout or detect()
+    name = _group_name(container_id)
+    v1 = {controller: f"{mount}/{name}" for controller, mount in layout.v1.items()}
+    there = {path for path in set(v1.values()) if os.path.isdir(path)}
+    v2_dir = f"{layout.v2_base}/{name}" if layout.v2_base else ""
+    found = {controller: path for controller, path in v1.items() if path in there}
+    return Placement(v2_dir if v2_dir and os.path.isdir(v2_dir) else "", found)
+
+
+def remove_named(container_id: str) -> None:
+    """Remove what groups a container has, found by its id."""
+    remove(named(container_id))
+
+
+def remove(placement: Placement, patience: float = PATIENCE) -> None:
+    """Remove the groups, with those that the container made below; Conflict if processes stay in one."""
+    for directory in placement.directories():
+        if not _rmdir(directory):
+            _remove_tree(directory, patience)
+
+
+def _rmdir(path: str) -> bool:
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        return True
+    except OSError:  # EBUSY: processes or groups are in it
+        return False
+    return True
+
+
+def _remove_tree(path: str, patience: float) -> None:
+    deadline, pause = time.monotonic() + patience, 0.001
+    while True:
+        for directory, _, _ in os.walk(path, topdown=False):
+            _rmdir(directory)
+        if not os.path.isdir(path):
+            return
+        if time.monotonic() >= deadline:
+            inside = " ".join([str(pid) for pid in tree_processes(path)][:8])
+            raise Conflict(f"cannot remove control group {path}: processes are in it ({inside})", "kill them first")
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
+
+
+def kill(placement: Placement, patience: float = PATIENCE) -> None:
+    """Kill every process of the container, also those that fork meanwhile; Conflict if any is left after `patience`."""
+    from sampan.runtime import cgroupcontrol
+
+    cgroupcontrol.kill(placement, patience)
+
+
+def freeze(placement: Placement, patience: float = PATIENCE) -> None:
+    """Stop every process; Unavailable, and nothing stays frozen, if one does not stop in time."""
+    from sampan.runtime import cgroupcontrol
+
+    cgroupcontrol.freeze(placement, patience)
+
+
+def thaw(placement: Placement) -> None:
+    """Let every process go on."""
+    from sampan.runtime import cgroupcontrol
+
+    cgroupcontrol.thaw(placement)
+
+
+def oom_kills(placement: Placement) -> int:
+    """Return how many processes of the container the kernel killed for lack of memory below its limit."""
+    from sampan.runtime import cgroupcontrol
+
+    return cgroupcontrol.oom_kills(placement)
+
+
+def stats(placement: Placement) -> dict[str, int]:
+    """Return what the container uses; see `cgroupstats.stats` for the keys."""
+    from sampan.runtime import cgroupstats
+
+    return cgroupstats.stats(placement)

@@ -1,0 +1,104 @@
+"""Limits on a container's groups: choose a controller for each, turn it on, write, and read back.
+
+Nothing is ignored: what no controller here can do, what the kernel refuses and what it changes is NotSupported, with
+the name of the flag to leave out.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from sampan.errors import NotSupported
+from sampan.runtime.cgrouphost import PARENT, Layout, Placement, read, write
+from sampan.runtime.limits import V1_NAMES, Setting, holds, settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Chosen = list[tuple[Setting, str]]  # each with the v1 controller that it is written to, or "" for v2
+
+
+def choose(limits: dict[str, Any], layout: Layout) -> Chosen:
+    """Return the settings to apply with the version to apply each on; refuse those that no controller here can."""
+    chosen: Chosen = []
+    for setting in settings(limits, v2=True):
+        if setting.controller in layout.v2_controllers():
+            chosen.append((setting, ""))
+        elif V1_NAMES.get(setting.controller, setting.controller) not in layout.v1:
+            raise _refused(setting, _missing(setting, layout))
+    for setting in settings(limits, v2=False):
+        controller = V1_NAMES.get(setting.controller, setting.controller)
+        if setting.controller not in layout.v2_controllers() and controller in layout.v1:
+            chosen.append((setting, controller))
+    for setting, _ in chosen:
+        if not setting.choices:
+            raise _refused(setting, setting.lack)
+    return chosen
+
+
+def _missing(setting: Setting, layout: Layout) -> str:
+    if layout.version == "hybrid" and not layout.v1:
+        return f"the {setting.controller} controller is on cgroup v1, which is not open to ordinary users"
+    if layout.version in ("v1", "none") or layout.why:
+        return f"no {setting.controller} controller can be used: {layout.why}"
+    return f"the {setting.controller} controller is not available below {layout.v2_base}"
+
+
+def _refused(setting: Setting, why: str) -> NotSupported:
+    return NotSupported(
+        f"cannot apply limit {setting.flag}: {why}",
+        f"leave out {setting.flag}, or see `sampan doctor` for what this host lacks",
+    )
+
+
+def enable(layout: Layout, chosen: Chosen) -> None:
+    """Turn controllers on for the groups below `v2_base` and below our parent in it."""
+    parent = f"{layout.v2_base}/{PARENT}"
+    os.makedirs(parent, 0o755, exist_ok=True)
+    needed = {setting.controller: setting for setting, v1 in chosen if not v1}
+    for directory in (layout.v2_base, parent):
+        lacking = set(needed) - set(read(f"{directory}/cgroup.subtree_control").split())
+        for controller in sorted(lacking):
+            try:
+                write(f"{directory}/cgroup.subtree_control", f"+{controller}")
+            except OSError as error:
+                why = error.strerror or str(error)
+                if error.errno == errno.EBUSY:  # cgroup-v2.rst, "No Internal Process Constraint"
+                    why = f"processes are in {directory} itself: start sampan in a group of its own"
+                raise _refused(needed[controller], f"the {controller} controller cannot be enabled ({why})") from error
+
+
+def apply(placement: Placement, chosen: Chosen) -> None:
+    """Write every setting and see that it holds."""
+    pending = list(chosen)
+    deferred: set[int] = set()
+    while pending:
+        setting, v1 = pending.pop(0)
+        directory = placement.v1[v1] if v1 else placement.v2_dir
+        path, value = _file_for(directory, setting)
+        try:
+            write(path, value)
+        except OSError as error:
+            again = error.errno == errno.EINVAL and setting.controller == "memory" and id(setting) not in deferred
+            if again and pending:  # v1 wants limit <= memsw at every moment: the other may have to go first
+                deferred.add(id(setting))
+                pending.insert(1, (setting, v1))
+                continue
+            name = os.path.basename(path)
+            raise _refused(setting, f"writing {value!r} to {name} failed: {error.strerror}") from error
+        shown = read(path)
+        if not holds(setting, value, shown):
+            name = os.path.basename(path)
+            raise _refused(setting, f"{name} shows {shown.strip()!r} after writing {value!r}")
+
+
+def _file_for(directory: str, setting: Setting) -> tuple[str, str]:
+    for name, value in setting.choices:
+        path = f"{directory}/{name}"
+        if os.path.exists(path):
+            return path, value
+    name = setting.choices[0][0]
+    swap = ": boot with swapaccount=1" if "memsw" in name or "swap" in name else ""
+    raise _refused(setting, f"this kernel has no {name}{swap}")

@@ -1,0 +1,108 @@
+"""What is done to a container's groups while it lives: look, freeze, thaw, kill; and what they count.
+
+Killing is certain: on cgroup2 the kernel does it (cgroup.kill, kernel >= 5.14); elsewhere the group is frozen first, so
+that nothing forks away and no pid is reused. Whatever fails, nothing is left frozen.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from sampan.errors import Conflict, NotSupported, Unavailable
+from sampan.runtime.cgrouphost import PATIENCE, Placement, read, tree_processes, write
+
+
+def kill(placement: Placement, patience: float = PATIENCE) -> None:
+    """Kill every process of the container, also those that fork meanwhile; Conflict if any is left after `patience`."""
+    killer = f"{placement.v2_dir}/cgroup.kill"
+    if placement.v2_dir and os.path.exists(killer):  # kernel >= 5.14
+        write(killer, "1")
+        thaw(placement)
+    source = placement.v2_dir or placement.v1.get("freezer") or next(iter(placement.v1.values()), "")
+    deadline, pause = time.monotonic() + patience, 0.001
+    while source and (left := tree_processes(source)):
+        if time.monotonic() >= deadline:
+            raise Conflict(
+                f"cannot kill processes {' '.join(map(str, left[:8]))} of {source}", "they may wait for a device"
+            )
+        _kill_all(placement, source)
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
+
+
+def _kill_all(placement: Placement, source: str) -> None:
+    """Freeze, so that nothing forks and no pid is reused; signal; thaw, so that the signals arrive."""
+    still = True
+    try:
+        freeze(placement, 0.5)
+    except (NotSupported, Unavailable):  # the caller repeats until none is left
+        still = False
+    try:
+        for pid in tree_processes(source):
+            _kill_one(pid)
+    finally:
+        if still:
+            thaw(placement)
+
+
+def _kill_one(pid: int) -> None:
+    try:
+        os.kill(pid, 9)
+    except ProcessLookupError:
+        return
+
+
+def _freezer(placement: Placement) -> tuple[str, str, str]:
+    """Return the file to write, what freezes and what thaws."""
+    if placement.v2_dir:
+        return f"{placement.v2_dir}/cgroup.freeze", "1", "0"
+    if "freezer" in placement.v1:
+        return f"{placement.v1['freezer']}/freezer.state", "FROZEN", "THAWED"
+    raise NotSupported("cannot pause: the container has neither a cgroup2 group nor a freezer")
+
+
+def frozen(placement: Placement) -> bool:
+    """Say whether every process of the container stands still."""
+    if placement.v2_dir:
+        return "frozen 1" in read(f"{placement.v2_dir}/cgroup.events")
+    return "freezer" in placement.v1 and read(f"{placement.v1['freezer']}/freezer.state").strip() == "FROZEN"
+
+
+def freeze(placement: Placement, patience: float = PATIENCE) -> None:
+    """Stop every process; Unavailable, and nothing stays frozen, if one does not stop in time."""
+    path, word, _ = _freezer(placement)
+    deadline, pause = time.monotonic() + patience, 0.0005
+    try:
+        write(path, word)
+    except OSError as error:
+        raise NotSupported(f"cannot freeze {os.path.dirname(path)}: {error.strerror}") from error
+    while not frozen(placement):
+        if time.monotonic() >= deadline:
+            thaw(placement)
+            raise Unavailable(f"cannot freeze {os.path.dirname(path)}: a process did not stop in {patience:g} s")
+        time.sleep(pause)
+        pause = min(pause * 2, 0.02)
+
+
+def thaw(placement: Placement) -> None:
+    """Let every process go on."""
+    path, _, word = _freezer(placement)
+    try:
+        write(path, word)
+    except FileNotFoundError as error:
+        raise NotSupported(f"cannot thaw {os.path.dirname(path)}: the group is gone") from error
+
+
+def oom_kills(placement: Placement) -> int:
+    """Return how many processes of the container the kernel killed for lack of memory below its limit."""
+    if placement.v2_dir and os.path.exists(f"{placement.v2_dir}/memory.events"):
+        return _keyed(read(f"{placement.v2_dir}/memory.events")).get("oom_kill", 0)
+    top = placement.v1.get("memory", "")
+    # v1 counts in the group of the victim alone, so those below are added.
+    paths = [path for path, _, _ in os.walk(top)] if top else []
+    return sum([_keyed(read(f"{path}/memory.oom_control")).get("oom_kill", 0) for path in paths])
+
+
+def _keyed(text: str) -> dict[str, int]:
+    return {words[0]: int(words[1]) for line in text.splitlines() if len(words := line.split()) == 2}
