@@ -1,6 +1,6 @@
 # make helper   compile the helper into the source tree, for development
 # make test     make .venv, install sampan with its dev extra, and run every check
-# make demo     the whole tour: examples/demo.sh
+# make demo     the whole tour: make .venv, install sampan, run examples/demo.py with it
 # make bench    every published figure
 PYTHON ?= python3
 VENV := .venv
@@ -29,8 +29,9 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check --line-length 120 .
 	$(BIN)/mypy --strict
 
-demo: helper
-	sh examples/demo.sh
+demo: helper $(BIN)/python
+	test -x $(BIN)/sampan || $(BIN)/python -m pip install -q .
+	$(BIN)/python examples/demo.py
 
 bench: helper $(VENV)/.installed
 	$(BIN)/python -m bench
