@@ -29,7 +29,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check --line-length 120 .
 	$(BIN)/mypy --strict
 
-demo: helper $(BIN)/python
+demo: $(BIN)/python $(if $(wildcard $(VENV)/.installed),helper)
 	test -x $(BIN)/sampan || $(BIN)/python -m pip install -q .
 	$(BIN)/python examples/demo.py
 
