@@ -1,0 +1,180 @@
+"""Images: look, tag, remove, and move them in and out of the store as archives."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.errors import InvalidArgument, NotFound
+from sampan.oci import reference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any
+
+    from sampan.engine.engine import Engine
+    from sampan.runtime.compile import Facts
+    from sampan.store.images import Image
+
+
+class Images:
+    """Operate on the images of one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.store = engine.store.images
+
+    # ---- look ----
+
+    def resolve(self, name: str) -> Image:
+        """Find an image by reference, id or its prefix, or digest; NotFound says which one may have been meant."""
+        try:
+            found: Image = self.store.resolve(name)
+        except NotFound as exc:
+            exc.hint = exc.hint or self._hint(name)
+            raise
+        return found
+
+    def _hint(self, name: str) -> str:
+        from sampan.engine import imageviews
+
+        meant = imageviews.nearest(name, [text for image in self.store.ls() for text in image.references])
+        way = "pulling from registries is not there yet: make it with `sampan build`, `load`, `import` or `bootstrap`"
+        return f"did you mean {meant}? ({way})" if meant else way
+
+    def ls(self, filters: dict[str, list[str]] | None = None, *, all: bool = True) -> list[dict[str, Any]]:
+        """List images, newest first, a row for each name, with the fields of `docker images --format`.
+
+        `Size` is in bytes and `Created` in unix nanoseconds.  Filters: dangling, reference, label, before, since.
+        """
+        from sampan.engine import imageviews
+
+        return imageviews.ls(self.store.ls(), filters or {}, self.resolve)
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """Describe an image in Docker's shape."""
+        from sampan.engine import imageviews
+
+        return imageviews.inspect(self.engine.store, self.resolve(name))
+
+    def history(self, name: str) -> list[dict[str, Any]]:
+        """List how an image was made, last step first, with the fields of `docker history --format`; sizes in bytes."""
+        from sampan.engine import imageviews
+
+        return imageviews.history(self.engine.store, self.resolve(name))
+
+    # ---- names ----
+
+    def tag(self, source: str, name: str) -> None:
+        """Give an image another name, which it takes from whatever had it."""
+        parsed = reference.parse(name)
+        if parsed.digest:
+            raise InvalidArgument(f"cannot tag {source}: {name} has a digest", "a name has a tag at most")
+        self.store.tag(str(parsed), self.resolve(source).manifest_digest)
+
+    def remove(self, name: str, force: bool = False) -> list[str]:
+        """Remove a name, and the image with its last one; give "Untagged: …" and "Deleted: …" messages."""
+        self.resolve(name)
+        names, image_id = self.store.remove(name, force=force)
+        said = [f"Untagged: {reference.parse(text).familiar()}" for text in names]
+        if image_id:
+            said.append(f"Deleted: {image_id}")
+        return said
+
+    # ---- archives ----
+
+    def _facts(self) -> Facts:
+        from sampan.runtime.compile import Facts
+
+        facts = Facts()
+        self.engine.host.add_idmap(facts)
+        return facts
+
+    def _target(self) -> str:
+        return os.path.join(self.engine.store.paths.run, "rootfs")
+
+    def save(self, names: Sequence[str], fd: int) -> int:
+        """Write images as one archive that is an OCI layout and a Docker archive; a name saves that tag only."""
+        from sampan.transfer import save
+
+        chosen: dict[str, tuple[Image, list[str]]] = {}
+        for name in names:
+            image = self.resolve(name)
+            kept = chosen.setdefault(image.manifest_digest, (image, []))[1]
+            kept += [text for text in _names_of(image, name) if text not in kept]
+        if not chosen:
+            raise InvalidArgument("cannot save: no image was named")
+        return save.save(self.engine.store, list(chosen.values()), fd)
+
+    def load(self, source: int | str) -> list[str]:
+        """Load an archive or an OCI layout directory; give "Loaded image: …" for each, and what lost its name."""
+        from sampan.transfer.load import load
+
+        said = []
+        for one in load(self.engine.store, source, self._facts, self._target()):
+            for name in one.references:
+                shown = reference.parse(name).familiar()
+                if name in one.replaced:
+                    said.append(_replaced(shown, one.replaced[name]))
+                said.append(f"Loaded image: {shown}")
+            if not one.references:
+                said.append(f"Loaded image ID: {one.id}")
+        return said
+
+    def import_(self, source: int | str, name: str = "", changes: Iterable[str] = (), message: str = "") -> str:
+        """Make an image of the file system in a tar, a path or a descriptor; give its id.
+
+        `changes` are Dockerfile instructions that set its configuration.
+        """
+        from sampan.engine.changes import config_of
+
+        config = config_of(changes)
+        if isinstance(source, int):
+            return self._make(_chunks(source), config, name, comment=message or "Imported from -")
+        fd = _open(source)
+        try:
+            return self._make(_chunks(fd), config, name, comment=message or f"Imported from {source}", what=source)
+        finally:
+            os.close(fd)
+
+    def from_tar_stream(
+        self, source: Iterator[bytes] | int, config: dict[str, Any], name: str = "", comment: str = ""
+    ) -> str:
+        """Make an image of a tar that is still being made; `comment` says in its history where it came from."""
+        return self._make(_chunks(source) if isinstance(source, int) else source, config, name, created_by=comment)
+
+    def _make(self, pieces: Iterator[bytes], config: dict[str, Any], name: str, **words: str) -> str:
+        from sampan.transfer import bare
+
+        store = self.engine.store
+        image_id, before = bare.make_image(
+            store, bare.Pieces(pieces), self._facts, self._target(), config=config, name=name, **words
+        )
+        if before:
+            self.engine.warn([_replaced(reference.parse(name).familiar(), before)])
+        return image_id
+
+
+def _names_of(image: Image, name: str) -> list[str]:
+    """Give the names to save: the one that was asked for, or all that an id has."""
+    try:
+        full = str(reference.parse(name))
+    except InvalidArgument:
+        return image.references
+    return [full] if full in image.references else image.references
+
+
+def _replaced(shown: str, before: str) -> str:
+    return f"The image {shown} already exists, renaming the old one with ID {before} to empty string"
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as exc:
+        raise NotFound(f"cannot import {path}: {exc.strerror}") from exc
+
+
+def _chunks(fd: int) -> Iterator[bytes]:
+    while chunk := os.read(fd, 1 << 18):
+        yield chunk

@@ -1,0 +1,175 @@
+"""What `images`, `inspect` and `history` show of images, in Docker's words and shapes."""
+
+from __future__ import annotations
+
+import time
+
+from sampan.engine.inspect import age, timestamp
+from sampan.errors import InvalidArgument, NotFound
+from sampan.oci import reference
+from sampan.oci import timestamp as times
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from sampan.engine.engine import Store
+    from sampan.store.images import Image
+
+NONE = "<none>"
+_FILTERS = ("dangling", "reference", "label", "before", "since")
+
+
+def ls(images: list[Image], filters: dict[str, list[str]], resolve: Callable[[str], Image]) -> list[dict[str, Any]]:
+    """List images, a row for each name and one for an image without any."""
+    tests = [_test(key, value, resolve) for key, values in filters.items() for value in values]
+    now = time.time_ns()
+    rows = []
+    for image in images:
+        for name in image.references or [""]:
+            if all(test(image, name) for test in tests):
+                rows.append(_row(image, name, now))
+    return rows
+
+
+def _row(image: Image, name: str, now: int) -> dict[str, Any]:
+    parsed = reference.parse(name) if name else None
+    return {
+        "ID": image.id,
+        "Repository": parsed.familiar_name() if parsed else NONE,
+        "Tag": parsed.tag or NONE if parsed else NONE,
+        "Digest": image.manifest_digest,
+        "Created": image.created,
+        "CreatedAt": timestamp(image.created),
+        "CreatedSince": _since(image.created, now),
+        "Size": image.size,
+        "Labels": _labels(image),
+    }
+
+
+def _since(created: int, now: int) -> str:
+    return f"{age((now - created) / 1e9)} ago" if created else "N/A"
+
+
+def _labels(image: Image) -> dict[str, str]:
+    return dict((image.config.get("config") or {}).get("Labels") or {})
+
+
+def _test(key: str, value: str, resolve: Callable[[str], Image]) -> Callable[[Image, str], bool]:
+    """Make the function that tells whether an image under a name passes a filter."""
+    if key == "dangling":
+        wanted = value.lower() in ("true", "1")
+        return lambda image, name: (not image.references) == wanted
+    if key == "reference":
+        return lambda image, name: bool(name) and _matches(name, value)
+    if key == "label":
+        label, equals, text = value.partition("=")
+        return lambda image, name: label in _labels(image) and (not equals or _labels(image)[label] == text)
+    if key in ("before", "since"):
+        limit = resolve(value).created
+        return lambda image, name: image.created < limit if key == "before" else image.created > limit
+    raise InvalidArgument(f"cannot filter images by {key!r}", f"one of: {', '.join(_FILTERS)}")
+
+
+def _matches(name: str, pattern: str) -> bool:
+    from fnmatch import fnmatchcase
+
+    parsed = reference.parse(name)
+    texts = (parsed.familiar(), parsed.familiar_name(), str(parsed), parsed.name)
+    return any(fnmatchcase(text, pattern) and text.count("/") == pattern.count("/") for text in texts)
+
+
+def inspect(store: Store, image: Image) -> dict[str, Any]:
+    """Describe an image in the shape of Docker's `image inspect`."""
+    config = image.config
+    names = [reference.parse(name) for name in image.references]
+    history = config.get("history") or [{}]
+    lowers = [store.paths.snapshot(number) for number in _numbers(store, image)]
+    return {
+        "Id": image.id,
+        "RepoTags": [name.familiar() for name in names],
+        "RepoDigests": sorted({f"{name.familiar_name()}@{image.manifest_digest}" for name in names}),
+        "Parent": "",
+        "Comment": history[-1].get("comment") or "",
+        "Created": config.get("created") or timestamp(0),
+        "DockerVersion": "",
+        "Author": config.get("author") or "",
+        "Config": config.get("config") or {},
+        "Architecture": config.get("architecture") or "",
+        "Variant": config.get("variant") or "",
+        "Os": config.get("os") or "",
+        "Size": image.size,
+        "GraphDriver": {"Name": "overlay", "Data": {"LowerDir": ":".join(lowers)} if lowers else {}},
+        "RootFS": {"Type": "layers", "Layers": image.diff_ids},
+        "Metadata": {"LastTagTime": _last_tag_time(store, image)},
+        "Descriptor": {"digest": image.manifest_digest},
+    }
+
+
+def _numbers(store: Store, image: Image) -> list[str]:
+    try:
+        return store.snapshots.lowers(image.diff_ids)
+    except NotFound:
+        return []  # unpacked layers are a cache: an image without them is still described
+
+
+def _last_tag_time(store: Store, image: Image) -> str:
+    marks = ",".join("?" * len(image.references))
+    row = store.db.one(f"SELECT max(tagged) FROM image_references WHERE name IN ({marks})", image.references)
+    return timestamp(row[0] if row and row[0] else 0)
+
+
+def history(store: Store, image: Image) -> list[dict[str, Any]]:
+    """List an image's history, last step first; layers that it does not mention have rows of their own."""
+    sizes = {diff_id: size for diff_id, _, size in store.snapshots.ls()}
+    layers = list(image.diff_ids)
+    rows = []
+    for step in image.config.get("history") or []:
+        empty = bool(step.get("empty_layer")) or not layers
+        size = 0 if empty else sizes.get(layers.pop(0), 0)
+        rows.append(_step(step, size))
+    rows += [_step({}, sizes.get(diff_id, 0)) for diff_id in layers]
+    rows.reverse()
+    for place, row in enumerate(rows):
+        row["ID"] = "<missing>" if place else image.id
+        row["Tags"] = [] if place else [reference.parse(name).familiar() for name in image.references]
+    return rows
+
+
+def _step(step: dict[str, Any], size: int) -> dict[str, Any]:
+    created = _time(step.get("created"))
+    return {
+        "ID": "",
+        "Created": created,
+        "CreatedAt": timestamp(created),
+        "CreatedSince": _since(created, time.time_ns()),
+        "CreatedBy": _text(step.get("created_by")),
+        "Size": size,
+        "Comment": _text(step.get("comment")),
+    }
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _time(value: object) -> int:
+    try:
+        return times.parse(_text(value))
+    except InvalidArgument:
+        return 0
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Give the known name that is most like a mistyped one, or ""."""
+    from difflib import get_close_matches
+
+    shown = {reference.parse(text).familiar(): text for text in known}
+    wanted = name if ":" in name else f"{name}:{reference.DEFAULT_TAG}"
+    found = get_close_matches(wanted, shown, n=1, cutoff=0.6)
+    if found:
+        return found[0]
+    # The same repository under another tag is the commonest slip of all.
+    repository = wanted.rpartition(":")[0]
+    return next((text for text in sorted(shown) if text.rpartition(":")[0] == repository), "")

@@ -1,0 +1,41 @@
+"""A container's whole file system as a tar: what the helper packs of the merged root."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.errors import Unavailable
+from sampan.runtime import rootfs as roots
+from sampan.runtime import tree
+from sampan.transfer.layers import settle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.runtime.compile import Facts
+    from sampan.runtime.rootfs import Rootfs
+
+
+def export_tar(facts: Facts, rootfs: Rootfs, target: str, out_fd: int) -> int:
+    """Write the files of a root as a tar to a descriptor, and give the archive's size."""
+    os.makedirs(target, mode=0o700, exist_ok=True)
+    read_fd, request_fd, child = roots.open_pack(facts, rootfs, target, flags=tree.ONE_FILE_SYSTEM)
+    os.close(request_fd)
+    try:
+        size = tree.entries_to_tar(tree.Packer(read_fd, reason=child.wait), lambda data: write_all(out_fd, data))
+    except BaseException:
+        os.close(read_fd)
+        settle(child)
+        raise
+    os.close(read_fd)
+    child.wait()
+    return size
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write all of `data` to a descriptor that a user gave."""
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(fd, view) :]
+    except OSError as exc:
+        raise Unavailable(f"cannot write the archive: {exc.strerror}") from exc

@@ -1,0 +1,72 @@
+"""What a reader found in an archive: images whose documents are checked, and whose layers are still to be read."""
+
+from __future__ import annotations
+
+from sampan.errors import IntegrityError, InvalidArgument, SampanError
+from sampan.oci import reference
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Wanted:
+    """One layer to read: its `name` in the archive, its diff_id, and its descriptor where the archive has one."""
+
+    __slots__ = ("descriptor", "diff_id", "digest", "name", "size")
+
+    def __init__(self, name: str, diff_id: str, descriptor: dict[str, Any] | None = None) -> None:
+        self.name = name
+        self.diff_id = diff_id
+        self.descriptor = descriptor
+        self.digest: str = descriptor["digest"] if descriptor else ""
+        self.size: int = descriptor["size"] if descriptor else -1
+
+
+class Found:
+    """One image: full reference texts, the config's bytes, its layers; the manifest's bytes if the archive has one."""
+
+    __slots__ = ("config", "layers", "manifest", "names")
+
+    def __init__(self, names: list[str], config: bytes, layers: list[Wanted], manifest: bytes = b"") -> None:
+        self.names = names
+        self.config = config
+        self.layers = layers
+        self.manifest = manifest
+
+    def add_names(self, names: list[str]) -> None:
+        """Add full references that are not there yet."""
+        self.names += [name for name in names if name not in self.names]
+
+
+def objects(value: object, what: str) -> list[dict[str, Any]]:
+    """Check that a value is a list of JSON objects."""
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise IntegrityError(f"cannot load {what}: it is not a list of objects")
+    return value
+
+
+def strings(value: object, what: str) -> list[str]:
+    """Check that a value is a list of texts; null counts as empty."""
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise IntegrityError(f"cannot load {what}: it is not a list of strings")
+    return value
+
+
+def name(text: str, what: str) -> str:
+    """Give the full reference, with a tag, that an archive's author wrote."""
+    try:
+        parsed = reference.parse(text)
+    except InvalidArgument as exc:
+        raise IntegrityError(f"cannot load {what}: {exc.message}") from exc
+    return str(parsed.with_tag(parsed.tag or reference.DEFAULT_TAG))
+
+
+def locate(exc: SampanError, what: str) -> SampanError:
+    """Say in an error which archive it is about, and give it back."""
+    reason = exc.message.removeprefix("cannot read the archive: ").removeprefix(f"cannot load {what}: ")
+    exc.message = f"cannot load {what}: {reason}"
+    exc.args = (exc.message,)
+    return exc

@@ -1,0 +1,138 @@
+"""Load images from an archive or an OCI layout directory into the store: all of them, or none.
+
+Content is verified against every digest and size that the archive or an image's config names, then all images and
+their tags appear in one transaction.  A failure leaves at most whole blobs and snapshots that no image refers to, for
+the collector or the next load.
+"""
+
+from __future__ import annotations
+
+from sampan.errors import IntegrityError, SampanError
+from sampan.oci import image
+from sampan.store.leases import Leases
+from sampan.transfer import dockerarchive, found, layout
+from sampan.transfer.archive import open_archive
+from sampan.transfer.layers import ingest_layer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from sampan.runtime.compile import Facts
+    from sampan.store.leases import Lease
+    from sampan.transfer.archive import Archive
+    from sampan.transfer.found import Found, Wanted
+    from sampan.transfer.layers import Store
+
+
+class Loaded:
+    """One image that was loaded: its `id`, its full `references`, and `replaced`: what references pointed at before."""
+
+    __slots__ = ("id", "manifest_digest", "references", "replaced")
+
+    def __init__(self, image_id: str, manifest_digest: str, references: list[str]) -> None:
+        self.id = image_id
+        self.manifest_digest = manifest_digest
+        self.references = references
+        self.replaced: dict[str, str] = {}
+
+
+class Loader:
+    """Bring the images of one archive into the store."""
+
+    def __init__(self, store: Store, facts_factory: Callable[[], Facts], target: str, lease: Lease, limit: int) -> None:
+        self.store = store
+        self.facts_factory = facts_factory
+        self.target = target
+        self.lease = lease
+        self.limit = limit
+        self._layers: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def image(self, archive: Archive, one: Found) -> Loaded:
+        """Ingest the layers, the config and the manifest of one image."""
+        descriptors = [self._layer(archive, wanted) for wanted in one.layers]
+        config_digest = self.store.content.add(one.config, lease=self.lease)
+        manifest = one.manifest
+        if not manifest:
+            config = image.descriptor(image.OCI_CONFIG, config_digest, len(one.config))
+            manifest = image.build_manifest(config, descriptors)
+        return Loaded(config_digest, self.store.content.add(manifest, lease=self.lease), one.names)
+
+    def _layer(self, archive: Archive, wanted: Wanted) -> dict[str, Any]:
+        """Ingest one layer, once however often the archive's images name it, and give its descriptor."""
+        key = (wanted.name, wanted.diff_id)
+        if key not in self._layers:
+            self._layers[key] = self._ingest(archive, wanted)
+        if wanted.descriptor is not None and wanted.size != self._layers[key]["size"]:
+            raise IntegrityError(f"cannot load {archive.what}: the size of layer {wanted.digest} is not {wanted.size}")
+        return self._layers[key]
+
+    def _ingest(self, archive: Archive, wanted: Wanted) -> dict[str, Any]:
+        what = f"layer {wanted.name} of {archive.what}"
+        with archive.open(wanted.name) as part:
+            _, digest, size, media_type = ingest_layer(
+                self.store,
+                part,
+                self.facts_factory,
+                self.target,
+                digest=wanted.digest,
+                size=wanted.size,
+                diff_id=wanted.diff_id,
+                lease=self.lease,
+                limit=self.limit,
+                what=what,
+            )
+        return wanted.descriptor or image.descriptor(media_type, digest, size)
+
+
+def load(
+    store: Store, source: int | str, facts_factory: Callable[[], Facts], target: str, *, limit: int = 0
+) -> list[Loaded]:
+    """Load every image of a path or descriptor; `limit` bounds the unpacked bytes of each layer.
+
+    `facts_factory` gives facts of the host with id maps filled in; `target` is a directory to mount roots on.
+    """
+    with open_archive(source, store.paths.ingest) as archive, Leases(store.db).take("load") as lease:
+        try:
+            images = _find(archive)
+            loader = Loader(store, facts_factory, target, lease, limit)
+            loaded = [loader.image(archive, one) for one in images]
+        except SampanError as exc:
+            found.locate(exc, archive.what)
+            raise
+        _check_names(loaded, archive.what)
+        _publish(store, loaded)
+    return loaded
+
+
+def _find(archive: Archive) -> list[Found]:
+    if layout.is_layout(archive):
+        return layout.find(archive)
+    if archive.has(dockerarchive.MANIFEST):
+        return dockerarchive.find(archive)
+    raise IntegrityError(
+        f"cannot load {archive.what}: it has neither {layout.INDEX} nor {dockerarchive.MANIFEST}",
+        "to make an image from an archive of a file system use `sampan import`",
+    )
+
+
+def _check_names(loaded: list[Loaded], what: str) -> None:
+    """Refuse an archive that gives one name to two images: which one it means would depend on their order."""
+    owners: dict[str, str] = {}
+    for one in loaded:
+        for name in one.references:
+            if owners.setdefault(name, one.manifest_digest) != one.manifest_digest:
+                raise IntegrityError(f"cannot load {what}: it calls two images {name}")
+
+
+def _publish(store: Store, loaded: list[Loaded]) -> None:
+    """Make the images visible, all in one transaction, and note what lost a name."""
+    with store.db.transaction():
+        for one in loaded:
+            store.images.put(one.manifest_digest)
+        for one in loaded:
+            for name in one.references:
+                before = store.images.tag(name, one.manifest_digest)
+                if before and before != one.manifest_digest:
+                    one.replaced[name] = before
