@@ -95,7 +95,6 @@ class Containers:
         facts.upper = os.path.relpath(os.path.join(home, "upper"), self.paths.snapshots)
         facts.work = os.path.relpath(os.path.join(home, "work"), self.paths.snapshots)
         facts.transient = transient
-        facts.host_devices = specs.host_devices(record.config["spec"])
         return facts
 
     def _launch(self, record: Record, *, foreground: bool, interactive: bool, supervised: bool, keys: str = "",
@@ -115,7 +114,8 @@ class Containers:
             self._forget(facts.record)
             if record.auto_remove:
                 facts.cleanup = self.engine.command(["rm", "--force", "--quiet", record.id])
-        prepared = starter.prepare(spec, facts, self.engine.host, record.id)
+        privileged = bool((record.config.get("options") or {}).get("privileged"))
+        prepared = starter.prepare(spec, facts, self.engine.host, record.id, privileged)
         self.engine.warn(prepared.warnings + self.engine.host.notes)
         if foreground:
             return starter.start(prepared, *fds)
