@@ -1,0 +1,157 @@
+"""Limits and devices: what was asked, as `linux.resources`, `linux.devices` and `process.rlimits` of the runtime spec.
+
+Whether the host can apply a limit is not known here; what cannot be meant is refused, naming the option.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from sampan.errors import InvalidArgument
+from sampan.oci import options as defaults
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from sampan.oci.options import RunOptions
+
+_PERIOD = 100_000  # microseconds, the kernel's own default
+_MIN_MEMORY = 6 << 20  # Docker's: less cannot start a program
+_UNLIMITED = (1 << 64) - 1
+_RLIMITS = frozenset(
+    ("as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss")
+    + ("rtprio", "rttime", "sigpending", "stack")
+)
+_CPUSET = frozenset("0123456789,-")
+
+
+def resources_for(options: RunOptions, devices: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return `linux.resources`; raise InvalidArgument."""
+    found: dict[str, Any] = {}
+    memory = _memory(options)
+    if memory:
+        found["memory"] = memory
+    cpu = _cpu(options)
+    if cpu:
+        found["cpu"] = cpu
+    if _integer(options.pids_limit, "--pids-limit") > 0:
+        found["pids"] = {"limit": options.pids_limit}
+    if options.privileged:
+        found["devices"] = [{"allow": True, "access": "rwm"}]
+    else:
+        rules = defaults.device_rules()
+        for device in devices:
+            rule = {key: device[key] for key in ("type", "major", "minor")}
+            rules.append({"allow": True, **rule, "access": device["sampan.access"]})
+        found["devices"] = rules
+    return found
+
+
+def _memory(options: RunOptions) -> dict[str, int]:
+    limit, swap = _integer(options.memory, "--memory"), _integer(options.memory_swap, "--memory-swap")
+    reservation = _integer(options.memory_reservation, "--memory-reservation")
+    if limit < 0 or 0 < limit < _MIN_MEMORY:
+        raise InvalidArgument(f"invalid --memory {limit}: the smallest limit is 6m")
+    if swap and not limit:
+        raise InvalidArgument("invalid --memory-swap: it needs --memory as well")
+    if swap < -1 or 0 < swap < limit:
+        raise InvalidArgument(f"invalid --memory-swap {swap}: it includes --memory ({limit}), so it cannot be less")
+    if reservation < 0 or (limit and reservation > limit):
+        raise InvalidArgument(f"invalid --memory-reservation {reservation}: it cannot be more than --memory")
+    found = {"reservation": reservation} if reservation else {}
+    # Docker's rule: without --memory-swap, as much swap as memory.
+    return {"limit": limit, "swap": swap or 2 * limit, **found} if limit else found
+
+
+def _cpu(options: RunOptions) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    try:
+        cpus = float(options.cpus or 0)
+    except (TypeError, ValueError) as exc:
+        raise InvalidArgument(f"invalid --cpus {options.cpus!r}: it is not a number") from exc
+    if not (cpus == 0 or 0.01 <= cpus <= 1 << 16):
+        raise InvalidArgument(f"invalid --cpus {options.cpus}: it must be at least 0.01")
+    if cpus:
+        found.update(quota=int(cpus * _PERIOD), period=_PERIOD)
+    shares = _integer(options.cpu_shares, "--cpu-shares")
+    if shares and not 2 <= shares <= 262144:
+        raise InvalidArgument(f"invalid --cpu-shares {shares}: it must be between 2 and 262144")
+    if shares:
+        found["shares"] = shares
+    if options.cpuset:
+        if not _CPUSET.issuperset(options.cpuset):
+            raise InvalidArgument(f"invalid --cpuset-cpus {options.cpuset[:100]!r}: write a list such as 0-3,7")
+        found["cpus"] = options.cpuset
+    return found
+
+
+def rlimits_for(options: RunOptions) -> list[dict[str, Any]]:
+    """Return `process.rlimits` for texts like `nofile=1024:2048`; raise InvalidArgument."""
+    found: dict[str, dict[str, Any]] = {}
+    for text in options.ulimits:
+        name, equals, values = text.partition("=")
+        soft, colon, hard = values.partition(":")
+        if name not in _RLIMITS or not equals:
+            raise InvalidArgument(f"invalid --ulimit {text[:100]!r}: write NAME=SOFT[:HARD], for example nofile=1024")
+        low = _limit(soft, text)
+        high = _limit(hard, text) if colon else low
+        if low > high:
+            raise InvalidArgument(f"invalid --ulimit {text[:100]!r}: the soft limit is above the hard one")
+        found[name] = {"type": f"RLIMIT_{name.upper()}", "soft": low, "hard": high}
+    return list(found.values())
+
+
+def _limit(text: str, option: str) -> int:
+    if text in ("-1", "unlimited"):
+        return _UNLIMITED
+    if not (text.isascii() and text.isdecimal()) or len(text) > 20 or int(text) > _UNLIMITED:
+        raise InvalidArgument(f"invalid --ulimit {option[:100]!r}: {text[:30]!r} is not a number")
+    return int(text)
+
+
+def devices_for(options: RunOptions, look: Callable[[str], os.stat_result]) -> list[dict[str, Any]]:
+    """Return `linux.devices` for texts like `/dev/fuse[:/dev/fuse[:rwm]]`; `look` is os.stat of the host."""
+    found = []
+    for text in options.devices:
+        source, _, rest = text.partition(":")
+        target, _, access = rest.partition(":")
+        if target and not target.startswith("/") and not access:
+            target, access = "", target
+        found.append(_device(text, source, target or source, access or "rwm", look))
+    return found
+
+
+def _device(text: str, source: str, target: str, access: str, look: Callable[[str], os.stat_result]) -> dict[str, Any]:
+    name = target.removeprefix("/dev/")
+    if name == target or not name or any(part in ("", ".", "..") for part in name.split("/")) or "\0" in text:
+        raise InvalidArgument(f"invalid --device {text[:200]!r}: inside, a device must have a path below /dev")
+    if not access or not set(access) <= set("rwm"):
+        raise InvalidArgument(f"invalid --device {text[:200]!r}: {access[:20]!r} is not made of r, w and m")
+    try:
+        state = look(source)
+    except OSError as exc:
+        raise InvalidArgument(f"invalid --device {text[:200]!r}: cannot look at {source}: {exc.strerror}") from exc
+    kind = "c" if stat.S_ISCHR(state.st_mode) else "b" if stat.S_ISBLK(state.st_mode) else ""
+    if not kind:
+        raise InvalidArgument(f"invalid --device {text[:200]!r}: {source} is not a device")
+    return {
+        "path": target,
+        "type": kind,
+        "major": os.major(state.st_rdev),
+        "minor": os.minor(state.st_rdev),
+        "fileMode": stat.S_IMODE(state.st_mode),
+        "uid": state.st_uid,
+        "gid": state.st_gid,
+        "sampan.access": access,
+    }
+
+
+def _integer(value: object, option: str) -> int:
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 1 << 63:
+        raise InvalidArgument(f"invalid {option} {value!r}: it is not a whole number")
+    return value
