@@ -111,10 +111,14 @@ def ask(program: str, arguments: list[str]) -> list[str]:
 
     try:
         done = subprocess.run(
-            [program, *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=ASK_SECONDS
+            [program, *arguments], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=ASK_SECONDS
         )
-    except (OSError, subprocess.SubprocessError) as exc:
+    except (OSError, subprocess.TimeoutExpired) as exc:
         raise NotSupported(f"cannot ask {program} for its standard library: {exc}") from exc
+    if done.returncode:
+        words = os.fsdecode(done.stderr).strip().splitlines()
+        why = words[0] if words else f"exit code {done.returncode}"
+        raise NotSupported(f"cannot ask {program} for its standard library: {why}")
     lines = [line for line in os.fsdecode(done.stdout).splitlines() if line]
     if not lines:
         raise NotFound(f"cannot ask {program} for its standard library: no answer")

@@ -13,7 +13,7 @@ from elfmaker import make_elf
 
 from sampan.bootstrap import host
 from sampan.bootstrap.tree import Node, Tree
-from sampan.errors import Denied, InvalidArgument, NotFound, Unavailable
+from sampan.errors import Denied, InvalidArgument, NotFound, NotSupported, Unavailable
 
 IMPORTS = "import json, ssl, sqlite3, threading, http.server, ctypes, hashlib\nprint('imported')\n"
 SCRIPT = "ls / | sort; make --version; python3 /t.py; python -c 'print(6*7)'; mkdir /app; make /app"
@@ -178,3 +178,9 @@ def test_the_python_that_runs_us_can_be_packed_too(tmp_path: Path) -> None:
     libraries = [path for path in nodes if path.endswith("/os.py")]
     assert len(libraries) == 1
     assert not [path for path in nodes if "/site-packages" in path or "/__pycache__" in path or "/test/" in path]
+
+
+def test_an_interpreter_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    put(tmp_path, "/python3", b"#!/bin/sh\necho no such version >&2; exit 127\n")
+    with pytest.raises(NotSupported, match=r"python3 for its standard library: no such version"):
+        host.make([f"{tmp_path}/python3"])
