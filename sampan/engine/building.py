@@ -12,5 +12,6 @@ if TYPE_CHECKING:
 def build(engine: Engine, context: str, **settings: Any) -> str:
     """Build an image and give its id (sampan/build/builder.py says which settings there are)."""
     from sampan.build import builder
+    from sampan.engine import starter
 
-    return builder.build(engine.store, engine.host, context, **settings)
+    return builder.build(engine.store, engine.host, context, starter=starter, **settings)

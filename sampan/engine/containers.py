@@ -41,8 +41,8 @@ class Containers:
     ) -> str:
         """Create a container from an image and give its id; NotFound when the image is not here."""
         found = self.engine.images.resolve(image)
-        spec = self._spec(found.config, options)
         container_id = os.urandom(32).hex()
+        spec = self._spec(found.config, options, container_id)
         self._volumes(spec, found.config)
         home = self.paths.container(container_id)
         record = self.store.new(
@@ -54,8 +54,6 @@ class Containers:
             auto_remove=auto_remove,
             labels={**((found.config.get("config") or {}).get("Labels") or {}), **(options.labels or {})},
         )
-        if not options.hostname and "hostname" in spec:
-            spec["hostname"] = container_id[:12]
         self.store.insert(record, durable=durable)
         try:
             os.makedirs(os.path.join(home, "work"), mode=0o700)
@@ -65,8 +63,8 @@ class Containers:
             raise
         return container_id
 
-    def _spec(self, image_config: dict[str, Any], options: RunOptions) -> dict[str, Any]:
-        return specs.config_for(image_config, options)
+    def _spec(self, image_config: dict[str, Any], options: RunOptions, container_id: str) -> dict[str, Any]:
+        return specs.config_for(image_config, options, container_id=container_id)
 
     def _volumes(self, spec: dict[str, Any], image_config: dict[str, Any]) -> None:
         """Turn volume mounts into binds of the store's directories; a relative bind source was made absolute by the
@@ -388,7 +386,7 @@ class Containers:
         from sampan.runtime import compile
 
         found = self.engine.images.resolve(image)
-        spec = self._spec(found.config, options)
+        spec = self._spec(found.config, options, "0" * 64)
         facts = Facts()
         facts.snapshots = self.paths.snapshots
         facts.lowers = self.engine.store.snapshots.lowers(found.diff_ids)

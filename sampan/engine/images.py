@@ -165,7 +165,7 @@ def _names_of(image: Image, name: str) -> list[str]:
 
 
 def _replaced(shown: str, before: str) -> str:
-    return f"The image {shown} already exists, renaming the old one with ID {before} to empty string"
+    return f"Replaced image: {shown} was {before}"
 
 
 def _open(path: str) -> int:

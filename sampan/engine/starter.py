@@ -158,43 +158,35 @@ def resolver(spec: dict[str, Any], single_id: bool) -> Callable[[bytes, bytes], 
     return answer
 
 
-def host_devices(spec: dict[str, Any], privileged: bool) -> tuple[list[tuple[str, int, int, int, int, int]], list[Any]]:
-    """Look up the host's devices that a container is given: nodes to make, and the rules that allow them."""
-    from sampan.runtime import devices
+def host_devices(spec: dict[str, Any], privileged: bool) -> list[tuple[str, int, int, int, int, int]]:
+    """Give the devices to make in the container's /dev: those asked for, or all of the host's for a privileged one."""
+    from sampan.oci import spec as specs
 
-    wanted = [(item["source"], item["path"], item["access"]) for item in spec["linux"].get("devices") or ()]
-    if privileged:
-        usual = {name for name, *_ in compile.NODES} | {"console", "ptmx", "fd", "core", "stdin", "stdout", "stderr"}
-        wanted += [(f"/dev/{name}", f"/dev/{name}", "rwm") for name in sorted(os.listdir("/dev")) if name not in usual]
-    nodes, rules = [], list(devices.ALLOW_ALL if privileged else devices.DEFAULT)
-    for source, path, access in wanted:
-        try:
-            state = os.stat(source)
-        except OSError as error:
-            raise InvalidArgument(f"cannot pass device {source}: {error.strerror}") from error
-        kind = "c" if stat.S_ISCHR(state.st_mode) else "b" if stat.S_ISBLK(state.st_mode) else ""
-        if not kind and privileged:
-            continue
-        if not kind:
-            raise InvalidArgument(f"cannot pass device {source}: it is not a device")
-        major, minor = os.major(state.st_rdev), os.minor(state.st_rdev)
-        nodes.append((path.removeprefix("/dev/"), state.st_mode, major, minor, state.st_uid, state.st_gid))
-        rules.append(devices.device_rule(kind, major, minor, access))
-    return nodes, rules
+    found = specs.host_devices(spec)
+    if not privileged:
+        return found
+    taken = {name for name, *_ in (*compile.NODES, *found)} | {"console", "ptmx"}
+    for name in sorted(os.listdir("/dev")):
+        state = os.lstat(f"/dev/{name}")
+        if name not in taken and (stat.S_ISCHR(state.st_mode) or stat.S_ISBLK(state.st_mode)):
+            major, minor = os.major(state.st_rdev), os.minor(state.st_rdev)
+            found.append((name, state.st_mode, major, minor, state.st_uid, state.st_gid))
+    return found
 
 
 def prepare(spec: dict[str, Any], facts: Facts, host: Host, container_id: str, privileged: bool = False) -> Prepared:
     """Create the cgroup and compile the plan; nothing has been started yet."""
     warnings = fill(facts, spec, host)
     limits = dict(spec["linux"].get("resources") or {})
-    facts.host_devices, rules = host_devices(spec, privileged)
-    if not host.rootless:
-        limits["devices"] = rules
+    facts.host_devices = host_devices(spec, privileged)
+    rules = limits.get("devices") or []
+    if host.rootless:
+        limits.pop("devices", None)  # no node can be made in a user namespace: the binds are all there is
     placement = cgroup.create(container_id, limits, host.rootless)
     facts.cgroup = placement.v2_dir
     facts.cgroup_v1 = list(placement.v1_dirs)
     facts.cgroup_version = cgroup.detect().version
-    if facts.cgroup and not host.rootless:
+    if rules and facts.cgroup and not host.rootless:
         from sampan.runtime import devices
 
         facts.devices = devices.program(rules)
