@@ -1,8 +1,8 @@
 """Which devices a container may make and open: rules of the OCI runtime configuration to what the kernel checks. Pure.
 
-Rules are read in order and the later wins, for each kind of access by itself. On cgroup v2, and on the cgroup2 tree of a
-hybrid host, the check is an eBPF program of type BPF_PROG_TYPE_CGROUP_DEVICE (struct bpf_cgroup_dev_ctx in linux/bpf.h);
-on cgroup v1 it is lines for devices.allow and devices.deny. What is not allowed is refused.
+Rules are read in order and the later wins, for each kind of access by itself. On cgroup v2, and on the cgroup2 tree of
+a hybrid host, the check is an eBPF program of type BPF_PROG_TYPE_CGROUP_DEVICE (struct bpf_cgroup_dev_ctx in
+linux/bpf.h); on cgroup v1 it is lines for devices.allow and devices.deny. What is not allowed is refused.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ def _answer(value: int) -> list[bytes]:
 def program(rules: list[dict[str, Any]]) -> bytes:
     """Return the eBPF program, an array of struct bpf_insn, that enforces these rules.
 
-    The last rule is asked first. One that allows takes its accesses off the wanted ones, and grants when none is left; one
-    that denies refuses when it is about a wanted access that no later rule allowed.
+    The last rule is asked first. One that allows takes its accesses off the wanted ones, and grants when none is left;
+    one that denies refuses when it is about a wanted access that no later rule allowed.
     """
     code = [
         _instruction(_LDX_W, 3, 1, 0),
@@ -134,6 +134,8 @@ def program(rules: list[dict[str, Any]]) -> bytes:
     ]
     for rule in reversed([Rule(rule) for rule in rules]):
         code += _block(rule)
+        if rule.everything():  # it ends the program: the kernel refuses instructions that cannot be reached
+            return b"".join(code)
     return b"".join(code + _answer(0))
 
 
@@ -185,10 +187,14 @@ def v1_lines(rules: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return lines
 
 
+def _overlap(one: tuple[int, int, int], other: tuple[int, int, int]) -> bool:
+    kinds = not one[0] or not other[0] or one[0] == other[0]
+    return kinds and all(a < 0 or b < 0 or a == b for a, b in zip(one[1:], other[1:], strict=True))
+
+
 def _check_v1(rule: Rule, exceptions: dict[tuple[int, int, int], int]) -> None:
     for device, access in exceptions.items():
-        overlaps = all(a < 1 or b < 1 or a == b for a, b in zip(device, rule.device(), strict=True))
-        if overlaps and device != rule.device() and access & rule.access:
+        if _overlap(device, rule.device()) and device != rule.device() and access & rule.access:
             raise NotSupported(
                 f"cannot apply device rule {rule.line()!r}: the devices controller of cgroup v1 has no exceptions"
                 " to exceptions",
