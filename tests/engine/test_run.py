@@ -217,7 +217,7 @@ def test_memory_limit_bites(engine: sampan.Engine) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs a delegated memory controller")
     result = engine.run(
-        "base", ["sh", "-c", "head -c 200000000 /dev/zero | dd of=/dev/null bs=150M 2>/dev/null"], memory="20m"
+        "base", ["dd", "if=/dev/zero", "of=/dev/null", "bs=150M", "count=1"], memory="20m", memory_swap="20m"
     )
     assert result.exit_code != 0 and result.oom_killed
 
