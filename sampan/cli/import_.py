@@ -29,6 +29,6 @@ def run(engine: Engine, values: Values) -> int:
     source, reference = values.args[0], values.args[1] if len(values.args) > 1 else ""
     if source.startswith(("http://", "https://")):
         raise NotSupported(f"cannot import {source}: importing from an address is not there yet", "curl it into a pipe")
-    fd = open_input(source, "a file system")
+    fd = open_input("-", "a file system") if source == "-" else source
     output.line(engine.images.import_(fd, reference, changes=values.change, message=values.message))
     return 0

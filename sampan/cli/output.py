@@ -1,6 +1,6 @@
-"""What commands print: tables, human sizes and ages, identifiers, JSON and templates per row.
+"""What commands print: tables, human sizes and times, identifiers, JSON and templates per row.
 
-Sizes and ages are worded as Docker's, because scripts and eyes know them. Names, commands and labels come from images:
+Sizes and tables look as Docker's, because scripts and eyes know them. Names, commands and labels come from images:
 `printable` shows control characters instead of sending them to a terminal. Colour only on a terminal, and never when
 NO_COLOR is set.
 """
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 # A column is at least this wide and this far from the next: the widths of Docker's tables.
 _LEAST, _GAP = 10, 3
@@ -135,62 +134,9 @@ def _scaled(size: float, base: float, units: Sequence[str], digits: int) -> str:
     return (f"{size:.0f}" if "e" in text else text) + units[step]
 
 
-def human_duration(seconds: float) -> str:
-    """Return a length of time in words: `3 minutes`, `About an hour`; a clock that went back reads as just now."""
-    if seconds < 1:
-        return "Less than a second"
-    if seconds < _MINUTE:
-        return _plural(int(seconds), "second")
-    if seconds < _HOUR:
-        return "About a minute" if seconds < 2 * _MINUTE else _plural(int(seconds / _MINUTE), "minute")
-    hours = int(seconds / _HOUR + 0.5)
-    if hours == 1:
-        return "About an hour"
-    if hours < 48:
-        return f"{hours} hours"
-    days = hours // 24
-    if days < 14:
-        return f"{days} days"
-    if days < 60:
-        return f"{days // 7} weeks"
-    return f"{days // 30} months" if days < 730 else f"{days // 365} years"
-
-
-def _plural(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
-
-
-def age(unix: float, now: float | None = None) -> str:
-    """Return how long ago a time (seconds since 1970) was: `3 minutes ago`; an unknown time is N/A."""
-    if unix <= 0:
-        return "N/A"
-    return human_duration((time.time() if now is None else now) - unix) + " ago"
-
-
 def local_time(unix: float) -> str:
     """Return a time as Docker's CreatedAt shows it: `2026-03-01 12:00:00 +0100 CET`."""
     return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(unix))
-
-
-def unix_time(text: str) -> float:
-    """Return seconds since 1970 of an RFC 3339 time; 0 for an empty or unreadable one (images are input)."""
-    import datetime
-
-    if not text:
-        return 0.0
-    try:
-        return datetime.datetime.fromisoformat(_whole(text)).timestamp()
-    except (ValueError, OverflowError, OSError):
-        return 0.0
-
-
-def _whole(text: str) -> str:
-    """Cut nanoseconds to the microseconds that datetime reads."""
-    head, dot, tail = text.partition(".")
-    if not dot:
-        return text
-    digits = len(tail) - len(tail.lstrip("0123456789"))
-    return f"{head}.{tail[: min(digits, 6)]:0<6}{tail[digits:]}"
 
 
 def short_id(identifier: str) -> str:

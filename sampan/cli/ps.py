@@ -67,6 +67,7 @@ def row(item: dict[str, Any], whole: bool) -> dict[str, Any]:
     """Return the fields of one container as templates and columns show them."""
     shown = {name: item.get(name, "") for name in HEADERS}
     command = str(shown["Command"]).removeprefix('"').removesuffix('"')
+    shown["CreatedAt"] = output.local_time(item["Created"] / 1e9)
     shown["ID"] = item["ID"] if whole else output.short_id(item["ID"])
     shown["Command"] = '"' + (command if whole else output.ellipsis(command, _COMMAND_WIDTH)) + '"'
     labels = dict(pair.partition("=")[::2] for pair in str(shown["Labels"]).split(","))

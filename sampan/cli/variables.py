@@ -1,7 +1,6 @@
 """NAME=VALUE words: -e and --env-file, --label and --label-file, --build-arg.
 
-A name alone means the caller's own variable; when the caller has none, an image's variable of that name is taken away
-(Docker: `-e NAME` of an unset variable unsets it), so the name alone is passed on.
+A name alone means the caller's own variable, and nothing when the caller has none.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ _LONGEST = 1 << 20
 
 
 def environment(files: Iterable[str], words: Iterable[str]) -> list[str]:
-    """Return the variables of files, then of words, as NAME=VALUE, or NAME for one to take away."""
+    """Return the variables of files, then of words, as NAME=VALUE."""
     read = [line for path in files for line in _lines(path)]
-    return [_variable(word) for word in [*read, *words]]
+    return [pair for word in [*read, *words] if (pair := _variable(word))]
 
 
 def labels(files: Iterable[str], words: Iterable[str]) -> dict[str, str]:
@@ -36,7 +35,7 @@ def labels(files: Iterable[str], words: Iterable[str]) -> dict[str, str]:
 
 def build_arguments(words: Iterable[str]) -> dict[str, str]:
     """Return build arguments; a name alone is the caller's variable, and nothing when there is none."""
-    return dict(pair.split("=", 1) for pair in (_variable(word) for word in words) if "=" in pair)
+    return dict(pair.split("=", 1) for word in words if (pair := _variable(word)))
 
 
 def _variable(word: str) -> str:
@@ -46,7 +45,7 @@ def _variable(word: str) -> str:
     if equals:
         return word
     value = os.environ.get(name)
-    return name if value is None else f"{name}={value}"
+    return "" if value is None else f"{name}={value}"
 
 
 def _lines(path: str) -> list[str]:

@@ -1,9 +1,10 @@
-"""What commands print: Docker's tables, sizes and ages; control characters never reach a terminal."""
+"""What commands print: Docker's tables, sizes and times; control characters never reach a terminal."""
 
 from __future__ import annotations
 
 import io
 import json
+import time
 from typing import Any
 
 import pytest
@@ -56,53 +57,10 @@ def test_memory_is_binary_with_four_digits(size: float, text: str) -> None:
     assert output.human_bytes(size) == text
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (-100, "Less than a second"),
-        (0.5, "Less than a second"),
-        (1, "1 second"),
-        (59, "59 seconds"),
-        (60, "About a minute"),
-        (119, "About a minute"),
-        (120, "2 minutes"),
-        (3599, "59 minutes"),
-        (3600, "About an hour"),
-        (2 * 3600, "2 hours"),
-        (47 * 3600, "47 hours"),
-        (48 * 3600, "2 days"),
-        (13 * 86400, "13 days"),
-        (14 * 86400, "2 weeks"),
-        (59 * 86400, "8 weeks"),
-        (60 * 86400, "2 months"),
-        (729 * 86400, "24 months"),
-        (730 * 86400, "2 years"),
-    ],
-)
-def test_ages_are_worded_as_dockers(seconds: float, text: str) -> None:
-    assert output.human_duration(seconds) == text
-
-
-def test_age_of_an_unknown_or_future_time() -> None:
-    assert output.age(0) == "N/A"
-    assert output.age(1000, now=900) == "Less than a second ago"
-    assert output.age(1000, now=1180) == "3 minutes ago"
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("1970-01-01T00:01:40Z", 100.0),
-        ("1970-01-01T00:01:40.5Z", 100.5),
-        ("1970-01-01T00:01:40.123456789Z", 100.123456),
-        ("1970-01-01T01:01:40+01:00", 100.0),
-        ("", 0.0),
-        ("yesterday", 0.0),
-        ("99999-01-01T00:00:00Z", 0.0),
-    ],
-)
-def test_times_of_images(text: str, seconds: float) -> None:
-    assert output.unix_time(text) == pytest.approx(seconds)
+def test_times_are_local(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    assert output.local_time(100) == "1970-01-01 00:01:40 +0000 UTC"
 
 
 ITEMS = [{"ID": "abc", "Names": "web", "Zero": 0}, {"ID": "d", "Names": "a-long-name-here", "Zero": 0}]

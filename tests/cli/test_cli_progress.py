@@ -84,7 +84,12 @@ def test_live_view_leaves_one_line_per_step(monkeypatch: pytest.MonkeyPatch) -> 
 def test_live_view_of_a_failed_step_leaves_its_output(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     screen = rendered(shown("tty", Terminal(), failed=True, events=EVENTS[2:7]))
-    assert screen == ["=> [build 2/3] RUN make all", *("   " + x for x in ("compiling", "next", "100%")), screen[4], "   part"]
+    assert screen == [
+        "=> [build 2/3] RUN make all",
+        *("   " + x for x in ("compiling", "next", "100%")),
+        screen[4],
+        "   part",
+    ]
     assert "red" in screen[4]
 
 

@@ -1,0 +1,37 @@
+"""sampan create: make a container without starting it."""
+
+from __future__ import annotations
+
+from sampan.cli import output, runflags
+from sampan.cli.options import Command
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.cli.options import Values
+    from sampan.engine.engine import Engine
+
+OPTIONS = Command(
+    "create",
+    "Create a container without starting it, and print its id.",
+    "IMAGE [COMMAND] [ARG...]",
+    runflags.OPTIONS,
+    interspersed=False,
+    examples=("sampan create --name job app work; sampan start -a job",),
+)
+
+
+def run(engine: Engine, values: Values) -> int:
+    """Create it and print its id."""
+    options = runflags.run_options(values)
+    image = values.args[0]
+    runflags.check_platform(engine, image, values.platform)
+    written = runflags.cidfile(values.cidfile)
+    try:
+        container_id = engine.containers.create(image, options, name=values.name, auto_remove=values.rm)
+    except BaseException:
+        runflags.drop_cidfile(values.cidfile)
+        raise
+    if written is not None:
+        written(container_id)
+    output.line(container_id)
+    return 0

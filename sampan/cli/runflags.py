@@ -1,0 +1,202 @@
+"""The options that run and create share, and their translation to the engine's RunOptions.
+
+Every option of `docker run` is known: what sampan cannot do yet is refused by name, never ignored, because a setting
+that is silently dropped would make a container weaker than asked.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.cli.options import BYTES, FLAG, INT, LIST, MAP, NUMBER, Option
+from sampan.errors import InvalidArgument, NotSupported
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sampan.cli.options import Values
+    from sampan.engine.engine import Engine
+    from sampan.oci.options import RunOptions
+
+_BRIDGE = "it needs a bridge network, which is not available yet"
+_HOST = "use --network host"
+_LATER = "it is not there yet"
+
+OPTIONS = (
+    Option("cap-add", "", LIST, "Add a capability"),
+    Option("cap-drop", "", LIST, "Drop a capability, or ALL"),
+    Option("cidfile", help="Write the container's id to this file"),
+    Option("cpu-shares", "c", INT, "Weight of CPU time (1024 is usual)"),
+    Option("cpus", "", NUMBER, "Number of CPUs, as 1.5"),
+    Option("cpuset-cpus", help="CPUs to run on: 0-2,5"),
+    Option("device", "", LIST, "Give a device of the host: HOST[:CONTAINER[:rwm]]"),
+    Option("entrypoint", help="Program to run instead of the image's entry point"),
+    Option("env", "e", LIST, "Set a variable: NAME=VALUE, or NAME to pass the caller's"),
+    Option("env-file", "", LIST, "Read variables from a file"),
+    Option("group-add", "", LIST, "Add a supplementary group"),
+    Option("hostname", "h", help="Host name in the container"),
+    Option("init", "", FLAG, "Run a small init as first process: it passes signals on and reaps"),
+    Option("interactive", "i", FLAG, "Pass standard input to it"),
+    Option("ipc", help="IPC namespace", choices=("private", "host")),
+    Option("label", "l", LIST, "Set a label"),
+    Option("label-file", "", LIST, "Read labels from a file"),
+    Option("memory", "m", BYTES, "Limit of memory, as 64m"),
+    Option("memory-reservation", "", BYTES, "Memory that is left to it when the host has too little"),
+    Option("memory-swap", "", BYTES, "Limit of memory and swap together; -1 for no limit of swap"),
+    Option("mount", "", LIST, "Mount: type=bind|volume|tmpfs,source=…,target=…[,readonly]"),
+    Option("name", help="Name of the container"),
+    Option("network", help="Network: none or host", aliases=("net",)),
+    Option("oom-score-adj", "", INT, "Preference of the kernel's out-of-memory killer (-1000 to 1000)"),
+    Option("pid", help="Process namespace", choices=("private", "host")),
+    Option("pids-limit", "", INT, "Limit of processes; -1 for none"),
+    Option("platform", help="Platform that the image must be for"),
+    Option("privileged", "", FLAG, "Give every right that the caller has"),
+    Option("pull", help="Get the image from a registry", choices=("missing", "never", "always"), default="missing"),
+    Option("read-only", "", FLAG, "Make the root file system read-only"),
+    Option("rm", "", FLAG, "Remove the container when it has ended"),
+    Option("security-opt", "", LIST, "Security: no-new-privileges, seccomp=…, apparmor=…, systempaths=…"),
+    Option("shm-size", "", BYTES, "Size of /dev/shm"),
+    Option("stop-signal", help="Signal that stops it"),
+    Option("stop-timeout", "", INT, "Seconds before a stop kills"),
+    Option("sysctl", "", MAP, "Set a kernel parameter of its namespaces: NAME=VALUE"),
+    Option("tmpfs", "", LIST, "Mount a tmpfs: DESTINATION[:OPTIONS]"),
+    Option("tty", "t", FLAG, "Give it a terminal"),
+    Option("ulimit", "", LIST, "Set a limit of processes: TYPE=SOFT[:HARD]"),
+    Option("user", "u", help="User and group, by name or number: USER[:GROUP]"),
+    Option("userns", help="User namespace", choices=("private", "host")),
+    Option("uts", help="Host name namespace", choices=("private", "host")),
+    Option("volume", "v", LIST, "Mount a directory or volume: [SOURCE:]DESTINATION[:ro]"),
+    Option("workdir", "w", help="Directory to start in"),
+    Option("publish", "p", LIST, refuse="publishing ports: " + _BRIDGE, hint=_HOST),
+    Option("publish-all", "P", FLAG, refuse="publishing ports: " + _BRIDGE, hint=_HOST),
+    Option("expose", "", LIST, refuse=_BRIDGE, hint=_HOST),
+    Option("add-host", "", LIST, refuse=_LATER, hint="mount a file at /etc/hosts"),
+    Option("dns", "", LIST, refuse=_BRIDGE, hint="with --network host the host's resolver is used"),
+    Option("dns-option", "", LIST, refuse=_BRIDGE, aliases=("dns-opt",)),
+    Option("dns-search", "", LIST, refuse=_BRIDGE),
+    Option("ip", refuse=_BRIDGE),
+    Option("ip6", refuse=_BRIDGE),
+    Option("link", "", LIST, refuse=_BRIDGE),
+    Option("link-local-ip", "", LIST, refuse=_BRIDGE),
+    Option("mac-address", refuse=_BRIDGE),
+    Option("network-alias", "", LIST, refuse=_BRIDGE, aliases=("net-alias",)),
+    Option("annotation", "", LIST, refuse=_LATER, hint="use --label"),
+    Option("attach", "a", LIST, refuse=_LATER, hint="without -d output and errors are attached, with -i input too"),
+    Option("blkio-weight", refuse=_LATER),
+    Option("blkio-weight-device", "", LIST, refuse=_LATER),
+    Option("cgroup-parent", refuse=_LATER),
+    Option("cgroupns", refuse="a container always has its own cgroup namespace"),
+    Option("cpu-period", refuse=_LATER, hint="use --cpus"),
+    Option("cpu-quota", refuse=_LATER, hint="use --cpus"),
+    Option("cpu-rt-period", refuse=_LATER),
+    Option("cpu-rt-runtime", refuse=_LATER),
+    Option("cpuset-mems", refuse=_LATER),
+    Option("device-cgroup-rule", "", LIST, refuse=_LATER),
+    Option("device-read-bps", "", LIST, refuse=_LATER),
+    Option("device-read-iops", "", LIST, refuse=_LATER),
+    Option("device-write-bps", "", LIST, refuse=_LATER),
+    Option("device-write-iops", "", LIST, refuse=_LATER),
+    Option("domainname", refuse=_LATER),
+    Option("gpus", refuse=_LATER, hint="use --device"),
+    Option("health-cmd", refuse=_LATER),
+    Option("health-interval", refuse=_LATER),
+    Option("health-retries", refuse=_LATER),
+    Option("health-start-interval", refuse=_LATER),
+    Option("health-start-period", refuse=_LATER),
+    Option("health-timeout", refuse=_LATER),
+    Option("isolation", refuse="it exists on Windows only"),
+    Option("kernel-memory", refuse="kernels do not have this limit any more", hint="use --memory"),
+    Option("log-driver", refuse=_LATER, hint="logs are kept as json-file"),
+    Option("log-opt", "", LIST, refuse=_LATER),
+    Option("memory-swappiness", refuse=_LATER),
+    Option("oom-kill-disable", "", FLAG, refuse="cgroup v2 does not have it"),
+    Option("restart", refuse=_LATER),
+    Option("runtime", refuse="there is one runtime, and it needs no name"),
+    Option("storage-opt", "", LIST, refuse=_LATER),
+    Option("volume-driver", refuse=_LATER),
+    Option("volumes-from", "", LIST, refuse=_LATER),
+)
+
+# Where a field of RunOptions is not named as its option.
+_NAMES = {"cpuset_cpus": "cpuset", "device": "devices", "sysctl": "sysctls", "ulimit": "ulimits"}
+_SAME = frozenset(
+    ("user", "workdir", "group_add", "hostname", "network", "pid", "ipc", "uts", "userns", "tmpfs", "shm_size")
+    + ("read_only", "memory", "memory_swap", "memory_reservation", "cpus", "cpu_shares", "pids_limit")
+    + ("oom_score_adj", "cap_add", "cap_drop", "security_opt", "privileged", "init", "tty", "interactive")
+    + ("stop_signal", "stop_timeout")
+)
+
+
+def run_options(values: Values) -> RunOptions:
+    """Translate the command line; raises InvalidArgument and NotSupported."""
+    from sampan.oci.options import RunOptions
+
+    given = values.given
+    options = RunOptions(command=values.args[1:])
+    for name in given:
+        field = _NAMES.get(name, name)
+        if field in _SAME or name in _NAMES:
+            setattr(options, field, getattr(values, name))
+    if "entrypoint" in given:
+        options.entrypoint = [values.entrypoint] if values.entrypoint else []
+    if given & {"env", "env_file", "label", "label_file"}:
+        from sampan.cli import variables
+
+        options.env = variables.environment(values.env_file, values.env)
+        options.labels = variables.labels(values.label_file, values.label)
+    if given & {"volume", "mount"}:
+        from sampan.cli import mounts
+
+        options.mounts = [mounts.volume(word) for word in values.volume] + [mounts.mount(w) for w in values.mount]
+    _check(values)
+    return options
+
+
+def _check(values: Values) -> None:
+    if values.pull == "always":
+        hint = "images come from sampan build, load, import and bootstrap"
+        raise NotSupported("option --pull always: pulling from registries is not there yet", hint)
+    if values.userns == "host" and os.geteuid() != 0:
+        raise NotSupported("option --userns host: an ordinary user needs a user namespace", "leave it out")
+    if values.userns == "private" and os.geteuid() == 0:
+        raise NotSupported("option --userns private: containers of root have no user namespace yet", "run as a user")
+
+
+def check_platform(engine: Engine, image: str, wanted: str) -> None:
+    """Raise NotFound unless the image is for the platform that --platform names."""
+    if not wanted:
+        return
+    from sampan.errors import NotFound
+    from sampan.oci import platform
+
+    config = engine.images.inspect(image)
+    found = platform.Platform(config["Os"], config["Architecture"], config["Variant"])
+    if not platform.matches(found, platform.parse(wanted)):
+        raise NotFound(f"image {image} is for {found}, not for {wanted}", exit_code=125)
+
+
+def cidfile(path: str) -> Callable[[str], None] | None:
+    """Make the file of --cidfile, which must not exist, and return the function that writes the id into it."""
+    if not path:
+        return None
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except FileExistsError:
+        hint = "remove it when no container goes by it any more"
+        raise InvalidArgument(f"cannot write the container's id to {path}: the file exists", hint) from None
+    except OSError as exc:
+        raise InvalidArgument(f"cannot write the container's id to {path}: {exc.strerror}") from exc
+    os.close(fd)
+    return lambda container_id: _write_id(path, container_id)
+
+
+def _write_id(path: str, container_id: str) -> None:
+    with open(path, "w", encoding="ascii") as file:
+        file.write(container_id)
+
+
+def drop_cidfile(path: str) -> None:
+    """Remove a --cidfile that is still empty, because no container was created."""
+    if path and os.path.getsize(path) == 0:
+        os.unlink(path)
