@@ -12,8 +12,8 @@ from __future__ import annotations
 import os
 import stat
 
-from sampan.build import wildcard
 from sampan.dockerfile.ignore import Patterns
+from sampan.dockerfile.wildcard import Wildcard, has_wildcard
 from sampan.errors import Conflict, Denied, InvalidArgument, NotFound, SampanError
 
 TYPE_CHECKING = False
@@ -61,7 +61,7 @@ class Context:
 
     def __init__(self, fd: int, patterns: Patterns | None = None) -> None:
         self.fd = fd
-        self.patterns = patterns
+        self.patterns = patterns or None  # an empty list of patterns costs nothing
 
     @classmethod
     def open(cls, directory: str) -> Context:
@@ -157,7 +157,7 @@ class Context:
 
     def sources(self, pattern: str) -> list[tuple[str, str]]:
         """Give (name, resolved path) of all that a COPY source names, in order; an empty list when nothing does."""
-        if not wildcard.has_wildcard(pattern):
+        if not has_wildcard(pattern):
             return self._source(pattern)
         clean = os.path.normpath("/" + pattern).lstrip("/").split("/")
         names = [""]
@@ -177,7 +177,10 @@ class Context:
 
     def _matches(self, prefix: str, part: str) -> list[str]:
         """List what `part` matches in one directory, which a wildcard does not reach through a symbolic link."""
-        tokens = wildcard.tokens(part)
+        try:
+            wanted = Wildcard(part)
+        except ValueError as error:
+            raise InvalidArgument(f"cannot use the source {part}: {error}") from error
         try:
             at = self.directory(prefix)
         except (FileNotFoundError, NotADirectoryError):
@@ -187,7 +190,7 @@ class Context:
                 return []
             raise _failure(prefix, error) from error
         try:
-            names = sorted(name for name in os.listdir(at) if wildcard.match_tokens(tokens, name))
+            names = sorted(name for name in os.listdir(at) if wanted.matches(name))
         finally:
             os.close(at)
         paths = [f"{prefix}/{name}" if prefix else name for name in names]
@@ -207,11 +210,31 @@ class Context:
             raise _failure(path, error) from error
         return files
 
+    def file(self, path: str) -> File:
+        """Describe one thing at a resolved path."""
+        try:
+            return self._file(path, "", self._lstat(path), -1, "")
+        except OSError as error:
+            raise _failure(path, error) from error
+
+    def names(self, path: str) -> list[str]:
+        """List the names in a directory that are not ignored."""
+        try:
+            at = self.directory(self.resolve(path))
+            try:
+                found = os.listdir(at)
+            finally:
+                os.close(at)
+        except OSError as error:
+            raise _failure(path, error) from error
+        return sorted(name for name in found if not self.ignored(f"{path}/{name}" if path else name))
+
     def _file(self, path: str, name: str, found: os.stat_result, at: int, last: str) -> File:
         kind = _LETTERS.get(stat.S_IFMT(found.st_mode), "")
         if not kind:
             raise InvalidArgument(f"cannot copy {path}: a socket or device of the build context cannot be copied")
-        return File(path, name, kind, found, os.readlink(last, dir_fd=at) if kind == "L" else "")
+        link = "" if kind != "L" else os.readlink(last, dir_fd=at) if at >= 0 else self._readlink(path)
+        return File(path, name, kind, found, link)
 
     def _descend(self, at: int, prefix: str, name: str, files: list[File], depth: int) -> None:
         """List one directory and what is below; takes the descriptor."""
@@ -224,7 +247,7 @@ class Context:
                 path = prefix + child.name
                 is_dir = child.is_dir(follow_symlinks=False)
                 left_out = self.ignored(path, is_dir)
-                if left_out and not (is_dir and self._reaches(path)):
+                if left_out and not (is_dir and self._holds_exceptions(path)):
                     continue
                 self._child(at, child, path, f"{name}{child.name}", left_out, files, depth)
         finally:
@@ -246,8 +269,8 @@ class Context:
         if left_out and len(files) == count + 1:
             files.pop()  # nothing in an ignored directory was taken back by a later `!` pattern
 
-    def _reaches(self, path: str) -> bool:
-        return self.patterns is not None and self.patterns.may_include_below(path)
+    def _holds_exceptions(self, path: str) -> bool:
+        return self.patterns is not None and not self.patterns.is_skippable(path)
 
     def opened(self, file: File) -> Reader:
         """Open a listed file for reading; Conflict when it is no longer the same."""
@@ -278,6 +301,10 @@ class Reader:
 
     def __exit__(self, *_: object) -> None:
         os.close(self.fd)
+
+    def read(self, count: int) -> bytes:
+        """Give up to `count` bytes from where the last read ended; none means the end."""
+        return os.read(self.fd, count)
 
     def chunks(self, limit: int = 1 << 62) -> Iterator[bytes]:
         """Give the content in pieces, at most the listed size."""

@@ -13,9 +13,9 @@ from sampan.oci import digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    Field = str | bytes | int | bool | None | list["Field"] | tuple["Field", ...] | dict[str, str]
+    Field = str | bytes | int | None | Sequence["Field"] | dict[str, str]
 
 VERSION = "sampan.step.1"
 """Part of every key: raise it when the meaning of a step changes, and older results are never found again."""
@@ -23,17 +23,17 @@ VERSION = "sampan.step.1"
 
 def encode(field: Field) -> bytes:
     """Write one field with its type and length; dictionaries in the order of their names."""
-    if field is None:
-        return b"n"
-    if isinstance(field, (list, tuple)):
-        return _framed(b"l", b"".join(encode(item) for item in field))
-    if isinstance(field, dict):
-        return _framed(b"d", b"".join(encode([name, field[name]]) for name in sorted(field)))
+    if isinstance(field, str):
+        return _framed(b"s", field.encode("utf-8", "surrogateescape"))
     if isinstance(field, bytes):
         return _framed(b"b", field)
     if isinstance(field, int):
         return _framed(b"i", b"%d" % field)
-    return _framed(b"s", field.encode("utf-8", "surrogateescape"))
+    if field is None:
+        return b"n"
+    if isinstance(field, dict):
+        return _framed(b"d", b"".join(encode([name, field[name]]) for name in sorted(field)))
+    return _framed(b"l", b"".join(encode(item) for item in field))
 
 
 def _framed(kind: bytes, data: bytes) -> bytes:
@@ -43,14 +43,6 @@ def _framed(kind: bytes, data: bytes) -> bytes:
 def key(kind: str, *fields: Field) -> str:
     """Give the key of a step of this kind with these inputs."""
     return digest.sha256_hex(encode([VERSION, kind, *fields]))
-
-
-def chain(diff_ids: Iterable[str]) -> str:
-    """Name a stack of layers by its content; "" for none."""
-    name = ""
-    for diff_id in diff_ids:
-        name = digest.sha256_hex(f"{name} {diff_id}".encode())
-    return name
 
 
 def content(entries: Iterable[tuple[str, str, int, str]]) -> str:

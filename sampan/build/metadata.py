@@ -24,9 +24,9 @@ DEFAULT_SHELL = ["/bin/sh", "-c"]
 
 
 class State:
-    """Hold a stage between two instructions."""
+    """Hold a stage between two instructions; `manifest` is the base image's, `sizes` are those of the layers above."""
 
-    __slots__ = ("args", "author", "cmd_set", "config", "diff_ids", "history", "platform", "sizes")
+    __slots__ = ("args", "author", "cmd_set", "config", "diff_ids", "history", "manifest", "platform", "sizes")
 
     def __init__(self) -> None:
         self.config: dict[str, Any] = {}
@@ -35,6 +35,7 @@ class State:
         self.platform: dict[str, str] = {}
         self.diff_ids: list[str] = []
         self.sizes: dict[str, int] = {}
+        self.manifest = ""
         self.history: list[dict[str, Any]] = []
         self.cmd_set = False
 
@@ -47,6 +48,7 @@ class State:
         new.platform = dict(self.platform)
         new.diff_ids = list(self.diff_ids)
         new.sizes = dict(self.sizes)
+        new.manifest = self.manifest
         new.history = list(self.history)
         return new
 
@@ -116,6 +118,11 @@ def apply(state: State, step: Instruction, expand: Callable[[str], str]) -> str:
     handler = _HANDLERS[type(step)]
     text: str = handler(state, step, expand)
     return text
+
+
+def is_free(step: Instruction) -> bool:
+    """Say whether an instruction needs no work on files, so that progress need not count it."""
+    return type(step) in _HANDLERS or isinstance(step, ins.Arg)
 
 
 def changes_metadata_only(step: Instruction) -> bool:

@@ -1,0 +1,135 @@
+"""What a step left becomes a layer, and what a build left becomes an image.
+
+The layer is the exact difference: the helper packs the step's upper directory alone, names sorted, and the archive is
+stored uncompressed, so that its digest is the diff_id. A step that changed nothing has no layer. An image is looked
+up before it is made: the same layers and configuration are the same image, with the times of its first build.
+"""
+
+from __future__ import annotations
+
+import time
+
+from sampan.build import keys
+from sampan.errors import NotFound
+from sampan.oci import image as images
+from sampan.oci import jsontext, timestamp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from sampan.build.execute import Executor, Root
+    from sampan.build.metadata import State
+    from sampan.build.stores import Claim, Store
+    from sampan.store.leases import Lease
+    from sampan.store.snapshots import Active
+
+
+def execute(
+    store: Store, claim: Claim, executor: Executor, layers: list[str], work: Callable[[Root], None]
+) -> tuple[str, int]:
+    """Do `work` on a new root above `layers`; give diff_id and size of the new layer, or ("", 0) for no change."""
+    from sampan.build.execute import Root
+
+    lease = claim.lease()
+    if layers:
+        lease.hold(*layers)
+    active = store.snapshots.prepare()
+    try:
+        root = Root(layers, active)
+        work(root)
+        return _layer(store, lease, executor, root, active)
+    finally:
+        store.snapshots.abort(active)
+
+
+def _layer(store: Store, lease: Lease, executor: Executor, root: Root, active: Active) -> tuple[str, int]:
+    from sampan.oci.layer import TarWriter, from_overlay
+
+    unpacked = count = 0
+    with store.content.ingest(lease=lease) as ingest:
+        tar = TarWriter(ingest.write)
+        for entry, content in from_overlay(executor.diff(root), executor.opaque_name()):
+            if not entry.path:
+                continue  # the root directory is there in every image; its times would make each step a change
+            tar.add(entry, content)
+            unpacked += entry.size
+            count += 1
+        if not count:
+            return "", 0
+        tar.close()
+        diff_id, size = ingest.commit()
+    store.snapshots.commit(active, diff_id, size=unpacked, lease=lease)
+    return diff_id, size
+
+
+def image(store: Store, claim: Claim, state: State, no_cache: bool = False) -> tuple[str, str]:
+    """Store the image that a state describes; give its id and the digest of its manifest."""
+    document = _document(state, "")
+    key = keys.key("image", jsontext.dumps(document, sort_keys=True), state.manifest)
+    known = None if no_cache else store.buildcache.get(key)
+    if known is not None:
+        try:
+            found = store.images.resolve(known["manifest"])
+            return found.id, known["manifest"]
+        except NotFound:
+            created = str(known["created"])
+    else:
+        created = timestamp.format(time.time_ns() // 1_000_000_000 * 1_000_000_000)
+    image_id, manifest = _store(store, claim.lease(), _document(state, created), _layers(store, state))
+    store.buildcache.put(key, {"manifest": manifest, "created": created}, state.diff_ids)
+    return image_id, manifest
+
+
+def _document(state: State, created: str) -> dict[str, Any]:
+    """Give the image configuration; rows that have no time of their own get `created`."""
+    rows = []
+    for row in state.history:
+        rows.append({**row, "created": created} if row.get("created") == "" else row)
+    document: dict[str, Any] = {"created": created, **state.platform, "config": state.config}
+    if state.author:
+        document["author"] = state.author
+    document["rootfs"] = {"type": "layers", "diff_ids": state.diff_ids}
+    document["history"] = rows
+    return document
+
+
+def _layers(store: Store, state: State) -> list[dict[str, Any]]:
+    """Give the descriptors of all layers: those of the base image's manifest, then our own."""
+    found: list[dict[str, Any]] = []
+    if state.manifest:
+        base = images.parse_manifest(store.content.read(state.manifest))
+        for layer in base["layers"]:
+            compression = images.compression(layer["mediaType"])
+            kind = images.OCI_LAYER + (f"+{compression}" if compression else "")
+            found.append(images.descriptor(kind, layer["digest"], layer["size"]))
+    for diff_id in state.diff_ids[len(found) :]:
+        found.append(images.descriptor(images.OCI_LAYER, diff_id, state.sizes[diff_id]))
+    return found
+
+
+def _store(store: Store, lease: Lease, document: dict[str, Any], layers: list[dict[str, Any]]) -> tuple[str, str]:
+    config = images.build_config(document)
+    config_digest = store.content.add(config, lease=lease)
+    manifest = images.build_manifest(images.descriptor(images.OCI_CONFIG, config_digest, len(config)), layers)
+    manifest_digest = store.content.add(manifest, lease=lease)
+    found = store.images.put(manifest_digest)
+    return found.id, manifest_digest
+
+
+def tag(store: Store, names: list[str], manifest: str) -> list[str]:
+    """Point references at the image; those that name it already cost nothing."""
+    from sampan.oci import reference
+
+    done = []
+    for name in names:
+        full = str(reference.parse(name))
+        try:
+            same = store.images.resolve(full).manifest_digest == manifest
+        except NotFound:
+            same = False
+        if not same:
+            store.images.tag(full, manifest)
+        done.append(full)
+    return done

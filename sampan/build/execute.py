@@ -1,0 +1,291 @@
+"""The executor: what a step does to files and which processes it starts, all of it through the helper.
+
+    Executor      what solve asks for; tests may give another
+    Root          a step's writable root: layers below, one new directory on top
+    HelperExecutor    the real one
+
+A root is mounted by the helper in a mount namespace of its own for each operation, and gone with it: nothing is left
+mounted when this process dies. Reading goes through one open session per root, because a build asks several small
+questions of it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from sampan.build.process import end
+from sampan.errors import NotFound
+from sampan.runtime import rootfs, tree
+from sampan.runtime.compile import Facts
+from sampan.runtime.rootfs import Rootfs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any, Protocol
+
+    from sampan.build.running import Process
+    from sampan.build.stores import Store
+    from sampan.oci.entry import Content, Entry, Source
+    from sampan.runtime.launch import Accounts, Child, Exit
+    from sampan.runtime.plan import Plan
+    from sampan.store.snapshots import Active
+
+    Output = Callable[[int, bytes], None]
+
+    class Executor(Protocol):
+        """Work on the files of roots; `layers` are diff_ids, lowest first."""
+
+        def kind(self, layers: list[str], path: str) -> str: ...
+        def names(self, layers: list[str], path: str) -> list[Entry]: ...
+        def pack(self, layers: list[str], path: str) -> Source: ...
+        def read(self, layers: list[str], path: str, limit: int) -> bytes: ...
+        def apply(self, root: Root, base: str, source: Source) -> None: ...
+        def run(self, root: Root, process: Process, output: Output) -> Exit: ...
+        def diff(self, root: Root) -> Source: ...
+        def opaque_name(self) -> str: ...
+        def accounts(self, root: Root) -> tuple[bytes, bytes]: ...
+        def close(self) -> None: ...
+
+    class Prepared(Protocol):
+        """What starter.prepare gives."""
+
+        plan: Plan
+        accounts: Accounts
+        placement: Any
+        warnings: list[str]
+
+    class Host(Protocol):
+        """What starter.Host is."""
+
+        rootless: bool
+
+        def add_idmap(self, facts: Facts) -> None: ...
+
+    class Starter(Protocol):
+        """The module that turns a specification into a process (engine/starter.py)."""
+
+        def prepare(self, spec: dict[str, Any], facts: Facts, host: Any, container_id: str) -> Prepared: ...
+        def start(self, prepared: Any, stdin: int, stdout: int, stderr: int) -> Child: ...
+
+
+_ACCOUNTS = 4 << 20
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Root:
+    """Hold a step's root: the layers below, and the snapshot that is being made."""
+
+    __slots__ = ("active", "layers")
+
+    def __init__(self, layers: list[str], active: Active) -> None:
+        self.layers = layers
+        self.active = active
+
+
+class Session:
+    """Ask the helper for files of one read-only root, one answer after another."""
+
+    def __init__(self, child: Child, read_fd: int, request_fd: int) -> None:
+        self.child = child
+        self.busy = False
+        self._fds = [read_fd, request_fd]
+        self._packer = tree.Packer(read_fd, request_fd, child.wait)
+
+    def ask(self, path: str, follow: bool, contents: bool, depth: int) -> Iterator[tuple[Entry, Content]]:
+        """Give the entries at a path, named below it; NotFound when it is not there."""
+        self.busy = True
+        label = os.fsencode(path.strip("/"))
+        self._packer.request(label, follow=follow, contents=contents, depth=depth)
+        try:
+            for entry, content in self._packer:
+                entry.path = _without(label, entry.path)
+                entry.link = _without(label, entry.link) if entry.type == "H" else entry.link
+                yield entry, content
+        except NotFound:
+            self.busy = False
+            raise
+        self.busy = False
+
+    def close(self) -> None:
+        """End the session; a failure of the helper that was not asked for any more does not matter."""
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = []
+        self.child.close()
+
+
+def _without(label: bytes, path: bytes) -> bytes:
+    return path[len(label) :].lstrip(b"/") if label else path
+
+
+class HelperExecutor:
+    """Execute steps with the helper, on the layers of one store."""
+
+    def __init__(self, store: Store, host: Host, starter: Starter) -> None:
+        self.store = store
+        self.host = host
+        self.starter = starter
+        self.target = os.path.join(store.paths.run, "rootfs")
+        self._session: Session | None = None
+        self._layers: list[str] = []
+        os.makedirs(self.target, mode=0o700, exist_ok=True)
+
+    # ---- reading ----
+
+    def _ask(self, layers: list[str], path: str, contents: bool, depth: int) -> Iterator[tuple[Entry, Content]]:
+        if self._session is None or self._session.busy or self._layers != layers:
+            self.close()
+            self._session, self._layers = self._open(layers), list(layers)
+        return self._session.ask(path, True, contents, depth)
+
+    def _open(self, layers: list[str]) -> Session:
+        root = Rootfs(self.store.paths.snapshots, self._lowers(layers))
+        read, request, child = rootfs.open_pack(self._facts(), root, self.target, "", tree.REQUESTS)
+        return Session(child, read, request)
+
+    def _lowers(self, layers: list[str]) -> list[str]:
+        """Give the lower directories; overlayfs wants two when there is no upper one, so an empty one is last."""
+        empty = os.path.join(self.store.paths.snapshots, "empty")
+        if not os.path.isdir(empty):
+            os.makedirs(empty, mode=0o755, exist_ok=True)
+        return [*self.store.snapshots.lowers(layers), "empty"] if layers else ["empty", "empty/."]
+
+    def _facts(self) -> Facts:
+        facts = Facts()
+        self.host.add_idmap(facts)
+        return facts
+
+    def kind(self, layers: list[str], path: str) -> str:
+        """Give the type letter of what is at a path, symbolic links followed; "" for nothing."""
+        if not layers or path in ("", "/"):
+            return "" if path.strip("/") else "D"
+        try:
+            found = [entry.type for entry, _ in self._ask(layers, path, False, 0)]
+        except NotFound:
+            return ""
+        return found[0] if found else ""
+
+    def names(self, layers: list[str], path: str) -> list[Entry]:
+        """List a directory: itself with path b"", and what is directly inside; NotFound when it is not there."""
+        if not layers:
+            return []
+        return [entry for entry, _ in self._ask(layers, path, False, 1)]
+
+    def pack(self, layers: list[str], path: str) -> Source:
+        """Give a file, or a directory with all that is below, with contents."""
+        return self._ask(layers, path, True, tree.UNLIMITED)
+
+    def read(self, layers: list[str], path: str, limit: int) -> bytes:
+        """Give the first `limit` bytes of a regular file; NotFound when there is none."""
+        data = b""
+        if layers:
+            for entry, content in self._ask(layers, path, True, 0):
+                if entry.type != "F" or entry.size > limit:
+                    continue
+                for offset, piece in content:
+                    data += bytes(offset - len(data)) + piece
+        return data
+
+    def accounts(self, root: Root) -> tuple[bytes, bytes]:
+        """Give the root's passwd and group files, empty when they are missing or no regular files of a sane size."""
+        found = []
+        for path in ("/etc/passwd", "/etc/group"):
+            try:
+                found.append(self.read(root.layers, path, _ACCOUNTS))
+            except NotFound:
+                found.append(b"")
+        return found[0], found[1]
+
+    def opaque_name(self) -> str:
+        """Give the attribute that marks opaque directories in a layer's directory."""
+        return rootfs.opaque_name(self.host.rootless)
+
+    # ---- writing ----
+
+    def _writable(self, root: Root) -> Rootfs:
+        relative = f".active/{root.active.id}"
+        lowers = self._lowers(root.layers)[:-1] if root.layers else ["empty"]
+        return Rootfs(self.store.paths.snapshots, lowers, f"{relative}/upper", f"{relative}/work")
+
+    def apply(self, root: Root, base: str, source: Source) -> None:
+        """Write entries below `base`, which is made when it is missing."""
+        flags = tree.MERGE | tree.CREATE_BASE | tree.KEEP_TYPE
+        write, child = rootfs.open_apply(self._facts(), self._writable(root), self.target, base.strip("/"), flags)
+        try:
+            applier = tree.Applier(write, child.wait)
+            applier.feed(source)
+            applier.end()
+        except BaseException:
+            os.close(write)
+            end(child)
+            raise
+        os.close(write)
+        child.wait()
+
+    def diff(self, root: Root) -> Source:
+        """Give what the step changed: the entries of its upper directory, overlayfs's marks among them."""
+        plain = Rootfs(directory=root.active.upper)
+        read, request, child = rootfs.open_pack(self._facts(), plain, self.target)
+        os.close(request)
+        try:
+            yield from tree.Packer(read, reason=child.wait)
+            child.wait()
+        except BaseException:
+            end(child)
+            raise
+        finally:
+            os.close(read)
+
+    def run(self, root: Root, process: Process, output: Output) -> Exit:
+        """Run a process in the root until it ends; everything that it started ends with it."""
+        from sampan.build import process as processes
+
+        facts = Facts()
+        rootfs.set_root(facts, self._writable(root), self.target)
+        script = self._script(root, process.script) if process.script else ""
+        spec = processes.specification(process, script)
+        stubs = self._absent(root, [mount["destination"] for mount in spec["mounts"]])
+        ended = processes.run(self.starter, self.host, spec, facts, output)
+        _remove_stubs(root.active.upper, stubs)
+        return ended
+
+    def _script(self, root: Root, text: bytes) -> str:
+        """Write a step's script beside its upper directory."""
+        path = os.path.join(root.active.path, "script")
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755)
+        with open(fd, "wb") as file:
+            file.write(text)
+        return path
+
+    def _absent(self, root: Root, destinations: list[str]) -> list[str]:
+        """List the mount points that the root does not have: what the mounts make of them is no part of the layer."""
+        inner = ("/proc/", "/sys/", "/dev/")
+        return [path for path in destinations if not path.startswith(inner) and not self.kind(root.layers, path)]
+
+    def close(self) -> None:
+        """End the open session."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+
+def _remove_stubs(upper: str, paths: list[str]) -> None:
+    """Remove empty mount points, by descriptors: the step may have put symbolic links in place of their parents."""
+    for path in paths:
+        *parents, last = path.strip("/").split("/")
+        at = os.open(upper, _DIRECTORY)
+        try:
+            for part in parents:
+                below = os.open(part, _DIRECTORY, dir_fd=at)
+                os.close(at)
+                at = below
+            if stat.S_ISDIR(os.stat(last, dir_fd=at, follow_symlinks=False).st_mode):
+                os.rmdir(last, dir_fd=at)
+            elif os.stat(last, dir_fd=at, follow_symlinks=False).st_size == 0:
+                os.unlink(last, dir_fd=at)
+        except OSError:
+            continue  # it is not there, or not empty: then the step made it
+        finally:
+            os.close(at)

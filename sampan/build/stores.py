@@ -1,0 +1,57 @@
+"""What a build asks of the store: its parts as the engine holds them, and one lease for all that a build makes.
+
+The lease is taken at the first miss, so that a build that finds everything writes nothing.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from sampan.store.buildcache import BuildCache
+    from sampan.store.content import Content
+    from sampan.store.db import Database
+    from sampan.store.images import Images
+    from sampan.store.leases import Lease
+    from sampan.store.paths import Paths
+    from sampan.store.snapshots import Snapshots
+
+    class Store(Protocol):
+        """The parts of one store."""
+
+        paths: Paths
+        db: Database
+
+        @property
+        def content(self) -> Content: ...
+        @property
+        def snapshots(self) -> Snapshots: ...
+        @property
+        def images(self) -> Images: ...
+        @property
+        def buildcache(self) -> BuildCache: ...
+
+
+class Claim:
+    """Hold a lease from the first call of `lease` until `release`."""
+
+    __slots__ = ("_lease", "_store")
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lease: Lease | None = None
+
+    def lease(self) -> Lease:
+        """Give the build's lease."""
+        if self._lease is None:
+            from sampan.store.leases import Leases
+
+            self._lease = Leases(self._store.db).take("build")
+        return self._lease
+
+    def release(self) -> None:
+        """End the lease, if there is one."""
+        if self._lease is not None:
+            self._lease.release()
+            self._lease = None
