@@ -10,8 +10,10 @@ import os
 import stat
 
 from sampan.errors import Denied, IntegrityError, SampanError, Unavailable
+from sampan.store import owner
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+TEMPORARY = ".new-"  # begins the name of a file that becomes visible by a rename; its owner follows
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -52,7 +54,8 @@ def sync_filesystem(path: str) -> None:
 
 def replace(path: str, data: bytes, *, durable: bool = True) -> None:
     """Replace a file of the store by `data`: readers see the old or the new content, also after a power cut."""
-    temporary = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
+    directory = os.path.dirname(path)
+    temporary = f"{directory}/{TEMPORARY}{owner.this_process()}.{os.urandom(4).hex()}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -66,7 +69,7 @@ def replace(path: str, data: bytes, *, durable: bool = True) -> None:
         os.unlink(temporary)
         raise
     if durable:
-        sync_directory(os.path.dirname(path))
+        sync_directory(directory)
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
@@ -74,6 +77,14 @@ def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
+
+
+def unlink(path: str) -> None:
+    """Remove a file; a missing one is fine."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
 
 
 def remove_tree(path: str) -> None:

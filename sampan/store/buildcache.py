@@ -1,0 +1,168 @@
+"""The build cache: the result of each step by its key, and the digests of a context's files by their stat.
+
+    cache.get(key) -> result | None         result is any JSON value
+    cache.put(key, result, [diff_id, …])    these layers stay for as long as the entry does
+    files = cache.context("/home/me/app")   files.get(path, stat) -> digest | None; files.put(…); files.save()
+
+Rules: losing the cache loses time only, so nothing here is made durable, and what looks wrong counts as absent.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import time
+
+from sampan.errors import InvalidArgument
+from sampan.oci import digest as digests
+from sampan.oci import jsontext
+from sampan.store import files
+from sampan.store.db import Database
+from sampan.store.paths import Paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+_NANOSECONDS = 1_000_000_000
+_TOUCH_AFTER = 3600 * _NANOSECONDS  # the time of last use need not be finer: a hit stays a read
+_FORMAT = 1
+_RACY = 2 * _NANOSECONDS  # the coarsest time stamps of a file system in use (FAT)
+_MAX_OLD = 200_000
+
+
+class BuildCache:
+    """The build cache of one store."""
+
+    def __init__(self, db: Database, paths: Paths) -> None:
+        self._db = db
+        self._paths = paths
+
+    def get(self, key: str) -> Any:
+        """Return what was put under a key, or None."""
+        row = self._db.one("SELECT result, used FROM build_cache WHERE key = ?", (key,))
+        if row is None:
+            return None
+        now = time.time_ns()
+        if abs(now - row[1]) > _TOUCH_AFTER:
+            with self._db.transaction(durable=False):
+                self._db.execute("UPDATE build_cache SET used = ? WHERE key = ?", (now, key))
+        return jsontext.loads(row[0])
+
+    def put(self, key: str, result: Any, diff_ids: Iterable[str] = ()) -> None:
+        """Keep the result of a step, with the layers that it needs."""
+        now = time.time_ns()
+        held = jsontext.dumps([digests.validate(diff_id) for diff_id in diff_ids])
+        with self._db.transaction(durable=False):
+            self._db.execute(
+                "INSERT OR REPLACE INTO build_cache (key, result, diff_ids, created, used) VALUES (?, ?, ?, ?, ?)",
+                (key, jsontext.dumps(result), held, now, now),
+            )
+
+    def ls(self) -> list[tuple[str, Any, int, int]]:
+        """Return (key, result, created, last used) of every entry, the longest unused first; times in unix ns."""
+        rows = self._db.query("SELECT key, result, created, used FROM build_cache ORDER BY used, rowid")
+        return [(key, jsontext.loads(result), created, used) for key, result, created, used in rows]
+
+    def remove(self, key: str) -> None:
+        """Forget one entry; a missing one is fine."""
+        with self._db.transaction(durable=False, frees=True):
+            self._db.execute("DELETE FROM build_cache WHERE key = ?", (key,))
+
+    def prune(self, *, unused_for: float = 0) -> int:
+        """Forget the entries that nobody used for that many seconds (0: all); return how many."""
+        before = time.time_ns() - int(unused_for * _NANOSECONDS)
+        with self._db.transaction(durable=False, frees=True):
+            if unused_for:
+                return self._db.execute("DELETE FROM build_cache WHERE used < ?", (before,))
+            count = self._db.execute("DELETE FROM build_cache")
+        for name in os.listdir(self._paths.cache):
+            if name.startswith("context-"):
+                files.unlink(f"{self._paths.cache}/{name}")
+        return count
+
+    def context(self, directory: str) -> ContextCache:
+        """Return the file digests that earlier builds of a context directory left."""
+        real = os.path.realpath(directory)
+        state = os.stat(real)
+        key = digests.sha256_hex(f"{state.st_dev}:{state.st_ino}:{real}".encode("utf-8", "surrogateescape"))[:32]
+        return ContextCache(self._paths.context_cache(key))
+
+
+class ContextCache:
+    """Digests of one context's files, good for as long as a file's stat is the same.
+
+    A file that changes twice within one tick of the file system's clock, before and after it was hashed, keeps its stat.
+    So an entry counts only if the file was at rest when hashing began: unchanged for two seconds by then ("racy git").
+    """
+
+    __slots__ = ("_path", "_began", "_old", "_new", "_changed")
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._began = time.time_ns()
+        self._old = _load(path)
+        self._new: dict[str, tuple[int, int, int, int, int, str]] = {}
+        self._changed = False
+
+    def get(self, path: str, state: os.stat_result) -> str | None:
+        """Return the digest that `path` had with this very stat, or None."""
+        entry = self._old.get(path)
+        if entry is None or entry[:5] != _signature(state):
+            return None
+        self._new[path] = entry
+        return entry[5]
+
+    def put(self, path: str, state: os.stat_result, digest: str) -> None:
+        """Remember the digest of a file; `state` was taken before it was read."""
+        self._new[path] = (*_signature(state), digest)
+        self._changed = True
+
+    def save(self) -> None:
+        """Write the digests down, in one go; a disk that is full leaves the cache as it was."""
+        if not self._changed:
+            return
+        kept = self._new if len(self._old) > _MAX_OLD else {**self._old, **self._new}
+        data = marshal.dumps((_FORMAT, self._began, kept), 4)
+        try:
+            files.replace(self._path, _seal(data) + data, durable=False)
+        except OSError as exc:
+            raise files.failure(f"write {self._path}", exc) from exc
+        self._changed = False
+
+
+def _signature(state: os.stat_result) -> tuple[int, int, int, int, int]:
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, state.st_mode
+
+
+def _seal(data: bytes) -> bytes:
+    # marshal must not be given damaged data: it may crash the interpreter (docs.python.org, "marshal").
+    return digests.sha256_hex(data).encode()
+
+
+def _load(path: str) -> dict[str, tuple[int, int, int, int, int, str]]:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            stored = file.read()
+    except OSError:
+        return {}
+    seal, data = stored[:64], stored[64:]
+    if seal != _seal(data):
+        return {}
+    version, began, entries = marshal.loads(data)  # noqa: S302 - our own file in a 0700 directory, sealed
+    if version != _FORMAT:
+        return {}
+    rest = began - _RACY
+    return {name: entry for name, entry in entries.items() if entry[1] < rest and entry[2] < rest}
+
+
+def key_of(parts: Iterable[str]) -> str:
+    """Return a cache key for texts in order; no two lists of texts have the same encoding."""
+    running = digests.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogateescape")
+        if len(data) >= 1 << 32:
+            raise InvalidArgument("cannot make a cache key: a part has more than 4 GiB")
+        running.update(len(data).to_bytes(4, "little") + data)
+    return running.hexdigest()

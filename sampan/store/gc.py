@@ -1,0 +1,132 @@
+"""Collects what nothing refers to any more: blobs, snapshots, and what crashed processes left behind.
+
+Roots are image records, build cache entries, and live leases. Everything is decided and blobs are deleted under the
+database's write lock; whoever makes content visible holds a lease on it first, so content in flight is never taken.
+Rows go before directories, so a crash leaves directories without a row, which the next collection finds.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.oci import jsontext
+from sampan.store import dbfile, files, owner, volumes
+from sampan.store.content import Content
+from sampan.store.db import Database
+from sampan.store.leases import Leases
+from sampan.store.paths import Paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_GONE = ".gone-"
+
+
+class Collected:
+    """What was removed: digests of `blobs`, diff_ids of `snapshots`, `leftovers` (paths), and how many `bytes`."""
+
+    __slots__ = ("blobs", "snapshots", "leftovers", "bytes")
+
+    def __init__(self) -> None:
+        self.blobs: list[str] = []
+        self.snapshots: list[str] = []
+        self.leftovers: list[str] = []
+        self.bytes = 0
+
+
+def collect(
+    db: Database, content: Content, paths: Paths, *, remove_tree: Callable[[str], None] = files.remove_tree
+) -> Collected:
+    """Remove everything that nothing refers to; raise Unavailable when the store is locked for too long."""
+    done = Collected()
+    Leases(db).sweep()
+    doomed: list[str] = []
+    with db.transaction(frees=True):
+        blobs, layers = _roots(db)
+        for diff_id, number, size in db.query("SELECT diff_id, id, size FROM snapshots"):
+            if diff_id not in layers:
+                db.execute("DELETE FROM snapshots WHERE id = ?", (number,))
+                done.snapshots.append(diff_id)
+                done.bytes += size
+                doomed.append(paths.snapshot(str(number)))
+        for digest in content.ls():
+            if digest not in blobs:
+                done.bytes += content.delete(digest)
+                done.blobs.append(digest)
+    done.leftovers += _orphans(db, paths)
+    for path in doomed + done.leftovers:
+        _remove(path, remove_tree)
+    dbfile.make_reserve(paths)
+    return done
+
+
+def reachable(db: Database) -> tuple[set[str], set[str]]:
+    """Return the blobs (digests) and the snapshots (diff_ids) that something refers to."""
+    return _roots(db)
+
+
+def _roots(db: Database) -> tuple[set[str], set[str]]:
+    held = Leases(db).held()
+    blobs, layers = set(held), set(held)
+    for listed, diff_ids in db.query("SELECT blobs, diff_ids FROM images"):
+        blobs.update(jsontext.loads(listed))
+        layers.update(jsontext.loads(diff_ids))
+    for (diff_ids,) in db.query("SELECT diff_ids FROM build_cache"):
+        # A local layer's blob is uncompressed, so its digest is the diff_id.
+        kept = jsontext.loads(diff_ids)
+        blobs.update(kept)
+        layers.update(kept)
+    return blobs, layers
+
+
+def _orphans(db: Database, paths: Paths) -> list[str]:
+    """Return paths that a crash left; directories are listed before rows, because rows are made before directories."""
+    found = [f"{paths.ingest}/{name}" for name in _ls(paths.ingest) if not _is_owned(name)]
+    found += [f"{paths.active}/{name}" for name in _ls(paths.active) if not _is_owned(name)]
+    for directory in (paths.oci, paths.cache):
+        found += [f"{directory}/{name}" for name in _ls(directory) if _is_stale_temporary(name)]
+    found += [f"{paths.volumes}/{name}" for name in _ls(paths.volumes) if name.startswith(volumes.GONE)]
+    found += [f"{paths.snapshots}/{name}" for name in _ls(paths.snapshots) if name.startswith(_GONE)]
+    containers = _ls(paths.containers)
+    known = {row[0] for row in db.query("SELECT id FROM containers")}
+    found += [f"{paths.containers}/{name}" for name in containers if len(name) == 64 and name not in known]
+    return found + _orphaned_snapshots(db, paths)
+
+
+def _orphaned_snapshots(db: Database, paths: Paths) -> list[str]:
+    """Rename snapshots without a row, under the lock that a commit takes: their numbers may be given again."""
+    moved = []
+    with db.transaction(durable=False, frees=True):
+        known = {str(row[0]) for row in db.query("SELECT id FROM snapshots")}
+        for name in _ls(paths.snapshots):
+            if name.isdecimal() and name not in known:
+                gone = f"{paths.snapshots}/{_GONE}{name}-{os.urandom(4).hex()}"
+                os.rename(f"{paths.snapshots}/{name}", gone)
+                moved.append(gone)
+    return moved
+
+
+def _is_stale_temporary(name: str) -> bool:
+    return name.startswith(files.TEMPORARY) and not _is_owned(name.removeprefix(files.TEMPORARY))
+
+
+def _is_owned(name: str) -> bool:
+    return owner.is_alive(name.rpartition(".")[0])
+
+
+def _ls(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except FileNotFoundError:
+        return []
+
+
+def _remove(path: str, remove_tree: Callable[[str], None]) -> None:
+    try:
+        if os.path.isdir(path) and not os.path.islink(path):
+            remove_tree(path)
+        else:
+            files.unlink(path)
+    except OSError as exc:
+        raise files.failure(f"remove {path}", exc) from exc

@@ -1,0 +1,131 @@
+"""Volumes: named directories that outlive containers; `volumes/<name>/_data` is what a container sees.
+
+Rules: a volume that a container's record names is not removed. Removing renames the directory away in the transaction
+that forgets the name, so a new volume of that name never shows old content; store/gc.py finishes what a crash stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from sampan.errors import Conflict, NotFound
+from sampan.oci import jsontext
+from sampan.store import files, names
+from sampan.store.db import Database
+from sampan.store.paths import Paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_SELECT = "SELECT name, created, anonymous, labels FROM volumes"
+GONE = ".gone-"
+
+
+class Volume:
+    """One volume: `name`, `created` (unix ns), `anonymous`, `labels`, `path` (what a container sees)."""
+
+    __slots__ = ("name", "created", "anonymous", "labels", "path")
+
+    def __init__(self, row: tuple[Any, ...], path: str) -> None:
+        self.name: str = row[0]
+        self.created: int = row[1]
+        self.anonymous = bool(row[2])
+        self.labels: dict[str, str] = jsontext.loads(row[3])
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"Volume({self.name})"
+
+
+class Volumes:
+    """The volumes of one store; `remove_tree` removes a directory whose files may belong to mapped ids."""
+
+    def __init__(self, db: Database, paths: Paths, *, remove_tree: Callable[[str], None] = files.remove_tree) -> None:
+        self._db = db
+        self._paths = paths
+        self._remove_tree = remove_tree
+
+    def create(self, name: str = "", *, labels: dict[str, str] | None = None) -> Volume:
+        """Return the volume of that name, made if it is missing; without a name a new anonymous one."""
+        chosen = names.check(name, "volume") if name else os.urandom(32).hex()
+        row = (chosen, time.time_ns(), int(not name), jsontext.dumps(labels or {}))
+        try:
+            with self._db.transaction():
+                self._db.execute("INSERT OR IGNORE INTO volumes VALUES (?, ?, ?, ?)", row)
+                self._make_directory(chosen)
+        except OSError as exc:
+            raise files.failure(f"create volume {chosen}", exc) from exc
+        return self.get(chosen)
+
+    def ensure(self, name: str = "") -> str:
+        """Return the data directory of a volume, made if it is missing."""
+        if name:
+            names.check(name, "volume")
+            path = self._paths.volume_data(name)
+            if self._db.one("SELECT 1 FROM volumes WHERE name = ?", (name,)) is not None and os.path.isdir(path):
+                return path
+        return self.create(name).path
+
+    def get(self, name: str) -> Volume:
+        """Return a volume; raise NotFound."""
+        row = self._db.one(_SELECT + " WHERE name = ?", (name,)) if name.isascii() else None
+        if row is None:
+            raise NotFound(f"no such volume: {name[:300]}")
+        return Volume(row, self._paths.volume_data(name))
+
+    def ls(self) -> list[Volume]:
+        """Return every volume, by name."""
+        return [Volume(row, self._paths.volume_data(row[0])) for row in self._db.query(_SELECT + " ORDER BY name")]
+
+    def users(self, name: str) -> list[str]:
+        """Return the names of the containers that use a volume."""
+        rows = self._db.query(
+            "SELECT containers.name FROM containers JOIN container_volumes ON container_id = id"
+            " WHERE container_volumes.name = ? ORDER BY 1",
+            (name,),
+        )
+        return [user for (user,) in rows]
+
+    def remove(self, name: str) -> None:
+        """Remove a volume and its content; raise NotFound, or Conflict while a container uses it."""
+        self.get(name)
+        path = self._paths.volume(name)
+        gone = f"{self._paths.volumes}/{GONE}{os.urandom(8).hex()}"
+        try:
+            with self._db.transaction(frees=True):
+                users = self.users(name)
+                if users:
+                    raise Conflict(f"cannot remove volume {name}: container {users[0]} uses it", "remove it first")
+                if not self._db.execute("DELETE FROM volumes WHERE name = ?", (name,)):
+                    raise NotFound(f"no such volume: {name}")
+                if os.path.isdir(path):
+                    os.rename(path, gone)
+                    files.sync_directory(self._paths.volumes)
+            self._remove_tree(gone)
+        except OSError as exc:
+            raise files.failure(f"remove volume {name}", exc) from exc
+
+    def prune(self, *, all: bool = False) -> list[str]:
+        """Remove the anonymous volumes (or all) that no container uses; return their names."""
+        removed = []
+        for volume in self.ls():
+            if (volume.anonymous or all) and not self.users(volume.name):
+                try:
+                    self.remove(volume.name)
+                except (Conflict, NotFound):
+                    continue  # another process was faster
+                removed.append(volume.name)
+        return removed
+
+    def _make_directory(self, name: str) -> None:
+        path = self._paths.volume(name)
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        data = self._paths.volume_data(name)
+        if not os.path.isdir(data):
+            os.mkdir(data)
+            os.chmod(data, 0o755)
+            files.sync_directory(path)
+            files.sync_directory(self._paths.volumes)
