@@ -9,9 +9,10 @@ Rules: losing the cache loses time only, so nothing here is made durable, and wh
 
 from __future__ import annotations
 
-import marshal
 import os
 import time
+import zlib
+from _struct import Struct
 
 from sampan.errors import InvalidArgument
 from sampan.oci import digest as digests
@@ -25,11 +26,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    Entry = tuple[int, int, int, int, int, bytes]
+
 _NANOSECONDS = 1_000_000_000
 _TOUCH_AFTER = 3600 * _NANOSECONDS  # the time of last use need not be finer: a hit stays a read
-_FORMAT = 1
 _RACY = 2 * _NANOSECONDS  # the coarsest time stamps of a file system in use (FAT)
 _MAX_OLD = 200_000
+_MAGIC = b"sampan context 1\n"
+_COUNTS = Struct("<qQ")  # when hashing began, number of entries
+_ENTRY = Struct("<qqqqq32s")  # size, mtime, ctime, inode, mode, digest
 
 
 class BuildCache:
@@ -93,7 +98,7 @@ class BuildCache:
 class ContextCache:
     """Digests of one context's files, good for as long as a file's stat is the same.
 
-    A file that changes twice within one tick of the file system's clock, before and after it was hashed, keeps its stat.
+    A file that changes twice within one tick of the file system's clock, before and after the hashing, keeps its stat.
     So an entry counts only if the file was at rest when hashing began: unchanged for two seconds by then ("racy git").
     """
 
@@ -103,7 +108,7 @@ class ContextCache:
         self._path = path
         self._began = time.time_ns()
         self._old = _load(path)
-        self._new: dict[str, tuple[int, int, int, int, int, str]] = {}
+        self._new: dict[str, Entry] = {}
         self._changed = False
 
     def get(self, path: str, state: os.stat_result) -> str | None:
@@ -112,21 +117,22 @@ class ContextCache:
         if entry is None or entry[:5] != _signature(state):
             return None
         self._new[path] = entry
-        return entry[5]
+        return digests.PREFIX + entry[5].hex()
 
     def put(self, path: str, state: os.stat_result, digest: str) -> None:
         """Remember the digest of a file; `state` was taken before it was read."""
-        self._new[path] = (*_signature(state), digest)
-        self._changed = True
+        signature = _signature(state)
+        if max(map(abs, signature)) < 1 << 63 and "\0" not in path:
+            self._new[path] = (*signature, bytes.fromhex(digests.hex_of(digest)))
+            self._changed = True
 
     def save(self) -> None:
-        """Write the digests down, in one go; a disk that is full leaves the cache as it was."""
+        """Write the digests down, in one go; raise Unavailable when the disk is full."""
         if not self._changed:
             return
         kept = self._new if len(self._old) > _MAX_OLD else {**self._old, **self._new}
-        data = marshal.dumps((_FORMAT, self._began, kept), 4)
         try:
-            files.replace(self._path, _seal(data) + data, durable=False)
+            files.replace(self._path, _dump(self._began, kept), durable=False)
         except OSError as exc:
             raise files.failure(f"write {self._path}", exc) from exc
         self._changed = False
@@ -136,25 +142,31 @@ def _signature(state: os.stat_result) -> tuple[int, int, int, int, int]:
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, state.st_mode
 
 
-def _seal(data: bytes) -> bytes:
-    # marshal must not be given damaged data: it may crash the interpreter (docs.python.org, "marshal").
-    return digests.sha256_hex(data).encode()
+def _dump(began: int, entries: dict[str, Entry]) -> bytes:
+    """Return header, table and names; the header's checksum tells a file that a power cut tore."""
+    names = "\0".join(entries).encode("utf-8", "surrogateescape")
+    body = b"".join(_ENTRY.pack(*entry) for entry in entries.values()) + names
+    rest = _COUNTS.pack(began, len(entries)) + body
+    return _MAGIC + zlib.crc32(rest).to_bytes(4, "little") + rest
 
 
-def _load(path: str) -> dict[str, tuple[int, int, int, int, int, str]]:
+def _load(path: str) -> dict[str, Entry]:
     try:
         with open(path, "rb", buffering=0) as file:
-            stored = file.read()
+            data = file.read()
     except OSError:
         return {}
-    seal, data = stored[:64], stored[64:]
-    if seal != _seal(data):
+    rest = data[len(_MAGIC) + 4 :]
+    if not data.startswith(_MAGIC) or zlib.crc32(rest).to_bytes(4, "little") != data[len(_MAGIC) :][:4]:
         return {}
-    version, began, entries = marshal.loads(data)  # noqa: S302 - our own file in a 0700 directory, sealed
-    if version != _FORMAT:
+    began, count = _COUNTS.unpack_from(rest)
+    if not count:
         return {}
-    rest = began - _RACY
-    return {name: entry for name, entry in entries.items() if entry[1] < rest and entry[2] < rest}
+    split = _COUNTS.size + count * _ENTRY.size
+    names = rest[split:].decode("utf-8", "surrogateescape").split("\0")
+    at_rest = began - _RACY
+    table = _ENTRY.iter_unpack(rest[_COUNTS.size : split])
+    return {name: entry for name, entry in zip(names, table, strict=True) if entry[1] < at_rest > entry[2]}
 
 
 def key_of(parts: Iterable[str]) -> str:
