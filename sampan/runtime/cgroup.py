@@ -14,7 +14,8 @@ import time
 
 from sampan.errors import Conflict, InvalidArgument, NotSupported
 from sampan.runtime import cgrouphost
-from sampan.runtime.cgrouphost import PARENT, PATIENCE, Layout, Placement, processes, read, tree_processes, write
+from sampan.runtime.cgrouphost import PARENT, PATIENCE, Layout, processes, read, tree_processes, write
+from sampan.runtime.cgrouphost import Placement as Placement
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

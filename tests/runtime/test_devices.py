@@ -128,8 +128,8 @@ def attach(program: bytes, directory: str) -> None:
     """Load a program and attach it to a group with bpf(2), as the helper does."""
     libc = ctypes.CDLL(None, use_errno=True)
     code, licence = ctypes.create_string_buffer(program), ctypes.create_string_buffer(b"Apache-2.0")
-    load = struct.pack("<IIQQ", 15, len(program) // 8, ctypes.addressof(code), ctypes.addressof(licence))
-    load = ctypes.create_string_buffer(load.ljust(128, b"\0"), 128)
+    fields = struct.pack("<IIQQ", 15, len(program) // 8, ctypes.addressof(code), ctypes.addressof(licence))
+    load = ctypes.create_string_buffer(fields.ljust(128, b"\0"), 128)
     loaded = libc.syscall(321, 5, load, 128)
     assert loaded >= 0, os.strerror(ctypes.get_errno())
     group = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,0 +1,300 @@
+"""Control groups on this host: made cheaply, limits that bite, nothing left behind. Needs root."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sampan.errors import Conflict, InvalidArgument, NotSupported
+from sampan.runtime import cgroup
+from sampan.runtime.cgroup import Placement
+
+LAYOUT = cgroup.detect()
+pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not (LAYOUT.v2_base or LAYOUT.v1), reason="needs root and cgroups")
+ID = f"test-{os.getpid()}"
+
+
+@pytest.fixture
+def made() -> Iterator[list[Placement]]:
+    placements: list[Placement] = []
+    yield placements
+    for placement in placements:
+        cgroup.kill(placement)
+        cgroup.remove(placement)
+
+
+def inside(placement: Placement, code: str, *, wait: bool = True) -> subprocess.Popen[str]:
+    """Start Python code in every group of a placement, as the helper would."""
+    head = "import os, sys, time; sys.stdin.readline()\n"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    child = subprocess.Popen([sys.executable, "-I", "-S", "-c", head + code], text=True, **pipes)  # type: ignore[call-overload]
+    for directory in placement.directories():
+        Path(directory, "cgroup.procs").write_text(str(child.pid))
+    child.stdin.write("go\n")
+    child.stdin.flush()
+    if wait:
+        child.wait(20)
+    return child  # type: ignore[no-any-return]
+
+
+def test_group_without_limits_is_one_directory(made: list[Placement]) -> None:
+    cgroup.remove(cgroup.create(f"{ID}-first", {}))
+    began = time.perf_counter()
+    made.append(cgroup.create(ID, {}))
+    took = time.perf_counter() - began
+    assert took < 0.002, took
+    if LAYOUT.v2_base:
+        assert made[0].v2_dir.endswith(f"/sampan/sampan-{ID}") and made[0].v1_dirs == []
+    assert all(os.path.isdir(directory) for directory in made[0].directories())
+
+
+def test_removed_groups_are_gone(made: list[Placement]) -> None:
+    placement = cgroup.create(ID, {"pids": {"limit": 9}})
+    assert placement.directories()
+    cgroup.remove(placement)
+    assert not [directory for directory in placement.directories() if os.path.exists(directory)]
+    cgroup.remove(placement)  # again is no error
+
+
+def test_placement_survives_a_record_and_is_found_by_name(made: list[Placement]) -> None:
+    made.append(cgroup.create(ID, {"pids": {"limit": 9}}))
+    again = Placement.from_dict(made[0].to_dict())
+    assert again.directories() == made[0].directories()
+    assert set(cgroup.named(ID).directories()) == set(made[0].directories())
+    assert cgroup.named(f"{ID}-absent").directories() == []
+
+
+def test_memory_limit_bites_and_is_counted(made: list[Placement]) -> None:
+    placement = cgroup.create(ID, {"memory": {"limit": 32 << 20, "swap": 32 << 20}})
+    made.append(placement)
+    assert cgroup.oom_kills(placement) == 0
+    child = inside(placement, "block = bytearray(256 << 20); print(len(block))")
+    assert child.returncode == -signal.SIGKILL
+    assert cgroup.oom_kills(placement) == 1
+    assert inside(placement, "block = bytearray(4 << 20)").returncode == 0  # the control: less is allowed
+
+
+def test_oom_in_a_nested_group_is_counted(made: list[Placement]) -> None:
+    placement = cgroup.create(ID, {"memory": {"limit": 32 << 20, "swap": 32 << 20}})
+    made.append(placement)
+    top = placement.v1.get("memory") or placement.v2_dir
+    os.mkdir(f"{top}/below")
+    code = f"open({top + '/below/cgroup.procs'!r}, 'w').write('0'); bytearray(256 << 20)"
+    assert inside(placement, code).returncode == -signal.SIGKILL
+    assert cgroup.oom_kills(placement) == 1
+
+
+def test_pids_limit_bites(made: list[Placement]) -> None:
+    placement = cgroup.create(ID, {"pids": {"limit": 4}})
+    made.append(placement)
+    code = """
+made = 0
+try:
+    for _ in range(10):
+        if os.fork() == 0:
+            time.sleep(30)
+            os._exit(0)
+        made += 1
+except BlockingIOError:
+    print(made)
+"""
+    child = inside(placement, code)
+    assert child.stdout is not None and child.stdout.readline() == "3\n"
+
+
+def test_cpu_quota_bites(made: list[Placement]) -> None:
+    placement = cgroup.create(ID, {"cpu": {"quota": 10000, "period": 100000}})
+    made.append(placement)
+    code = "end = time.monotonic() + 0.6\nwhile time.monotonic() < end: pass\nprint(time.process_time())"
+    child = inside(placement, code)
+    assert child.stdout is not None and float(child.stdout.read()) < 0.25
+    assert cgroup.stats(placement)["throttled_periods"] > 0
+
+
+def test_cpuset_bites(made: list[Placement]) -> None:
+    placement = cgroup.create(ID, {"cpu": {"cpus": "0", "mems": "0"}})
+    made.append(placement)
+    child = inside(placement, "print(os.sched_getaffinity(0))")
+    assert child.stdout is not None and child.stdout.read() == "{0}\n"
+
+
+def test_shares_weight_and_reservation_are_accepted(made: list[Placement]) -> None:
+    made.append(cgroup.create(ID, {"cpu": {"shares": 512}, "memory": {"reservation": 16 << 20}}))
+    placement = made[0]
+    if "cpu" in placement.v1:
+        assert Path(placement.v1["cpu"], "cpu.shares").read_text() == "512\n"
+        assert Path(placement.v1["memory"], "memory.soft_limit_in_bytes").read_text() == f"{16 << 20}\n"
+
+
+def test_only_the_controllers_that_are_needed_get_groups(made: list[Placement]) -> None:
+    made.append(cgroup.create(ID, {"pids": {"limit": 9}}))
+    assert set(made[0].v1) <= {"pids"}
+
+
+@pytest.mark.parametrize(
+    ("limits", "flag"),
+    [
+        ({"hugepageLimits": [{"pageSize": "64KB", "limit": 0}]}, "hugepageLimits"),
+        ({"memory": {"limit": 1 << 26, "kernel": 1 << 20}}, "--kernel-memory"),
+        ({"cpu": {"cpus": "4000"}}, "--cpuset-cpus"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_limit_that_cannot_be_applied_is_refused_and_leaves_nothing(limits: dict[str, object], flag: str) -> None:
+    with pytest.raises(NotSupported) as caught:
+        cgroup.create(ID, limits)
+    assert flag in caught.value.message and flag in caught.value.hint
+    assert cgroup.named(ID).directories() == []
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "a b", "a\n", "ü", "."])
+def test_id_cannot_name_another_directory(name: str) -> None:
+    with pytest.raises(InvalidArgument):
+        cgroup.create(name, {})
+
+
+def test_group_of_an_earlier_run_is_replaced(made: list[Placement]) -> None:
+    first = cgroup.create(ID, {})
+    nested = f"{first.directories()[0]}/left/behind"
+    os.makedirs(nested)
+    made.append(cgroup.create(ID, {}))
+    assert not os.path.exists(nested)
+
+
+def test_nested_groups_are_removed(made: list[Placement]) -> None:
+    placement = cgroup.create(ID, {"pids": {"limit": 100}})
+    for directory in placement.directories():
+        for number in range(100):
+            os.mkdir(f"{directory}/n{number}")
+        os.makedirs(f"{directory}/a/b/c/d")
+    cgroup.remove(placement)
+    assert cgroup.named(ID).directories() == []
+
+
+def test_group_with_a_process_is_reported_and_not_removed(made: list[Placement]) -> None:
+    placement = cgroup.create(ID, {})
+    made.append(placement)
+    child = inside(placement, "time.sleep(60)", wait=False)
+    with pytest.raises(Conflict, match=str(child.pid)):
+        cgroup.remove(placement, patience=0.05)
+    cgroup.kill(placement)
+    assert child.wait(5) == -signal.SIGKILL
+
+
+def test_kill_reaches_all_also_in_nested_groups_and_frozen(made: list[Placement]) -> None:
+    placement = cgroup.create(ID, {})
+    made.append(placement)
+    code = "\nfor _ in range(5): os.fork()\ntime.sleep(60)"
+    child = inside(placement, code, wait=False)
+    top = placement.directories()[0]
+    os.mkdir(f"{top}/below")
+    deadline = time.monotonic() + 5
+    while len(Path(top, "cgroup.procs").read_text().split()) < 32 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    some = Path(top, "cgroup.procs").read_text().split()[3]
+    Path(top, "below", "cgroup.procs").write_text(some)
+    cgroup.freeze(placement)
+    cgroup.kill(placement, 10)
+    assert child.wait(5) == -signal.SIGKILL
+    assert not Path(top, "cgroup.procs").read_text() and not Path(top, "below", "cgroup.procs").read_text()
+
+
+def test_freeze_stops_and_thaw_continues(made: list[Placement]) -> None:
+    placement = cgroup.create(ID, {})
+    made.append(placement)
+    child = inside(placement, "\nwhile True: print(1, flush=True); time.sleep(0.001)", wait=False)
+    assert child.stdout is not None
+    child.stdout.readline()
+    cgroup.freeze(placement)
+    used = cgroup.stats(placement).get("cpu_usage", 0)
+    time.sleep(0.1)
+    assert cgroup.stats(placement).get("cpu_usage", 0) == used
+    cgroup.thaw(placement)
+    time.sleep(0.1)
+    assert cgroup.stats(placement).get("cpu_usage", 1) > used
+    child.kill()
+    child.wait()
+
+
+def test_stats_without_limits_come_from_the_processes(made: list[Placement]) -> None:
+    placement = cgroup.create(ID, {})
+    made.append(placement)
+    child = inside(
+        placement, "block = bytearray(os.urandom(1 << 20) * 30); print(1, flush=True); time.sleep(60)", wait=False
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    found = cgroup.stats(placement)
+    assert found["pids"] == 1 and 30 << 20 < found["memory_usage"] < 90 << 20 and found["cpu_usage"] > 0
+    child.kill()
+    child.wait()
+
+
+def test_stats_with_limits(made: list[Placement]) -> None:
+    placement = cgroup.create(ID, {"memory": {"limit": 64 << 20}, "pids": {"limit": 50}})
+    made.append(placement)
+    child = inside(
+        placement, "block = bytearray(os.urandom(1 << 20) * 20); print(1, flush=True); time.sleep(60)", wait=False
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    found = cgroup.stats(placement)
+    assert found["pids"] == 1 and found["pids_limit"] == 50 and found["memory_limit"] == 64 << 20
+    assert 15 << 20 < found["memory_usage"] < 64 << 20
+    child.kill()
+    child.wait()
+
+
+def test_update_of_a_running_container_bites(made: list[Placement]) -> None:
+    placement = cgroup.create(ID, {"memory": {"limit": 16 << 20, "swap": 16 << 20}})
+    made.append(placement)
+    cgroup.update(placement, {"memory": {"limit": 128 << 20, "swap": 128 << 20}})  # up: memsw must go first on v1
+    cgroup.update(placement, {"memory": {"limit": 24 << 20, "swap": 24 << 20}, "pids": {"limit": 3}})
+    child = inside(placement, "print(1, flush=True); sys.stdin.readline(); bytearray(100 << 20)", wait=False)
+    assert child.stdout is not None and child.stdin is not None
+    child.stdout.readline()
+    child.stdin.write("go\n")
+    child.stdin.flush()
+    assert child.wait(10) == -signal.SIGKILL
+
+
+def test_update_moves_processes_to_a_controller_that_had_no_group(made: list[Placement]) -> None:
+    placement = cgroup.create(ID, {})
+    made.append(placement)
+    child = inside(
+        placement, "print(1, flush=True); sys.stdin.readline()\ntry: os.fork()\nexcept OSError: print(2)", wait=False
+    )
+    assert child.stdout is not None and child.stdin is not None
+    child.stdout.readline()
+    cgroup.update(placement, {"pids": {"limit": 1}})
+    child.stdin.write("go\n")
+    child.stdin.flush()
+    assert child.stdout.readline() == "2\n"
+    child.wait(10)
+
+
+def test_an_ordinary_user_without_delegation_gets_no_group_and_no_silent_limit() -> None:
+    if LAYOUT.version != "hybrid":
+        pytest.skip("this host may delegate")
+    script = f"""
+import os, sys
+sys.path.insert(0, {str(Path(cgroup.__file__).parents[2])!r})
+from sampan.errors import NotSupported
+from sampan.runtime import cgroup, cgroupapply
+os.setgid(65534); os.setuid(65534)
+print(cgroup.create("x", {{}}, True).directories())
+try:
+    cgroup.create("x", {{"memory": {{"limit": 1 << 24}}}}, True)
+except NotSupported as error:
+    print(error.message)
+"""
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    refusal = "the memory controller is on cgroup v1, which is not open to ordinary users"
+    assert out == f"[]\ncannot apply limit --memory: {refusal}\n"
