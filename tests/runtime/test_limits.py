@@ -1,7 +1,8 @@
-"""What limits become on v1 and v2: arithmetic and file names, and where controllers are chosen. Pure or in fake trees."""
+"""What limits become on v1 and v2: numbers, file names, choice of controllers. Pure, or in simulated trees."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ def files(resources: dict[str, Any], v2: bool) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("shares", "weight"), [(2, 1), (1, 1), (1024, 100), (262144, 10000), (1 << 30, 10000), (512, 59), (2048, 170)]
+    ("shares", "weight"), [(2, 1), (1, 1), (1024, 100), (262144, 10000), (1 << 30, 10000), (512, 59), (2048, 174)]
 )
 def test_weight_of_shares_meets_both_defaults(shares: int, weight: int) -> None:
     assert limits.weight_of_shares(shares) == weight
@@ -171,7 +172,9 @@ def test_simulated_v2_enables_and_writes(tmp_path: Path) -> None:
     with pytest.raises(NotSupported, match="--cpuset-cpus.*cpuset controller is not available"):
         cgroupapply.choose({"cpu": {"cpus": "0"}}, layout)
     with pytest.raises(NotSupported, match="swapaccount"):
-        cgroupapply.apply(cgroup.Placement(str(made)), cgroupapply.choose({"memory": {"limit": 4, "swap": 8}}, layout))
+        cgroupapply.apply(
+            cgroup.Placement(str(made)), cgroupapply.choose({"memory": {"limit": 64 * MIB, "swap": 65 * MIB}}, layout)
+        )
 
 
 def test_simulated_kernel_that_does_not_keep_a_value_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,10 +226,10 @@ def test_simulated_delegation_finds_the_topmost_writable_group(tmp_path: Path, m
     for path in ("", *[own[1 : len(own) - cut] for cut in range(len(own)) if own[len(own) - cut :][:1] in ("", "/")]):
         group(tmp_path, path, "memory pids")
     real, closed = (
-        cgrouphost.os.access,
+        os.access,
         {f"{tmp_path}/sys/fs/cgroup{path}" for path in ("", "/user.slice", "/user.slice/user-7.slice")},
     )
-    monkeypatch.setattr(cgrouphost.os, "access", lambda path, mode: path not in closed and real(path, mode))
+    monkeypatch.setattr(os, "access", lambda path, mode: path not in closed and real(path, mode))
     layout = cgrouphost.detect(str(tmp_path), rootless=True)
     assert layout.v2_base == f"{tmp_path}/sys/fs/cgroup/user.slice/user-7.slice/user@7.service"
     closed.add(f"{tmp_path}/sys/fs/cgroup{own}")
@@ -236,7 +239,7 @@ def test_simulated_delegation_finds_the_topmost_writable_group(tmp_path: Path, m
 
 def test_simulated_read_only_cgroups_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     group(host(tmp_path, [v2_mount()]), "", "memory")
-    monkeypatch.setattr(cgrouphost.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
     layout = cgrouphost.detect(str(tmp_path), rootless=False)
     assert layout.v2_base == "" and "read-only" in layout.why
     with pytest.raises(NotSupported, match="read-only"):
