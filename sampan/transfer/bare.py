@@ -9,6 +9,7 @@ from sampan.oci import image, platform, reference, timestamp
 from sampan.store.leases import Leases
 from sampan.transfer import codec
 from sampan.transfer.layers import ingest_layer
+from sampan.transfer.load import retag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def make_image(
     comment: str = "",
     what: str = "the archive",
 ) -> tuple[str, str]:
-    """Make and tag an image of the tar in `stream`; give its id and the manifest that `name` pointed at before, or "".
+    """Make and tag an image of the tar in `stream`; give its id and that of the image `name` named before, or "".
 
     `config` is the image's run configuration (image-spec config.md, "config").  The archive may be compressed.
     """
@@ -74,8 +75,8 @@ def make_image(
         manifest = store.content.add(image.build_manifest(described, [layer]), lease=lease)
         with store.db.transaction():
             store.images.put(manifest)
-            before = store.images.tag(full, manifest) if full else ""
-    return config_digest, before if before != manifest else ""
+            before = retag(store, full, manifest) if full else ""
+    return config_digest, before
 
 
 def _full(name: str) -> str:

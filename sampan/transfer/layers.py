@@ -121,6 +121,7 @@ def ingest_layer(
     snapshot exists is only verified.  `limit` bounds the unpacked bytes; `lease` holds what was added.
     """
     active: Active | None = None
+    unpacked = 0
     with store.content.ingest(lease=lease) as ingest:
         try:
             raw = codec.Peek(_Blob(stream, ingest, size, what).read)
@@ -130,14 +131,14 @@ def ingest_layer(
             content = _Decoded(codec.decoder(kind, raw.read, what), bool(kind), limit, what)
             if not diff_id or store.snapshots.find(diff_id) is None:  # else it is only verified
                 active = store.snapshots.prepare()
-                unpack(content.read, facts_factory(), target, active.upper)
+                unpacked = unpack(content.read, facts_factory(), target, active.upper)
             content.drain()
             while raw.read(STEP):
                 pass
             actual = _verified(content.digest(), diff_id, digest, what)
             blob, length = ingest.commit(digest or ("" if kind else diff_id), size)
             if active is not None:
-                store.snapshots.commit(active, actual or blob, size=content.size, lease=lease)
+                store.snapshots.commit(active, actual or blob, size=unpacked, lease=lease)
         except BaseException:
             if active is not None:
                 store.snapshots.abort(active)
@@ -154,15 +155,19 @@ def _verified(actual: str, diff_id: str, digest: str, what: str) -> str:
     return actual
 
 
-def unpack(read: Read, facts: Facts, target: str, directory: str) -> None:
-    """Unpack a layer's tar into a directory of its own, as overlayfs wants a lower one, through the helper."""
+def unpack(read: Read, facts: Facts, target: str, directory: str) -> int:
+    """Unpack a layer's tar into a directory of its own, as overlayfs wants a lower one, through the helper.
+
+    Gives the sum of the sizes of its files.
+    """
     os.makedirs(target, mode=0o700, exist_ok=True)
     flags = tree.BEST_EFFORT_NODES if facts.rootless else 0
     flags |= tree.BEST_EFFORT_IDS if facts.single_id else 0
     write_fd, child = rootfs.open_apply(facts, rootfs.Rootfs(directory=directory), target, flags=flags)
     try:
         applier = tree.Applier(write_fd, child.wait)
-        applier.feed(to_overlay(TarReader(read), rootfs.opaque_name(facts.rootless)))
+        reader = TarReader(read)
+        applier.feed(to_overlay(reader, rootfs.opaque_name(facts.rootless)))
         applier.end()
     except BaseException:
         os.close(write_fd)
@@ -172,6 +177,7 @@ def unpack(read: Read, facts: Facts, target: str, directory: str) -> None:
     ended = child.wait()
     if ended.code:
         raise Unavailable(f"cannot unpack a layer: the helper ended with {ended.code}")
+    return reader.unpacked_size
 
 
 def settle(child: Child) -> None:

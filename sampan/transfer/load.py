@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Loaded:
-    """One image that was loaded: its `id`, its full `references`, and `replaced`: what references pointed at before."""
+    """One image that was loaded: its `id`, its full `references`, and in `replaced` the id that one named before."""
 
     __slots__ = ("id", "manifest_digest", "references", "replaced")
 
@@ -133,6 +133,13 @@ def _publish(store: Store, loaded: list[Loaded]) -> None:
             store.images.put(one.manifest_digest)
         for one in loaded:
             for name in one.references:
-                before = store.images.tag(name, one.manifest_digest)
-                if before and before != one.manifest_digest:
+                before = retag(store, name, one.manifest_digest)
+                if before:
                     one.replaced[name] = before
+
+
+def retag(store: Store, name: str, manifest_digest: str) -> str:
+    """Point a name at a manifest; give the id of another image that it named before, or ""."""
+    before = store.images.tag(name, manifest_digest)
+    old = store.images.resolve(before).id if before else ""
+    return "" if old == store.images.resolve(manifest_digest).id else old

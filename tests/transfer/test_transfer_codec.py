@@ -1,0 +1,81 @@
+"""Compressed streams: bounded steps, several members, padding, and every way to end early."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import sys
+from collections.abc import Callable
+
+import pytest
+import zstandard
+
+from sampan.errors import IntegrityError, NotSupported
+from sampan.transfer import codec
+
+DATA = b"".join(b"%d\n" % number for number in range(100_000))
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": lambda data: zstandard.ZstdCompressor().compress(data),
+}
+
+
+def decoded(data: bytes, step: int = 1 << 16) -> bytes:
+    source = codec.Peek(io.BytesIO(data).read)
+    read = codec.decoder(codec.detect(source.peek(6)), source.read, "the test")
+    parts = []
+    while part := read(step):
+        assert len(part) <= step
+        parts.append(part)
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("name", PACKERS)
+def test_decodes_and_names_what_it_decodes(name: str) -> None:
+    packed = PACKERS[name](DATA)
+    assert codec.detect(packed[:6]) == name
+    assert decoded(packed) == DATA
+    assert decoded(packed, 100) == DATA
+
+
+@pytest.mark.parametrize("name", PACKERS)
+def test_several_members_are_one_stream(name: str) -> None:
+    assert decoded(PACKERS[name](DATA) + PACKERS[name](b"more")) == DATA + b"more"
+
+
+@pytest.mark.parametrize("name", ["gzip", "bzip2", "xz"])
+def test_zero_padding_is_ignored_and_anything_else_is_not(name: str) -> None:
+    packed = PACKERS[name](DATA)
+    assert decoded(packed + bytes(5000)) == DATA
+    with pytest.raises(IntegrityError, match=name):
+        decoded(packed + b"garbage")
+
+
+@pytest.mark.parametrize("name", ["gzip", "bzip2", "xz"])
+def test_a_cut_stream_is_an_error(name: str) -> None:
+    packed = PACKERS[name](DATA)
+    for end in (7, len(packed) // 2, len(packed) - 1):
+        with pytest.raises(IntegrityError, match="early|damaged"):
+            decoded(packed[:end])
+
+
+def test_plain_bytes_pass() -> None:
+    assert decoded(DATA) == DATA and decoded(b"") == b"" and decoded(b"\x1f") == b"\x1f"
+
+
+def test_a_huge_window_is_refused() -> None:
+    parameters = zstandard.ZstdCompressionParameters(window_log=29, enable_ldm=True)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    packed = compressor.compress(DATA) + compressor.flush()
+    with pytest.raises(IntegrityError, match="zstd"):
+        decoded(packed)
+
+
+def test_without_the_library_zstd_is_not_supported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(NotSupported, match="zstandard"):
+        decoded(PACKERS["zstd"](DATA))

@@ -1,0 +1,124 @@
+"""Saving, and what other tools make of it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from transfersupport import BASE, TOP, config, digest, docker_files, simple_layout, tar_of, trees, write_tree
+
+import sampan
+from sampan.errors import NotFound, Unavailable
+
+
+def saved(engine: sampan.Engine, path: Path, *names: str) -> str:
+    with open(path, "wb") as file:
+        size = engine.images.save(list(names), file.fileno())
+    assert path.stat().st_size == size
+    return str(path)
+
+
+def loaded(engine: sampan.Engine, path: Path, layers: list[bytes], tags: list[str]) -> str:
+    path.write_bytes(tar_of(docker_files(layers, tags)))
+    engine.images.load(str(path))
+    return engine.images.resolve(tags[0]).id
+
+
+def test_saved_archive_loads_as_the_same_image(make_engine: Callable[[], sampan.Engine], tmp_path: Path) -> None:
+    one, two = make_engine(), make_engine()
+    loaded(one, tmp_path / "in.tar", [BASE, TOP], ["app:1"])
+    loaded(one, tmp_path / "in2.tar", [BASE], ["example.com/other:2"])
+    archive = saved(one, tmp_path / "a.tar", "app:1", "example.com/other:2")
+    assert two.images.load(archive) == ["Loaded image: app:1", "Loaded image: example.com/other:2"]
+    for name in ("app:1", "example.com/other:2"):
+        assert one.images.resolve(name).manifest_digest == two.images.resolve(name).manifest_digest
+        assert trees(one, name) == trees(two, name)
+    assert (
+        Path(saved(two, tmp_path / "b.tar", "app:1", "example.com/other:2")).read_bytes() == Path(archive).read_bytes()
+    )
+
+
+def test_saved_archive_is_both_forms_and_holds_blobs_once(engine: sampan.Engine, tmp_path: Path) -> None:
+    loaded(engine, tmp_path / "in.tar", [BASE, TOP, BASE], ["app:1", "app:2"])
+    with tarfile.open(saved(engine, tmp_path / "a.tar", "app:1", "app:2")) as archive:
+        names = archive.getnames()
+        index, listed = (json.load(member(archive, name)) for name in ("index.json", "manifest.json"))
+        for name in names:
+            if name.startswith("blobs/sha256/"):
+                assert digest(member(archive, name).read()) == "sha256:" + name[13:]
+    assert len(names) == len(set(names))
+    assert [entry["annotations"]["io.containerd.image.name"] for entry in index["manifests"]] == [
+        "docker.io/library/app:1",
+        "docker.io/library/app:2",
+    ]
+    assert [entry["RepoTags"] for entry in listed] == [["app:1", "app:2"]]
+    assert listed[0]["Layers"][1] == "blobs/sha256/" + digest(TOP)[7:]
+
+
+def member(archive: tarfile.TarFile, name: str) -> io.BufferedReader:
+    found = archive.extractfile(name)
+    assert isinstance(found, io.BufferedReader)
+    return found
+
+
+def test_save_by_id_keeps_all_names_and_by_name_one(engine: sampan.Engine, tmp_path: Path) -> None:
+    image_id = loaded(engine, tmp_path / "in.tar", [BASE], ["app:1", "app:2"])
+    for wanted, names in ((image_id, ["app:1", "app:2"]), (image_id[7:19], ["app:1", "app:2"]), ("app:2", ["app:2"])):
+        with tarfile.open(saved(engine, tmp_path / "a.tar", wanted)) as archive:
+            assert json.load(member(archive, "manifest.json"))[0]["RepoTags"] == names
+
+
+def test_save_fails_before_the_first_byte_when_a_blob_is_gone(engine: sampan.Engine, tmp_path: Path) -> None:
+    loaded(engine, tmp_path / "in.tar", [BASE], ["app:1"])
+    os.unlink(engine.store.paths.blob(digest(BASE)))
+    with open(tmp_path / "a.tar", "wb") as file, pytest.raises(NotFound):
+        engine.images.save(["app:1"], file.fileno())
+    assert (tmp_path / "a.tar").stat().st_size == 0
+
+
+def test_save_to_a_full_disk_says_so(engine: sampan.Engine, tmp_path: Path) -> None:
+    loaded(engine, tmp_path / "in.tar", [BASE], ["app:1"])
+    with open("/dev/full", "wb") as file, pytest.raises(Unavailable, match="No space left"):
+        engine.images.save(["app:1"], file.fileno())
+
+
+def skopeo(*words: str) -> str:
+    if not shutil.which("skopeo"):
+        pytest.skip("skopeo is not installed")
+    found = subprocess.run(["skopeo", "--insecure-policy", *words], capture_output=True, text=True, timeout=60)
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+@pytest.mark.parametrize("suffix", ["", "+gzip"])
+def test_skopeo_reads_both_forms_and_the_store(engine: sampan.Engine, tmp_path: Path, suffix: str) -> None:
+    engine.images.load(str(write_tree(tmp_path / "layout", simple_layout(suffix=suffix).build())))
+    archive = saved(engine, tmp_path / "a.tar", "app:1")
+    for source in (f"docker-archive:{archive}", f"docker-archive:{archive}:app:1", f"oci-archive:{archive}:1"):
+        skopeo("copy", source, f"dir:{tmp_path}/{len(os.listdir(tmp_path))}")
+        assert json.loads(skopeo("inspect", "--config", source)) == json.loads(config([BASE, TOP]))
+    stored = f"oci:{engine.store.paths.oci}:docker.io/library/app:1"
+    assert json.loads(skopeo("inspect", stored))["Digest"] == engine.images.resolve("app:1").manifest_digest
+
+
+@pytest.mark.parametrize(
+    "form", ["docker-archive:{}.tar:app:1", "oci-archive:{}.tar:app:1", "oci:{}:docker.io/library/app:1"]
+)
+def test_what_skopeo_writes_loads(make_engine: Callable[[], sampan.Engine], tmp_path: Path, form: str) -> None:
+    one, two = make_engine(), make_engine()
+    image_id = loaded(one, tmp_path / "in.tar", [BASE, TOP], ["app:1"])
+    archive = saved(one, tmp_path / "a.tar", "app:1")
+    # skopeo writes the config anew when it converts between the two forms.
+    source = f"docker-archive:{archive}" if form.startswith("docker") else f"oci-archive:{archive}:1"
+    skopeo("copy", source, form.format(tmp_path / "b"))
+    said = two.images.load(str(tmp_path / "b" if form.startswith("oci:") else tmp_path / "b.tar"))
+    assert said == ["Loaded image: app:1"]
+    assert two.images.resolve("app:1").id == image_id
+    assert trees(one, "app:1") == trees(two, "app:1")
