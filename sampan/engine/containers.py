@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-from sampan.engine import starter, terminal
+from sampan.engine import starter, stopping, terminal
 from sampan.errors import Conflict, NotFound, SampanError
 from sampan.oci import spec as specs
 from sampan.runtime import cgroup, process
@@ -306,7 +306,7 @@ class Containers:
             return
 
     def stop(self, name: str, timeout: float | None = None, signal: str | None = None) -> None:
-        """Send the stop signal and, after `timeout` seconds (10), KILL; a stopped container is left as it is."""
+        """Send the stop signal and later KILL (engine/stopping.py says when); a stopped container is left as it is."""
         record = self.get(name)
         if record.status != "running":
             return
@@ -317,12 +317,10 @@ class Containers:
             or record.config["spec"].get("annotations", {}).get("sampan.stop_signal")
             or "TERM"
         )
-        seconds = timeout if timeout is not None else float(options.get("stop_timeout") or 10)
-        number = process.signal_number(chosen)
-        self._send(record, number)
-        if not process.wait(record.pid, record.pid_start, record.boot_id, None if seconds < 0 else seconds):
-            self._send(record, 9)
-            process.wait(record.pid, record.pid_start, record.boot_id, 10)
+        seconds = timeout if timeout is not None else options.get("stop_timeout")
+        note = stopping.stop(record, process.signal_number(chosen), seconds)
+        if note:
+            self.engine.warn([note])
         self._settled(record)
 
     def restart(self, name: str, timeout: float | None = None) -> None:

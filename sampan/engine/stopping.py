@@ -1,0 +1,109 @@
+"""`stop`: the stop signal, the wait, the kill, without waiting for what cannot happen.
+
+A PID 1 without a handler never receives the stop signal: the kernel drops it (pid_namespaces(7)), and Docker waits its
+ten seconds for nothing. That is the rule for `CMD python app.py`, where PID 1 is a shell. The kernel says so (SigCgt,
+SigIgn and SigBlk of /proc/PID/status), so then the signal goes to the container's other processes, which have SETTLE
+seconds to
+end, and the rest is killed. `timeout` as given always wins: with it the wait is exactly Docker's.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from sampan.errors import NotFound
+from sampan.runtime import cgroup, process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.store.containers import Record
+
+DEFAULT = 10.0
+SETTLE = 2.0
+
+
+def _mask(status: bytes, name: bytes) -> int:
+    for line in status.splitlines():
+        if line.startswith(name):
+            return int(line.split()[1], 16)
+    return 0
+
+
+def receives(pid: int, number: int) -> bool:
+    """Say whether a PID 1 can ever act on a signal: it has a handler for it, or blocks it to wait for it."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            status = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    bit = 1 << (number - 1)
+    if _mask(status, b"SigIgn:") & bit:
+        return False
+    return bool((_mask(status, b"SigCgt:") | _mask(status, b"SigBlk:")) & bit)
+
+
+def _started(record: Record) -> float:
+    """Give the seconds since the program was started."""
+    return (time.time_ns() - record.started) / 1e9
+
+
+def others(record: Record) -> list[int]:
+    """List the container's processes other than the first, from its cgroup or else its pid namespace."""
+    directory = cgroup.named(record.id).v2_dir
+    if directory and os.path.isdir(directory):
+        return [pid for pid in cgroup.tree_processes(directory) if pid != record.pid]
+    try:
+        space = os.stat(f"/proc/{record.pid}/ns/pid").st_ino
+    except OSError:
+        return []
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit() and int(name) != record.pid and os.stat(f"/proc/{name}/ns/pid").st_ino == space:
+                found.append(int(name))
+        except OSError:
+            continue  # gone, or another user's
+    return found
+
+
+def stop(record: Record, number: int, timeout: float | None) -> str:
+    """Stop a running container; give a note when its first process could not receive the signal."""
+    _send(record.pid, record.pid_start, record.boot_id, number)
+    note = ""
+    if timeout is None and not receives(record.pid, number):
+        # A program that is only just starting may still install its handler.
+        if _started(record) < 0.5:
+            _wait(record, 0.1)
+        if process.alive(record.pid, record.pid_start, record.boot_id) and not receives(record.pid, number):
+            note = _pass_on(record, number)
+            timeout = SETTLE
+    seconds = DEFAULT if timeout is None else timeout
+    if not _wait(record, None if seconds < 0 else seconds):
+        _send(record.pid, record.pid_start, record.boot_id, 9)
+        _wait(record, 10)
+    return note
+
+
+def _pass_on(record: Record, number: int) -> str:
+    """Signal the other processes; when there are none, nothing will ever happen, so the first one is killed at once."""
+    name = process.signal_name(number)
+    rest = [(pid, process.start_time(pid)) for pid in others(record)]
+    for pid, start in rest:
+        if start is not None:
+            _send(pid, start, record.boot_id, number)
+    if rest:
+        return f"container {record.name}: its first process has no handler for {name}, so its other processes got it"
+    _send(record.pid, record.pid_start, record.boot_id, 9)
+    return f"container {record.name}: its only process has no handler for {name}, so it was killed"
+
+
+def _wait(record: Record, seconds: float | None) -> bool:
+    return process.wait(record.pid, record.pid_start, record.boot_id, seconds)
+
+
+def _send(pid: int, start: int, boot: str, number: int) -> None:
+    try:
+        process.send(pid, start, boot, number)
+    except NotFound:
+        return
