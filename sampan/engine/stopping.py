@@ -3,8 +3,7 @@
 A PID 1 without a handler never receives the stop signal: the kernel drops it (pid_namespaces(7)), and Docker waits its
 ten seconds for nothing. That is the rule for `CMD python app.py`, where PID 1 is a shell. The kernel says so (SigCgt,
 SigIgn and SigBlk of /proc/PID/status), so then the signal goes to the container's other processes, which have SETTLE
-seconds to
-end, and the rest is killed. `timeout` as given always wins: with it the wait is exactly Docker's.
+seconds to end, and the rest is killed. `timeout` as given always wins: with it the wait is exactly Docker's.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import time
 
 from sampan.errors import NotFound
 from sampan.runtime import cgroup, process
+from sampan.runtime.cgrouphost import tree_processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def others(record: Record) -> list[int]:
     """List the container's processes other than the first, from its cgroup or else its pid namespace."""
     directory = cgroup.named(record.id).v2_dir
     if directory and os.path.isdir(directory):
-        return [pid for pid in cgroup.tree_processes(directory) if pid != record.pid]
+        return [pid for pid in tree_processes(directory) if pid != record.pid]
     try:
         space = os.stat(f"/proc/{record.pid}/ns/pid").st_ino
     except OSError:
