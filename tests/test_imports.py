@@ -45,6 +45,7 @@ START = {
     "winreg",
     "zipimport",
     "_collections_abc",
+    "gc",
     "_opcode",
 }
 
@@ -57,7 +58,7 @@ ALLOWED = START | {
     "_socket",
     "_sqlite3",
     "_struct",
-    "_blake2",
+    "_functools",
     "array",
     "binascii",
     "errno",
@@ -123,6 +124,20 @@ def test_the_run_path_imports_nothing_heavy(module: str) -> None:
     found = loaded_by(f"import {module}")
     assert others(found) <= ALLOWED
     assert not others(found) & FORBIDDEN
+
+
+def test_a_run_loads_nothing_heavy(tmp_path: pathlib.Path) -> None:
+    """The whole path, from the words to the exit code; the first run fills the caches, the second is the hot one."""
+    tmp_path.chmod(0o711)
+    root = ["--root", str(tmp_path / "store")]
+    subprocess.run(
+        [sys.executable, "-m", "sampan", *root, "bootstrap", "-t", "b", "host", "true"], cwd=ROOT, check=True
+    )
+    code = f"from sampan.cli.main import main\nassert main([*{root!r}, 'run', '--rm', 'b', 'true']) == 0"
+    loaded_by(code)
+    found = others(loaded_by(code))
+    assert found <= ALLOWED
+    assert not found & FORBIDDEN
 
 
 def test_the_control_notices_a_heavy_import() -> None:

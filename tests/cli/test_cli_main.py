@@ -18,10 +18,17 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 LAUNCHER = ROOT / "bin" / "sampan"
 
 
-def sampan(*words: str, launcher: pathlib.Path = LAUNCHER, **env: str) -> subprocess.CompletedProcess[str]:
+def sampan(
+    *words: str, launcher: pathlib.Path = LAUNCHER, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     path = os.path.dirname(sys.executable) + ":" + os.environ["PATH"]
     return subprocess.run(
-        [str(launcher), *words], capture_output=True, text=True, timeout=60, check=False, env={"PATH": path, **env}
+        [str(launcher), *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={"PATH": path, **(env or {})},
     )
 
 
@@ -122,7 +129,7 @@ def test_the_environment_does_not_steer_the_interpreter(tmp_path: pathlib.Path) 
     hostile = {"PYTHONPATH": str(tmp_path), "PYTHONHOME": "/nowhere", "PYTHONSTARTUP": "/nowhere", "PYTHONINSPECT": "1"}
     control = subprocess.run([sys.executable, "-c", "0"], capture_output=True, env=hostile, check=False)
     assert control.returncode != 0
-    assert sampan("--version", **hostile).returncode == 0
+    assert sampan("--version", env=hostile).returncode == 0
 
 
 def test_a_closed_pipe_is_quiet() -> None:

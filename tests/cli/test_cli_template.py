@@ -166,7 +166,7 @@ def test_template_error_says_where_and_what(text: str, why: str, hint: str) -> N
 def test_heading_names_the_columns() -> None:
     parsed = template.parse('{{.ID}}\t{{upper .Names}}\t{{.Label "com.example.cpu"}}\t{{truncate .Image 3}}')
     names = {"ID": "CONTAINER ID", "Names": "NAMES", "Image": "IMAGE", "Label": lambda key: key.rpartition(".")[2]}
-    assert parsed.header(names) == "CONTAINER ID\tNAMES\tcpu\tIMAGE"  # type: ignore[arg-type]
+    assert parsed.header(names) == "CONTAINER ID\tNAMES\tcpu\tIMAGE"
 
 
 def test_data_is_never_read_as_a_template() -> None:

@@ -1,0 +1,468 @@
+"""Each command against an engine that only records: what the words become, what is printed, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import pytest
+
+from sampan.cli import main, mounts, options, runflags, variables
+from sampan.errors import InvalidArgument, NotFound, NotSupported, SampanError
+
+
+class Part:
+    """Record every call, and answer as told."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = answers
+        self.calls: list[tuple[Any, ...]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls.append((name, *args, kwargs) if kwargs else (name, *args))
+            answer = self.answers.get(name)
+            answer = answer(*args, **kwargs) if callable(answer) else answer
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        return call
+
+
+class Engine(Part):
+    def __init__(self, containers: Part | None = None, images: Part | None = None, **answers: Any) -> None:
+        super().__init__(**answers)
+        self.containers = containers or Part()
+        self.images = images or Part()
+
+
+def run(engine: Any, *words: str) -> int:
+    module = main.load_command(words[0])
+    code: int = module.run(engine, options.parse(words[1:], module.OPTIONS))
+    return code
+
+
+def asked(*words: str) -> Any:
+    return runflags.run_options(options.parse([*words, "image", "prog", "-x"], main.load_command("run").OPTIONS))
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "expected"),
+    [
+        ([], "command", ["prog", "-x"]),
+        ([], "entrypoint", None),
+        (["--entrypoint", "/e"], "entrypoint", ["/e"]),
+        (["--entrypoint", ""], "entrypoint", []),
+        (["-e", "A=1", "-eB=2"], "env", ["A=1", "B=2"]),
+        (["-w", "/w"], "workdir", "/w"),
+        (["-u", "1:2"], "user", "1:2"),
+        (["--group-add", "5"], "group_add", ["5"]),
+        (["-h", "box"], "hostname", "box"),
+        ([], "network", "none"),
+        (["--net=host"], "network", "host"),
+        (["--network", "host"], "network", "host"),
+        (["--pid=host"], "pid", "host"),
+        (["--ipc", "host"], "ipc", "host"),
+        (["--uts", "host"], "uts", "host"),
+        (["-m", "64m"], "memory", 64 << 20),
+        (["--memory-swap", "-1"], "memory_swap", -1),
+        (["--memory-reservation", "1m"], "memory_reservation", 1 << 20),
+        (["--shm-size", "1g"], "shm_size", 1 << 30),
+        (["--cpus", "1.5"], "cpus", 1.5),
+        (["-c", "512"], "cpu_shares", 512),
+        (["--cpuset-cpus", "0-1"], "cpuset", "0-1"),
+        (["--pids-limit", "10"], "pids_limit", 10),
+        (["--ulimit", "nofile=1:2"], "ulimits", ["nofile=1:2"]),
+        (["--oom-score-adj", "-5"], "oom_score_adj", -5),
+        (["--cap-add", "SYS_TIME"], "cap_add", ["SYS_TIME"]),
+        (["--cap-drop=ALL"], "cap_drop", ["ALL"]),
+        (["--security-opt", "no-new-privileges"], "security_opt", ["no-new-privileges"]),
+        (["--privileged"], "privileged", True),
+        (["--device", "/dev/fuse"], "devices", ["/dev/fuse"]),
+        (["--sysctl", "net.x=1"], "sysctls", {"net.x": "1"}),
+        (["-l", "a=b", "--label", "c"], "labels", {"a": "b", "c": ""}),
+        (["--init"], "init", True),
+        (["-it"], "tty", True),
+        (["-it"], "interactive", True),
+        (["--read-only"], "read_only", True),
+        (["--tmpfs", "/t:size=1m"], "tmpfs", ["/t:size=1m"]),
+        (["--stop-signal", "INT"], "stop_signal", "INT"),
+        (["--stop-timeout", "3"], "stop_timeout", 3),
+        (["-v", "/a:/b:ro"], "mounts", [("bind", "/a", "/b", ["ro", "create"])]),
+        (["--mount", "type=tmpfs,dst=/t"], "mounts", [("tmpfs", "tmpfs", "/t", ["nosuid", "nodev", "noexec", "rw"])]),
+    ],
+)
+def test_run_options(words: list[str], field: str, expected: object) -> None:
+    assert getattr(asked(*words), field) == expected
+
+
+def test_every_option_of_run_reaches_the_engine_or_is_refused() -> None:
+    """An option that is parsed and then forgotten would make a container weaker than asked."""
+    elsewhere = {"cidfile", "name", "platform", "pull", "rm", "detach", "detach_keys", "explain", "sig_proxy"}
+    elsewhere |= {"env", "env_file", "label", "label_file", "volume", "mount", "entrypoint"}
+    for option in main.load_command("run").OPTIONS.options:
+        name = options.field(option.long)
+        assert option.refuse or name in elsewhere or name in runflags._SAME or name in runflags._NAMES, name
+
+
+@pytest.mark.parametrize("words", [["-p", "80:80"], ["--dns", "1.1.1.1"], ["--add-host", "a:1"], ["--gpus", "all"]])
+def test_what_is_not_there_is_refused_by_name(words: list[str]) -> None:
+    with pytest.raises(NotSupported, match=words[0]):
+        asked(*words)
+
+
+def test_publish_points_at_the_host_network() -> None:
+    with pytest.raises(NotSupported) as caught:
+        asked("-p", "8080:80")
+    assert caught.value.hint == "use --network host"
+
+
+def test_pull_always_is_refused() -> None:
+    with pytest.raises(NotSupported, match="registries"):
+        asked("--pull", "always")
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("/data", ("volume", "", "/data", ["rw"])),
+        ("vol:/data", ("volume", "vol", "/data", ["rw"])),
+        ("vol:/data:ro,nocopy", ("volume", "vol", "/data", ["ro", "nocopy"])),
+        ("/src:/dst", ("bind", "/src", "/dst", ["rw", "create"])),
+        ("/src/../x:/dst:rw,rshared", ("bind", "/x", "/dst", ["rw", "rshared", "create"])),
+        (".:/dst", ("bind", os.getcwd(), "/dst", ["rw", "create"])),
+        ("./sub:/dst", ("bind", os.getcwd() + "/sub", "/dst", ["rw", "create"])),
+    ],
+)
+def test_volumes(word: str, expected: object) -> None:
+    assert mounts.volume(word) == expected
+
+
+@pytest.mark.parametrize(
+    "word", ["", ":", "a:", ":/b", "/a:/b:ro:x", "../:", "v$:/x", "-x:/y", "a/b:/c", "ö:/x", "a" * 300 + ":/x"]
+)
+def test_bad_volumes(word: str) -> None:
+    with pytest.raises(InvalidArgument):
+        mounts.volume(word)
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("type=bind,source=/a,target=/b", ("bind", "/a", "/b", ["rbind", "rprivate", "rw"])),
+        ("type=bind,src=/a,dst=/b,ro", ("bind", "/a", "/b", ["rbind", "rprivate", "ro"])),
+        ("type=bind,src=/a:x,dst=/b,readonly=false", ("bind", "/a:x", "/b", ["rbind", "rprivate", "rw"])),
+        ('type=bind,"src=/a,b",dst=/b', ("bind", "/a,b", "/b", ["rbind", "rprivate", "rw"])),
+        ("type=bind,src=/a,dst=/b,bind-propagation=rslave", ("bind", "/a", "/b", ["rbind", "rslave", "rw"])),
+        ("type=bind,src=/a,dst=/b,bind-recursive=disabled", ("bind", "/a", "/b", ["bind", "rprivate", "rw"])),
+        ("src=vol,dst=/b", ("volume", "vol", "/b", ["rw"])),
+        ("type=volume,dst=/b,volume-nocopy", ("volume", "", "/b", ["rw", "nocopy"])),
+        (
+            "type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=1777",
+            ("tmpfs", "tmpfs", "/t", ["nosuid", "nodev", "noexec", "rw", "size=1048576", "mode=1777"]),
+        ),
+    ],
+)
+def test_mounts(word: str, expected: object) -> None:
+    assert mounts.mount(word) == expected
+
+
+@pytest.mark.parametrize(
+    ("word", "why"),
+    [
+        ("type=bind,src=/a", "needs a target"),
+        ("type=bind,dst=/b", "needs a source"),
+        ("type=bind,src=/a,dst=/b,dst=/c", "twice"),
+        ("type=bind,src=/a,dst=/b,readnly=true", "readnly"),
+        ("type=bind,src=/a,dst=/b,tmpfs-size=1m", "tmpfs-size"),
+        ("type=bind,src=/a,dst=/b,nonsense", "KEY=VALUE"),
+        ("type=bind,src=/a,dst=/b,bind-propagation=x", "propagation"),
+        ("type=tmpfs,src=/a,dst=/b", "no source"),
+        ("type=tmpfs,dst=/b,tmpfs-mode=9", "tmpfs-mode"),
+        ("type=npipe,src=/a,dst=/b", "npipe"),
+        ('type=bind,"src=/a,dst=/b', "quote"),
+        ("type=volume,src=v,dst=/b,volume-opt=x", "volume-opt"),
+        ("", "KEY=VALUE"),
+    ],
+)
+def test_bad_mounts(word: str, why: str) -> None:
+    with pytest.raises(SampanError, match=why):
+        mounts.mount(word)
+
+
+def test_variables_come_from_files_then_words_then_the_caller(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FROM_CALLER", "c")
+    monkeypatch.delenv("ABSENT", raising=False)
+    file = tmp_path / "env"
+    file.write_bytes(b"\xef\xbb\xbf# note\n\nA=1\n  B= two words \r\nFROM_CALLER\nABSENT\nC=\n")
+    found = variables.environment([str(file)], ["A=2", "FROM_CALLER", "ABSENT"])
+    assert found == ["A=1", "B= two words ", "FROM_CALLER=c", "C=", "A=2", "FROM_CALLER=c"]
+    assert variables.build_arguments(["X=1=2", "FROM_CALLER", "ABSENT"]) == {"X": "1=2", "FROM_CALLER": "c"}
+
+
+@pytest.mark.parametrize("text", [b"A B=1\n", b"=x\n", b"\xff=1\n", b"A\xa0\xff"])
+def test_bad_variable_files_are_located(tmp_path: pathlib.Path, text: bytes) -> None:
+    file = tmp_path / "env"
+    file.write_bytes(text)
+    with pytest.raises(InvalidArgument, match=str(file)):
+        variables.environment([str(file)], [])
+
+
+def test_a_huge_variable_file_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="larger than"):
+        variables.environment(["/dev/zero"], [])
+
+
+def test_run_returns_the_exit_code_and_prints_the_id_of_a_detached_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(Engine(Part(run=7)), "run", "--rm", "image", "false") == 7
+    assert capsys.readouterr().out == ""
+    engine = Engine(Part(run="abc"))
+    assert run(engine, "run", "-d", "--name", "web", "image") == 0
+    assert capsys.readouterr().out == "abc\n"
+    kwargs = engine.containers.calls[0][-1]
+    assert (kwargs["image"], kwargs["name"], kwargs["detach"], kwargs["auto_remove"]) == ("image", "web", True, False)
+
+
+def test_explain_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    engine = Engine(Part(explain=["mount", "exec"]))
+    assert run(engine, "run", "--explain", "image") == 0
+    assert capsys.readouterr().out == "mount\nexec\n"
+    assert [call[0] for call in engine.containers.calls] == ["explain"]
+
+
+def test_cidfile_is_written_once_and_removed_when_nothing_was_made(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "cid"
+
+    def make(*_: Any, on_create: Any, **__: Any) -> int:
+        on_create("f" * 64)
+        return 0
+
+    assert run(Engine(Part(run=make)), "run", "--cidfile", str(path), "image") == 0
+    assert path.read_text() == "f" * 64
+    with pytest.raises(InvalidArgument, match="exists"):
+        run(Engine(Part(run=make)), "run", "--cidfile", str(path), "image")
+    path.unlink()
+    with pytest.raises(NotFound):
+        run(Engine(Part(run=NotFound("no image"))), "run", "--cidfile", str(path), "image")
+    assert not path.exists()
+
+
+def test_platform_of_another_machine_is_an_error() -> None:
+    images = Part(inspect={"Os": "linux", "Architecture": "amd64", "Variant": ""})
+    assert run(Engine(Part(run=0), images), "run", "--platform", "linux/amd64", "image") == 0
+    with pytest.raises(NotFound, match=r"is for .*amd64.*, not for linux/arm64"):
+        run(Engine(Part(run=0), images), "run", "--platform", "linux/arm64", "image")
+
+
+@pytest.mark.parametrize(
+    ("words", "call"),
+    [
+        (["stop", "-t", "3", "a"], ("stop", "a", 3, None)),
+        (["stop", "--time", "3", "-s", "INT", "a"], ("stop", "a", 3, "INT")),
+        (["restart", "a"], ("restart", "a", None)),
+        (["kill", "-s", "HUP", "a"], ("kill", "a", "HUP")),
+        (["kill", "a"], ("kill", "a", "KILL")),
+        (["rm", "-fv", "a"], ("remove", "a", {"force": True, "volumes": True})),
+        (["start", "a"], ("start", "a")),
+        (["export", "-o", "/dev/null", "a"], None),
+    ],
+)
+def test_words_become_calls(words: list[str], call: tuple[Any, ...] | None, capsys: pytest.CaptureFixture[str]) -> None:
+    engine = Engine()
+    assert run(engine, *words) == 0
+    if call is None:
+        assert engine.containers.calls[0][:2] == ("export", "a")
+        return
+    assert engine.containers.calls == [call]
+    assert capsys.readouterr().out == "a\n"
+
+
+def test_one_failure_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(name: str, *_: Any) -> object:
+        return NotFound(f"no such container: {name}") if name == "b" else None
+
+    assert run(Engine(Part(stop=stop)), "stop", "a", "b", "c") == 1
+    printed = capsys.readouterr()
+    assert printed.out == "a\nc\n"
+    assert printed.err == "sampan: no such container: b\n"
+
+
+def test_rm_force_forgives_a_missing_container(capsys: pytest.CaptureFixture[str]) -> None:
+    gone = Part(remove=NotFound("no such container: x"))
+    assert run(Engine(gone), "rm", "x") == 1
+    assert run(Engine(gone), "rm", "-f", "x") == 0
+    capsys.readouterr()
+    assert run(Engine(gone), "rm", "--force", "--quiet", "x") == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_wait_prints_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(Engine(Part(wait=9)), "wait", "a", "b") == 0
+    assert capsys.readouterr().out == "9\n9\n"
+
+
+def test_start_attached_ends_with_the_exit_code() -> None:
+    assert run(Engine(Part(start=4)), "start", "-ai", "a") == 4
+    with pytest.raises(InvalidArgument, match="one container"):
+        run(Engine(), "start", "-a", "a", "b")
+
+
+def test_exec_passes_its_words() -> None:
+    engine = Engine(Part(exec=3))
+    assert run(engine, "exec", "-e", "A=1", "-w", "/w", "-u", "me", "web", "ls", "-la", "--", "x") == 3
+    name, container, args, kwargs = engine.containers.calls[0]
+    assert (name, container, args) == ("exec", "web", ["ls", "-la", "--", "x"])
+    assert (kwargs["env"], kwargs["workdir"], kwargs["user"], kwargs["tty"]) == (["A=1"], "/w", "me", False)
+
+
+CONTAINER = {
+    "ID": "0123456789ab" + "0" * 52,
+    "Names": "web",
+    "Image": "app",
+    "Command": '"sh -c a-long-command-line"',
+    "Created": 100_000_000_000,
+    "RunningFor": "2 minutes ago",
+    "Status": "Up 2 minutes",
+    "State": "running",
+    "Labels": "a=b,c=d",
+}
+
+
+def test_ps_columns_and_templates(capsys: pytest.CaptureFixture[str]) -> None:
+    engine = Engine(Part(ls=[CONTAINER]))
+    assert run(engine, "ps", "-a", "-f", "status=running", "-f", "status=exited") == 0
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["CONTAINER", "ID"]
+    assert row.startswith('0123456789ab   app       "sh -c a-long-comman…"   2 minutes ago')
+    assert engine.containers.calls == [("ls", {"all": True, "filters": {"status": ["running", "exited"]}, "limit": 0})]
+    run(engine, "ps", "-q")
+    assert capsys.readouterr().out == "0123456789ab\n"
+    run(engine, "ps", "--no-trunc", "-q")
+    assert capsys.readouterr().out == CONTAINER["ID"] + "\n"  # type: ignore[operator]
+    run(engine, "ps", "--format", '{{.Names}} {{.Label "c"}} {{.State}}')
+    assert capsys.readouterr().out == "web d running\n"
+    run(engine, "ps", "--format", r'table {{.Names}}\t{{.Label "x.c"}}')
+    assert capsys.readouterr().out == "NAMES     c\nweb\n"
+    run(engine, "ps", "--format", "json")
+    assert json.loads(capsys.readouterr().out)["Names"] == "web"
+    run(engine, "ps", "-l")
+    assert engine.containers.calls[-1][1]["limit"] == 1
+    with pytest.raises(InvalidArgument, match="KEY=VALUE"):
+        run(engine, "ps", "-f", "status")
+
+
+def test_images_and_history(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {
+        "ID": "sha256:" + "ab" * 32,
+        "Repository": "app",
+        "Tag": "1",
+        "Digest": "sha256:d",
+        "Created": 0,
+        "CreatedAt": "",
+        "CreatedSince": "N/A",
+        "Size": 1234567,
+    }
+    engine = Engine(images=Part(ls=[row], history=[{**row, "CreatedBy": "RUN  x " + "y" * 60, "Comment": ""}]))
+    assert run(engine, "images", "app") == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["app", "1", "abababababab", "N/A", "1.23MB"]
+    assert engine.images.calls == [("ls", {"reference": ["app"]}, {"all": False})]
+    run(engine, "images", "--format", "{{.Repository}}:{{.Tag}} {{.Size}}")
+    assert capsys.readouterr().out == "app:1 1.23MB\n"
+    run(engine, "history", "app")
+    assert "RUN x yyyy" in capsys.readouterr().out
+    run(engine, "history", "-H=false", "--format", "{{.Size}}", "app")
+    assert capsys.readouterr().out == "1234567\n"
+
+
+def test_inspect_looks_at_containers_then_images(capsys: pytest.CaptureFixture[str]) -> None:
+    engine = Engine(Part(inspect=NotFound("no container")), Part(inspect={"Id": "i", "Os": "linux"}))
+    assert run(engine, "inspect", "x") == 0
+    assert json.loads(capsys.readouterr().out) == [{"Id": "i", "Os": "linux"}]
+    run(engine, "inspect", "-f", "{{.Os}}", "x")
+    assert capsys.readouterr().out == "linux\n"
+    assert run(engine, "inspect", "--type", "container", "x") == 1
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("[]\n", "sampan: no container\n")
+
+
+def test_archives_appear_whole_or_not_at_all(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "x.tar"
+
+    def save(names: list[str], fd: int) -> None:
+        os.write(fd, b"half")
+        if names == ["bad"]:
+            raise NotFound("no image")
+
+    engine = Engine(images=Part(save=save))
+    with pytest.raises(NotFound):
+        run(engine, "save", "-o", str(path), "bad")
+    assert list(tmp_path.iterdir()) == []
+    assert run(engine, "save", "-o", str(path), "good") == 0
+    assert path.read_bytes() == b"half"
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(SampanError, match="No such file"):
+        run(engine, "save", "-o", str(tmp_path / "none" / "x"), "good")
+
+
+def test_load_and_import_take_files(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "x.tar"
+    file.write_bytes(b"data")
+    engine = Engine(images=Part(load=lambda fd: [f"Loaded image: {os.read(fd, 9).decode()}"], import_="sha256:1"))
+    assert run(engine, "load", "-i", str(file)) == 0
+    assert capsys.readouterr().out == "Loaded image: data\n"
+    assert run(engine, "import", "-c", "CMD x", "-m", "why", str(file), "app:1") == 0
+    assert engine.images.calls[-1] == ("import_", str(file), "app:1", {"changes": ["CMD x"], "message": "why"})
+    with pytest.raises(NotFound, match="no such file"):
+        run(engine, "load", "-i", str(tmp_path / "none"))
+    with pytest.raises(NotSupported, match="address"):
+        run(engine, "import", "https://example.org/x.tar")
+
+
+def test_build_passes_its_words(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine = Engine(build="sha256:b")
+    iid = tmp_path / "iid"
+    words = ["-t", "a", "-t", "b:1", "--build-arg", "X=1", "--label", "l=v", "--target", "s", "--no-cache", "-q"]
+    assert run(engine, "build", *words, "--iidfile", str(iid), ".", "-f", "D") == 0
+    assert capsys.readouterr().out == "sha256:b\n"
+    assert iid.read_text() == "sha256:b"
+    name, context, kwargs = engine.calls[0]
+    kwargs.pop("on_event")
+    assert (name, context) == ("build", ".")
+    assert kwargs == {
+        "tags": ["a", "b:1"],
+        "dockerfile": "D",
+        "build_args": {"X": "1"},
+        "labels": {"l": "v"},
+        "target": "s",
+        "no_cache": True,
+        "platform": "",
+    }
+
+
+@pytest.mark.parametrize("words", [["--secret", "id=x"], ["--push"], ["--provenance=true"], ["--network", "host"]])
+def test_build_refuses_what_it_would_ignore(words: list[str]) -> None:
+    with pytest.raises(NotSupported):
+        run(Engine(build="x"), "build", *words, ".")
+
+
+def test_version_and_info(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"Version": "1", "Python": "3", "KernelVersion": "6", "Os": "linux", "Arch": "amd64"}
+    engine = Engine(version=facts, info={"ServerVersion": "1", "MemTotal": 1 << 30, "Rootless": True, "NCPU": 2})
+    run(engine, "version", "--format", "{{.Server.Version}}")
+    assert capsys.readouterr().out == "1\n"
+    run(engine, "info")
+    assert "Memory:           1GiB\n" in capsys.readouterr().out
+    run(engine, "info", "-f", "{{json .NCPU}}")
+    assert capsys.readouterr().out == "2\n"
+
+
+def test_bootstrap_names_the_image_after_its_source(capsys: pytest.CaptureFixture[str]) -> None:
+    engine = Engine(bootstrap="sha256:x")
+    assert run(engine, "bootstrap", "host", "sh", "ls") == 0
+    assert engine.calls == [("bootstrap", "host", "host", ["sh", "ls"])]
+    assert capsys.readouterr().out == "sha256:x\n"
