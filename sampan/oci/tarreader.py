@@ -1,8 +1,8 @@
 """Reads tar archives as entries: ustar, pax, GNU and old formats, as a stream, in bounded memory.
 
-Nothing is trusted: see tarheader.py.  Names are raw bytes.  Only extended attributes that a tree may carry are kept, the
-others are counted.  What Docker accepts is accepted: an archive may end without its end mark, and what follows the mark
-is read to the end, so that a digest over the stream covers all of it.
+Nothing is trusted: see tarheader.py.  Names are raw bytes.  Extended attributes that a tree may carry are kept, others
+counted.  What Docker accepts is accepted: an archive may end without its end mark, and what follows the mark is read to
+the end, so that a digest over the stream covers all of it.
 """
 
 from __future__ import annotations
@@ -40,17 +40,20 @@ class TarReader:
         self._read = read
         self._max_size = max_size
         self._buffer = b""
+        self._view = memoryview(b"")  # of the buffer: contents are not copied
         self._at = 0
         self._left = 0  # bytes of the current file's data still to come
         self._padding = 0
         self._contiguous = False
+        self._directory = self._inside = b""
         self._global: dict[bytes, bytes] = {}
 
     def __iter__(self) -> Iterator[tuple[Entry, Content]]:
         pax: dict[bytes, bytes] = {}
         while True:
-            self._skip(self._left + self._padding)
-            self._left = self._padding = 0
+            if self._left or self._padding:
+                self._skip(self._left + self._padding)
+                self._left = self._padding = 0
             block = self._block()
             if not block or block == _ZERO:
                 self._finish(block)
@@ -60,7 +63,7 @@ class TarReader:
             if fields[7] in b"xXgLKV":
                 self._extension(fields, pax)
                 continue
-            yield self._entry(block, fields, {**self._global, **pax})
+            yield self._entry(block, fields, {**self._global, **pax} if self._global else pax)
             pax = {}
 
     def unbuffered(self) -> int:
@@ -83,7 +86,8 @@ class TarReader:
                 break
             parts.append(part)
             have += len(part)
-        self._buffer = b"".join(parts) if len(parts) != 2 or parts[0] else parts[1]
+        self._buffer = b"".join(parts)
+        self._view = memoryview(self._buffer)
         self._at = 0
         return have >= count
 
@@ -149,7 +153,7 @@ class TarReader:
 
     def _entry(self, block: bytes, fields: tuple[bytes, ...], pax: dict[bytes, bytes]) -> tuple[Entry, Content]:
         raw = self._name(fields, pax)
-        path = tar.clean_path(raw)
+        path = self._path(raw)
         type = _TYPES.get(fields[7], "")
         if not type:
             raise broken(f"unknown type {fields[7]!r}", path)
@@ -160,7 +164,8 @@ class TarReader:
         entry = Entry(type, path, tar.number(fields[1]) & 0o7777)
         self._owner(entry, fields, pax)
         self._link(entry, fields, pax)
-        entry.xattrs = self._xattrs(entry, pax)
+        if pax:
+            entry.xattrs = self._xattrs(entry, pax)
         size = tar.decimal(pax[b"size"], "a size") if b"size" in pax else tar.number(fields[4])
         if type == "F":
             return entry, self._open(entry, block, fields, pax, tar.bounded(size, tar.MAX_SIZE, "the size", path))
@@ -168,6 +173,18 @@ class TarReader:
             self._left = tar.bounded(size, tar.MAX_SIZE, "the size", path)
             self._padding = -size % BLOCK
         return entry, ()
+
+    def _path(self, raw: bytes) -> bytes:
+        """Clean a name; the directory that the last one was in is known already."""
+        directory, slash, name = raw.rpartition(b"/")
+        if not name or name == b"." or name == b".." or len(raw) > kinds.MAX_PATH:
+            return tar.clean_path(raw)
+        if directory + slash != self._directory:
+            cleaned = tar.clean_path(directory + slash)
+            self._directory, self._inside = directory + slash, cleaned + b"/" if cleaned else b""
+        if len(name) > 255 or b"\0" in name:
+            return tar.clean_path(raw)
+        return self._inside + name
 
     def _name(self, fields: tuple[bytes, ...], pax: dict[bytes, bytes]) -> bytes:
         name = pax.get(b"GNU.sparse.name") or pax.get(b"path")
@@ -181,10 +198,10 @@ class TarReader:
         return name
 
     def _owner(self, entry: Entry, fields: tuple[bytes, ...], pax: dict[bytes, bytes]) -> None:
-        uid = tar.decimal(pax[b"uid"], "an owner") if b"uid" in pax else tar.number(fields[2])
-        gid = tar.decimal(pax[b"gid"], "a group") if b"gid" in pax else tar.number(fields[3])
-        entry.uid = tar.bounded(uid, tar.MAX_ID, "the owner", entry.path)
-        entry.gid = tar.bounded(gid, tar.MAX_ID, "the group", entry.path)
+        entry.uid = tar.decimal(pax[b"uid"], "an owner") if b"uid" in pax else tar.number(fields[2])
+        entry.gid = tar.decimal(pax[b"gid"], "a group") if b"gid" in pax else tar.number(fields[3])
+        if not 0 <= entry.uid <= tar.MAX_ID or not 0 <= entry.gid <= tar.MAX_ID:
+            raise broken(f"the owner {entry.uid}:{entry.gid} is out of range", entry.path)
         if b"mtime" in pax:
             entry.mtime_sec, entry.mtime_nsec = tar.time_of(pax[b"mtime"])
         else:
@@ -232,16 +249,18 @@ class TarReader:
         self._contiguous = extents is None
         if extents is None and size <= len(self._buffer) - self._at:
             self._left = 0
-            return ((0, self._take(size)),) if size else ()
+            self._at += size
+            return ((0, self._view[self._at - size : self._at]),) if size else ()
         return self._pieces([(0, size)] if extents is None else extents)
 
-    def _pieces(self, extents: Extents) -> Iterator[tuple[int, bytes]]:
+    def _pieces(self, extents: Extents) -> Iterator[tuple[int, memoryview]]:
         for start, length in extents:
             offset = start
             while offset < start + length and self._left:
                 if self._at == len(self._buffer) and not self._fill(1):
                     raise broken("it ends in the middle")
-                part = self._take(min(start + length - offset, len(self._buffer) - self._at))
+                part = self._view[self._at : self._at + start + length - offset]
+                self._at += len(part)
                 self._left -= len(part)
                 yield offset, part
                 # What the caller consumed by itself was the rest of a contiguous file.

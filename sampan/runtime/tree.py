@@ -159,7 +159,8 @@ class Applier:
         self.entries = 0
         self._fd = write_fd
         self._reason = reason
-        self._out = bytearray()
+        self._out: list[bytes | memoryview] = []  # joined once, when there is enough
+        self._held = 0
         _widen(write_fd)
 
     def entry(self, entry: Entry, content: Content = ()) -> None:
@@ -205,25 +206,26 @@ class Applier:
     def flush(self) -> None:
         """Write what is buffered."""
         if self._out:
-            self._write(self._out)
-            self._out = bytearray()
+            data = b"".join(self._out)
+            self._out.clear()
+            self._held = 0
+            self._write(data)
 
-    def _put(self, data: bytes) -> None:
-        self._out += data
-        if len(self._out) >= _BUFFER:
+    def _put(self, data: bytes | memoryview) -> None:
+        self._out.append(data)
+        self._held += len(data)
+        if self._held >= _BUFFER:
             self.flush()
 
     def _chunk(self, offset: int, data: bytes | memoryview) -> None:
         if not data:
             return
-        self._out += _CHUNK.pack(offset, len(data))
+        self._put(_CHUNK.pack(offset, len(data)))
         if len(data) >= _BUFFER:
             self.flush()
             self._write(data)
         else:
-            self._out += data
-            if len(self._out) >= _BUFFER:
-                self.flush()
+            self._put(data)
 
     def _range(self, fd: int, offset: int, count: int, at_position: bool = False) -> None:
         """Send part of a file; `at_position`: it is what `fd` stands at, not what is at the offset."""
@@ -234,7 +236,7 @@ class Applier:
                 part = len(data)
                 self._chunk(offset, data)
             else:
-                self._out += _CHUNK.pack(offset, part)
+                self._put(_CHUNK.pack(offset, part))
                 self.flush()
                 self._sendfile(fd, None if at_position else offset, part)
             if not part:
@@ -254,7 +256,7 @@ class Applier:
             if offset is not None:
                 offset += sent
 
-    def _write(self, data: bytes | bytearray | memoryview) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         view = memoryview(data)
         try:
             while view:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 HELPER = HERE.parent.parent / "helper"
-SOURCES = [HERE / "harness.c", *(HELPER / f"{n}.c" for n in ("stream", "walk", "names", "place", "apply", "send", "pack"))]
+SOURCES = [
+    HERE / "harness.c",
+    *(HELPER / f"{n}.c" for n in ("stream", "walk", "names", "place", "apply", "send", "pack")),
+]
 WARNINGS = ["-std=c11", "-Wall", "-Wextra", "-Werror"]
 OPAQUE = "trusted.overlay.opaque"
 
@@ -63,10 +66,11 @@ class Harness:
         """Apply a source, or what a function does with the Applier; raise what went wrong."""
         process = self.start("apply", root, flags, base, opaque, stdin=subprocess.PIPE)
         assert process.stdin and process.stderr
+        stdin, stderr = process.stdin, process.stderr
 
         def reason() -> None:
-            process.stdin.close()
-            if failed := reported(process, process.stderr.read()):
+            stdin.close()
+            if failed := reported(process, stderr.read()):
                 raise failed
 
         try:
@@ -137,7 +141,9 @@ def gather(packer: tree.Packer) -> list[tuple[Entry, bytes]]:
     return found
 
 
-def member(name: str | bytes, type: bytes = tarfile.REGTYPE, data: bytes = b"", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
+def member(
+    name: str | bytes, type: bytes = tarfile.REGTYPE, data: bytes = b"", **fields: Any
+) -> tuple[tarfile.TarInfo, bytes]:
     info = tarfile.TarInfo(name if isinstance(name, str) else name.decode("utf-8", "surrogateescape"))
     info.type = type
     info.size = len(data)
