@@ -74,11 +74,15 @@ class Images:
 
     def remove(self, name: str, force: bool = False) -> list[str]:
         """Remove a name, and the image with its last one; give "Untagged: …" and "Deleted: …" messages."""
+        from sampan.store import gc
+
         self.resolve(name)
         names, image_id = self.store.remove(name, force=force)
         said = [f"Untagged: {reference.parse(text).familiar()}" for text in names]
         if image_id:
             said.append(f"Deleted: {image_id}")
+            store = self.engine.store
+            gc.collect(store.db, store.content, store.paths, remove_tree=self.engine.remove_tree)
         return said
 
     # ---- archives ----

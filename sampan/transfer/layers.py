@@ -120,29 +120,30 @@ def ingest_layer(
     `digest`, `size` and `diff_id` are what is promised, where known: IntegrityError when it is not so.  A diff_id whose
     snapshot exists is only verified.  `limit` bounds the unpacked bytes; `lease` holds what was added.
     """
+    if diff_id and lease is not None:
+        lease.hold(diff_id)  # before looking: a snapshot that is found must not be collected meanwhile
     active: Active | None = None
-    unpacked = 0
-    with store.content.ingest(lease=lease) as ingest:
-        try:
+    if not diff_id or store.snapshots.find(diff_id) is None:
+        active = store.snapshots.prepare()
+    try:
+        with store.content.ingest(lease=lease) as ingest:
             raw = codec.Peek(_Blob(stream, ingest, size, what).read)
             kind = codec.detect(raw.peek(6))
             if kind not in _MEDIA_TYPES:
                 raise NotSupported(f"cannot read {what}: no layer is compressed with {kind}")
             content = _Decoded(codec.decoder(kind, raw.read, what), bool(kind), limit, what)
-            if not diff_id or store.snapshots.find(diff_id) is None:  # else it is only verified
-                active = store.snapshots.prepare()
-                unpacked = unpack(content.read, facts_factory(), target, active.upper)
+            unpacked = unpack(content.read, facts_factory(), target, active.upper) if active is not None else 0
             content.drain()
-            while raw.read(STEP):
+            while raw.read(STEP):  # what a decoder left is part of the blob all the same
                 pass
             actual = _verified(content.digest(), diff_id, digest, what)
             blob, length = ingest.commit(digest or ("" if kind else diff_id), size)
-            if active is not None:
-                store.snapshots.commit(active, actual or blob, size=unpacked, lease=lease)
-        except BaseException:
-            if active is not None:
-                store.snapshots.abort(active)
-            raise
+        if active is not None:
+            store.snapshots.commit(active, actual or blob, size=unpacked, lease=lease)
+    except BaseException:
+        if active is not None:
+            store.snapshots.abort(active)
+        raise
     return actual or blob, blob, length, _MEDIA_TYPES[kind]
 
 

@@ -10,7 +10,6 @@ import json
 import os
 import random
 import re
-import resource
 import subprocess
 import sys
 import tarfile
@@ -345,7 +344,6 @@ def unpacked_digest(info: tarfile.TarInfo, size: int) -> str:
 
 
 def test_bomb_is_unpacked_in_bounded_memory_and_stops_at_a_limit(tmp_path: Path) -> None:
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
     said, peak = run_bomb(tmp_path, 64 << 20)
     assert said.startswith("refused:") and "limit" in said
     assert peak < 128 << 10

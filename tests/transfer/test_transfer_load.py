@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import Callable
@@ -155,3 +157,38 @@ def test_load_reads_a_layer_once_and_unpacks_it_once(engine: sampan.Engine, tmp_
     assert len(before) == 2
     engine.images.load(archive)
     assert engine.store.snapshots.ls() == before
+
+
+KILLED = """
+import sys
+import sampan
+engine = sampan.Engine(sys.argv[2])
+print("ready", flush=True)
+engine.images.load(sys.argv[1])
+print("done", flush=True)
+"""
+
+
+def test_load_killed_anywhere_shows_all_or_nothing(tmp_path: Path) -> None:
+    archive = put(tmp_path / "a.tar", tar_of(docker_files([BASE, TOP], ["app:1"])))
+    store = str(tmp_path / "store")
+    seen = set()
+    for delay in (0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 2.0):
+        process = subprocess.Popen([sys.executable, "-c", KILLED, archive, store], stdout=subprocess.PIPE)
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        try:
+            process.wait(delay)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        process.wait()
+        process.stdout.close()
+        engine = sampan.Engine(store)
+        names = [row["Repository"] for row in engine.images.ls()]
+        seen.add(tuple(names))
+        if names:
+            assert trees(engine, "app:1")[0]["etc/passwd"][5].startswith(b"root")
+            engine.images.remove("app:1")
+            paths = engine.store.paths
+            assert os.listdir(paths.ingest) == os.listdir(paths.active) == os.listdir(paths.blobs) == []
+        engine.close()
+    assert seen == {(), ("app",)}

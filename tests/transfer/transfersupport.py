@@ -60,7 +60,9 @@ TOP = tar([member("etc/.wh.old"), member("etc/new", b"new"), member("srv/x/.wh..
 
 def config(layers: Iterable[bytes], **extra: Any) -> bytes:
     ids = [digest(layer) for layer in layers]
-    steps = [{"created": "2024-01-02T03:04:05Z", "created_by": f"step {n}"} for n in range(len(ids))]
+    steps: list[dict[str, Any]] = [
+        {"created": "2024-01-02T03:04:05Z", "created_by": f"step {n}"} for n in range(len(ids))
+    ]
     steps.append({"created": "2024-01-02T03:04:06Z", "created_by": "CMD", "empty_layer": True})
     document = {
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine),
