@@ -10,9 +10,8 @@ BIN := $(VENV)/bin
 
 helper: sampan/_helper/sampan-helper
 
-sampan/_helper/sampan-helper: $(wildcard helper/*.c helper/*.h) setup.py
-	@mkdir -p sampan/_helper
-	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) setup.py -q build_helper
+sampan/_helper/sampan-helper: $(wildcard helper/*.c helper/*.h) helper/make.py
+	$(PYTHON) helper/make.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
