@@ -371,6 +371,19 @@ class Containers:
 
         return inspect.ls(self.engine, **settings)
 
+    def export(self, name: str, fd: int) -> int:
+        """Write the container's whole file system as a tar archive; give its size in bytes."""
+        from sampan.runtime.rootfs import Rootfs
+        from sampan.transfer.export import export_tar
+
+        record = self.get(name)
+        facts = Facts()
+        self.engine.host.add_idmap(facts)
+        upper = os.path.relpath(os.path.join(self.paths.container(record.id), "upper"), self.paths.snapshots)
+        lowers = [upper, *self.engine.store.snapshots.lowers(record.config["layers"])]
+        root = Rootfs(self.paths.snapshots, lowers)
+        return export_tar(facts, root, os.path.join(self.paths.run, "rootfs"), fd)
+
     def inspect(self, name: str) -> dict[str, Any]:
         """Describe a container in Docker's shape (engine/inspect.py)."""
         from sampan.engine import inspect

@@ -10,7 +10,7 @@ import os
 
 from sampan.engine import starter, terminal
 from sampan.errors import Conflict, InvalidArgument
-from sampan.runtime import capabilities, cgroup, compile, launch, process
+from sampan.runtime import capabilities, cgroup, compile, confine, launch, process
 from sampan.runtime import plan as p
 from sampan.runtime.plan import Plan
 
@@ -78,8 +78,8 @@ def plan_for(
         compile.become_root(plan, facts)
     if tty:
         plan.add(p.TTY, *size, label="open a pseudo-terminal")
-    compile.identity(plan, spec, facts, tty)
-    compile.program(plan, {k: v for k, v in spec["process"].items() if k != "sampan.init"})
+    confine.identity(plan, spec, facts, tty)
+    confine.program(plan, {k: v for k, v in spec["process"].items() if k != "sampan.init"})
     return plan, facts.single_id
 
 

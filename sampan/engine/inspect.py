@@ -133,13 +133,43 @@ def network(record: Record) -> str:
     return "none" if "network" in kinds else "host"
 
 
+def _state(record: Record, running: bool) -> dict[str, Any]:
+    return {
+        "Status": record.status,
+        "Running": running,
+        "Paused": record.status == "paused",
+        "Restarting": False,
+        "OOMKilled": bool(record.oom),
+        "Dead": False,
+        "Pid": record.pid if running else 0,
+        "ExitCode": record.exit_code,
+        "Error": "",
+        "StartedAt": timestamp(record.started),
+        "FinishedAt": timestamp(record.finished),
+    }
+
+
+def _host_config(record: Record) -> dict[str, Any]:
+    spec, options = record.config["spec"], record.config.get("options") or {}
+    config, resources = spec["process"], spec["linux"].get("resources") or {}
+    return {
+        "NetworkMode": network(record),
+        "AutoRemove": record.auto_remove,
+        "Privileged": bool(options.get("privileged")),
+        "ReadonlyRootfs": bool(spec["root"].get("readonly")),
+        "Memory": (resources.get("memory") or {}).get("limit", 0),
+        "PidsLimit": (resources.get("pids") or {}).get("limit"),
+        "NanoCpus": int(float(options.get("cpus") or 0) * 1e9),
+        "Init": bool(config.get("sampan.init")),
+    }
+
+
 def inspect(engine: Engine, name: str) -> dict[str, Any]:
     """Describe a container in the shape of Docker's API (ContainerInspect)."""
     record = engine.containers.get(name)
     spec = record.config["spec"]
     config = spec["process"]
     home = engine.store.paths.container(record.id)
-    resources = spec["linux"].get("resources") or {}
     running = record.status == "running"
     mounts = [
         {
@@ -156,35 +186,14 @@ def inspect(engine: Engine, name: str) -> dict[str, Any]:
         "Created": timestamp(record.created),
         "Path": config["args"][0],
         "Args": config["args"][1:],
-        "State": {
-            "Status": record.status,
-            "Running": running,
-            "Paused": record.status == "paused",
-            "Restarting": False,
-            "OOMKilled": bool(record.oom),
-            "Dead": False,
-            "Pid": record.pid if running else 0,
-            "ExitCode": record.exit_code,
-            "Error": "",
-            "StartedAt": timestamp(record.started),
-            "FinishedAt": timestamp(record.finished),
-        },
+        "State": _state(record, running),
         "Image": record.image_id,
         "Name": "/" + record.name,
         "LogPath": os.path.join(home, "log"),
         "RestartCount": 0,
         "Driver": "overlay",
         "Platform": "linux",
-        "HostConfig": {
-            "NetworkMode": network(record),
-            "AutoRemove": record.auto_remove,
-            "Privileged": bool((record.config.get("options") or {}).get("privileged")),
-            "ReadonlyRootfs": bool(spec["root"].get("readonly")),
-            "Memory": (resources.get("memory") or {}).get("limit", 0),
-            "PidsLimit": (resources.get("pids") or {}).get("limit"),
-            "NanoCpus": int(float((record.config.get("options") or {}).get("cpus") or 0) * 1e9),
-            "Init": bool(config.get("sampan.init")),
-        },
+        "HostConfig": _host_config(record),
         "Mounts": mounts,
         "Config": {
             "Hostname": spec.get("hostname", ""),

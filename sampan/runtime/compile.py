@@ -8,6 +8,7 @@ devices, volumes, masks, old root away, read-only root, limits, identity, capabi
 from __future__ import annotations
 
 from sampan.errors import InvalidArgument
+from sampan.runtime import confine
 from sampan.runtime import plan as p
 from sampan.runtime.plan import Plan
 
@@ -49,9 +50,6 @@ _PROPAGATION = {
     "shared": MS_SHARED,
     "rshared": MS_SHARED,
 }
-_RLIMITS = (
-    "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME"
-).split()
 
 NODES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
 _LINKS = (
@@ -159,7 +157,7 @@ def compile_run(spec: dict[str, Any], facts: Facts) -> Plan:
         plan.add(p.READONLY, path, label=f"make {path} read-only")
     for path in linux.get("maskedPaths") or ():
         plan.add(p.MASK, path, label=f"mask {path}")
-    process(plan, spec, facts, tty)
+    confine.process(plan, spec, facts, tty)
     return plan
 
 
@@ -377,76 +375,3 @@ def volumes(plan: Plan, spec: dict[str, Any], slots: dict[str, int]) -> None:
     binds = [m for m in spec["mounts"] if _is_bind(m) and m["destination"] not in ("/sys", "/sys/fs/cgroup")]
     for mount in sorted(binds, key=lambda m: m["destination"].count("/")):
         _attach(plan, mount, slots)
-
-
-def process(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool) -> None:
-    """Add terminal, identity, rights and the program: the same for run and exec."""
-    config = spec["process"]
-    if tty:
-        rows, columns = facts.size
-        plan.add(p.TTY, rows, columns, flags=1, label="open a pseudo-terminal")
-    plan.add(p.DETACH, label="take the host's file systems away")
-    if spec["root"].get("readonly"):
-        plan.add(p.ROOT_RO, label="make the root file system read-only")
-    identity(plan, spec, facts, tty)
-    program(plan, config)
-
-
-def identity(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool) -> None:
-    """Add limits, user, capabilities and filter in the order that each still permits the next."""
-    config = spec["process"]
-    for limit in config.get("rlimits") or ():
-        name = limit["type"].removeprefix("RLIMIT_")
-        hard, soft = limit["hard"], limit["soft"]
-        plan.add(
-            p.RLIMIT,
-            _RLIMITS.index(name),
-            soft % (1 << 64),
-            hard % (1 << 64),
-            label=f"limit {name} to {soft} (at most {hard})",
-        )
-    if config.get("oomScoreAdj") is not None:
-        plan.add(p.OOM, config["oomScoreAdj"], label=f"set oom_score_adj {config['oomScoreAdj']}")
-    if not tty:
-        plan.add(p.SESSION)
-    plan.add(p.KEYRING, "_sampan", flags=p.OPTIONAL, label="join a new session keyring")
-    if facts.accounts and facts.identity is None:
-        plan.add(p.ACCOUNTS, label="look the user up in the image's /etc/passwd")
-    plan.add(p.CWD, config.get("cwd") or "/", flags=1, label=f"enter directory {config.get('cwd') or '/'}")
-    if facts.seccomp and not config.get("noNewPrivileges"):
-        plan.add(
-            p.SECCOMP, facts.seccomp, label=f"load the system call filter ({len(facts.seccomp) // 8} instructions)"
-        )
-    plan.add(p.CAPS, facts.caps, 0, 0, flags=1, label=f"bound capabilities to {', '.join(_names(config)) or 'none'}")
-    single = 2 if facts.single_id else 0
-    if facts.identity is not None:
-        uid, gid, groups = facts.identity
-        plan.add(p.USER, uid, gid, *groups, flags=1 | single, label=f"become user {uid}:{gid}")
-    else:
-        plan.add(p.USER, flags=single, label=f"become user {(config.get('user') or {}).get('username') or 'root'}")
-    plan.add(p.CAPS, facts.caps, facts.caps, facts.ambient, flags=2, label="set the process's capabilities")
-    if config.get("noNewPrivileges"):
-        plan.add(p.NNP, label="forbid new privileges")
-        if facts.seccomp:
-            plan.add(
-                p.SECCOMP, facts.seccomp, label=f"load the system call filter ({len(facts.seccomp) // 8} instructions)"
-            )
-    plan.add(p.UMASK, flags=0o022)
-
-
-def _names(config: dict[str, Any]) -> list[str]:
-    return [name.removeprefix("CAP_") for name in (config.get("capabilities") or {}).get("bounding", [])]
-
-
-def program(plan: Plan, config: dict[str, Any], init: bool = False) -> None:
-    """Add the environment and the program, with every place of PATH where it may be."""
-    if init or config.get("sampan.init"):
-        plan.add(p.INIT, label="stay as PID 1, pass signals on and reap")
-    plan.add(p.ENV, *config["env"], label=f"set {len(config['env'])} environment variables")
-    args = config["args"]
-    name = args[0]
-    candidates = [name]
-    if "/" not in name:
-        path = next((e[5:] for e in config["env"] if e.startswith("PATH=")), "")
-        candidates = [f"{place or '.'}/{name}" for place in path.split(":")] if name else [name]
-    plan.add(p.EXEC, *candidates, *args, flags=len(candidates), label=f"execute {' '.join(args)}")

@@ -1,7 +1,7 @@
 """Which ids an ordinary user's containers have: ranges of /etc/subuid and /etc/subgid, else the user's own id alone.
 
-Lines are those of /proc/PID/uid_map (user_namespaces(7)): inside, outside, count. Only newuidmap and newgidmap, which are
-privileged, may write more than one; they are looked for in fixed directories, because PATH is the caller's. Root's
+Lines are those of /proc/PID/uid_map (user_namespaces(7)): inside, outside, count. Only newuidmap and newgidmap, which
+are privileged, may write more than one; they are looked for in fixed directories, because PATH is the caller's. Root's
 containers use no user namespace and need no map.
 """
 
@@ -44,7 +44,7 @@ def parse_ranges(text: str, user: str, uid: int) -> list[Range]:
         if not (fields[1].isascii() and fields[1].isdigit() and fields[2].isascii() and fields[2].isdigit()):
             continue
         first, count = int(fields[1]), int(fields[2])
-        if count > 0 and 0 < first and first + count <= _MOST:
+        if count > 0 and first > 0 and first + count <= _MOST:
             found.append((first, count))
     return found[: _MOST_LINES - 1]
 
