@@ -81,7 +81,7 @@ def host() -> Platform:
 def parse(text: str) -> Platform:
     """Return what `os/architecture[/variant]`, or one of the first two alone, means; raise InvalidArgument."""
     parts = text.split("/")
-    if len(parts) > 3 or not all(part and _ALLOWED.issuperset(part) for part in parts):
+    if len(parts) > 3 or not all(part.strip(".-_") == part != "" and _ALLOWED.issuperset(part) for part in parts):
         raise InvalidArgument(f"invalid platform {text[:100]!r}: write os/architecture or os/architecture/variant")
     if len(parts) > 1:
         return Platform(*parts)
