@@ -94,8 +94,6 @@ def _check(values: Values) -> None:
     place = values.args[0]
     if place.startswith(("http://", "https://", "git://", "ssh://", "git@", "github.com/")):
         raise NotSupported(f"cannot build from {place}: remote contexts are not there yet", "clone it first")
-    if values.network == "host":
-        raise NotSupported("option --network host of build: RUN has no network of the host yet")
 
 
 def _build(engine: Engine, values: Values, show: Callable[..., None]) -> str:
@@ -110,6 +108,7 @@ def _build(engine: Engine, values: Values, show: Callable[..., None]) -> str:
         no_cache=values.no_cache,
         labels=variables.labels([], values.label),
         platform=values.platform,
+        network="" if values.network == "default" else values.network,
         on_event=show,
     )
 

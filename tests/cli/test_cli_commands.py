@@ -441,10 +441,11 @@ def test_build_passes_its_words(tmp_path: pathlib.Path, capsys: pytest.CaptureFi
         "target": "s",
         "no_cache": True,
         "platform": "",
+        "network": "",
     }
 
 
-@pytest.mark.parametrize("words", [["--secret", "id=x"], ["--push"], ["--provenance=true"], ["--network", "host"]])
+@pytest.mark.parametrize("words", [["--secret", "id=x"], ["--push"], ["--provenance=true"], ["-o", "x"]])
 def test_build_refuses_what_it_would_ignore(words: list[str]) -> None:
     with pytest.raises(NotSupported):
         run(Engine(build="x"), "build", *words, ".")
