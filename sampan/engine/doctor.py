@@ -269,7 +269,7 @@ def _helper(subject: Subject) -> Iterator[Finding]:
     if os.access(helper, os.X_OK):
         yield Finding("helper", OK, helper)
     elif compiler:
-        yield Finding("helper", MISSING, f"{helper} is not built", "no container starts", "python3 helper/build.py")
+        yield Finding("helper", MISSING, f"{helper} is not built", "no container starts", "python3 helper/make.py")
     else:
         yield Finding("helper", MISSING, "it is not built, and there is no C compiler", "no container starts",
                       subject.install(_COMPILER))  # fmt: skip
