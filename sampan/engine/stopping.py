@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT = 10.0
 SETTLE = 2.0
+YOUNG = 0.1
 
 
 def _mask(status: bytes, name: bytes) -> int:
@@ -41,11 +42,6 @@ def receives(pid: int, number: int) -> bool:
     if _mask(status, b"SigIgn:") & bit:
         return False
     return bool((_mask(status, b"SigCgt:") | _mask(status, b"SigBlk:")) & bit)
-
-
-def _started(record: Record) -> float:
-    """Give the seconds since the program was started."""
-    return (time.time_ns() - record.started) / 1e9
 
 
 def others(record: Record) -> list[int]:
@@ -72,9 +68,10 @@ def stop(record: Record, number: int, timeout: float | None) -> str:
     _send(record.pid, record.pid_start, record.boot_id, number)
     note = ""
     if timeout is None and not receives(record.pid, number):
-        # A program that is only just starting may still install its handler.
-        if _started(record) < 0.5:
-            _wait(record, 0.1)
+        # A lone program that is only just starting may still install its handler: it is given until it is YOUNG seconds old.
+        young = YOUNG - (time.time_ns() - record.started) / 1e9
+        if 0 < young <= YOUNG and not others(record):
+            _wait(record, young)
         if process.alive(record.pid, record.pid_start, record.boot_id) and not receives(record.pid, number):
             note = _pass_on(record, number)
             timeout = SETTLE
