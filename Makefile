@@ -28,8 +28,14 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check --line-length 120 .
 	$(BIN)/mypy --strict
 
-demo: $(BIN)/python $(if $(wildcard $(VENV)/.installed),helper)
-	test -x $(BIN)/sampan || $(BIN)/python -m pip install -q .
+# A plain install of what is in the tree now, unless `make test` has put an editable one there.
+SOURCES := $(shell find sampan helper bin -name '*.py' -o -name '*.[ch]') setup.py pyproject.toml bin/sampan
+
+$(VENV)/.packaged: $(SOURCES) | $(BIN)/python
+	test -e $(VENV)/.installed || $(BIN)/python -m pip install -q --force-reinstall --no-deps .
+	touch $@
+
+demo: $(VENV)/.packaged $(if $(wildcard $(VENV)/.installed),helper)
 	$(BIN)/python examples/demo.py
 
 bench: helper $(VENV)/.installed

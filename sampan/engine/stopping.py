@@ -68,7 +68,7 @@ def stop(record: Record, number: int, timeout: float | None) -> str:
     _send(record.pid, record.pid_start, record.boot_id, number)
     note = ""
     if timeout is None and not receives(record.pid, number):
-        # A lone program that is only just starting may still install its handler: it is given until it is YOUNG seconds old.
+        # A lone program that is only just starting may still install its handler: it has YOUNG seconds.
         young = YOUNG - (time.time_ns() - record.started) / 1e9
         if 0 < young <= YOUNG and not others(record):
             _wait(record, young)
