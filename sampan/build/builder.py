@@ -57,8 +57,9 @@ def build(
     """Build an image and give its id.
 
     `context` is a directory, or a descriptor ("-" is standard input) that a Dockerfile without a context is read from;
-    `dockerfile` is a path (or "-"), by default `Dockerfile` in the context. `network="host"` gives RUN steps the host's network. `fetch(name, platform)`
-    gives an image that the store lacks. Raises BuildError with file, lines and excerpt for what is wrong in the file.
+    `dockerfile` is a path (or "-"), by default `Dockerfile` in the context. `network="host"` gives RUN steps the host's
+    network. `fetch(name, platform)` gives an image that the store lacks. Raises BuildError with file, lines and excerpt
+    for what is wrong in the Dockerfile.
     """
     context = 0 if context == "-" else context
     settings = Settings(_platform(platform), on_event or progress.ignore)
@@ -71,13 +72,13 @@ def build(
         graph = graphs.build(file, arguments, target)
         opened.patterns = _patterns(opened, dockerfile) or None
         _warn_unused(arguments, settings.listener)
-        digests = Digests(store.buildcache, context)
+        digests = Digests(store.buildcache, context if isinstance(context, str) else "")
         solver = Solver(graph, store, lambda: executor or _executor(store, host, starter), opened, digests, settings)
         try:
             state = solver.solve(graph.target)
             return _finish(solver, state, list(tags), dict(labels or {}))
         finally:
-            digests.close()
+            digests.save()
             solver.close()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.build import archives, copying, keys, stagecopy
+from sampan.build import copying, keys
 from sampan.build.graph import expanded
 from sampan.dockerfile import commands as ins
 from sampan.oci.entry import DIRECTORY, FIFO, FILE, SYMLINK, Entry
@@ -34,6 +34,8 @@ def perform(solver: Solver, stage: Stage, state: State, step: Copy) -> None:
     text = _history(step, words)
     options: list[keys.Field] = [words.dest, words.directory, words.chown, words.chmod, words.excludes, step.parents]
     if step.from_:
+        from sampan.build import stagecopy
+
         stagecopy.perform(solver, stage, state, step, words, text, options)
         return
     for source in words.sources:
@@ -71,6 +73,8 @@ def _history(step: Copy, words: Words) -> str:
 
 
 def _copy(solver: Solver, step: Copy, words: Words, sources: list[Source], root: Root) -> None:
+    from sampan.build import archives
+
     executor = solver.executor
     owner = owner_of(solver, step, words.chown, root)
     packed = [source for source in sources if _is_archive(step, source, solver.context)]
@@ -91,6 +95,8 @@ def _copy(solver: Solver, step: Copy, words: Words, sources: list[Source], root:
 def _is_archive(step: Copy, source: Source, context: Context) -> bool:
     if not isinstance(step, ins.Add) or step.unpack is False or len(source.files) != 1 or source.files[0].kind != "F":
         return False
+    from sampan.build import archives
+
     return archives.is_archive(context, source.files[0])
 
 

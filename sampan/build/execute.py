@@ -77,11 +77,19 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 class Root:
     """Hold a step's root: the layers below, and the snapshot that is being made."""
 
-    __slots__ = ("active", "layers")
+    __slots__ = ("_mounts", "active", "layers")
 
     def __init__(self, layers: list[str], active: Active) -> None:
         self.layers = layers
         self.active = active
+        self._mounts = 0
+
+    def work(self) -> str:
+        """Make a work directory for one mount: overlayfs refuses one that a volatile mount has used (overlayfs.rst)."""
+        self._mounts += 1
+        name = f"work{self._mounts}"
+        os.mkdir(os.path.join(self.active.path, name), 0o700)
+        return name
 
 
 class Session:
@@ -207,7 +215,7 @@ class HelperExecutor:
     def _writable(self, root: Root) -> Rootfs:
         relative = f".active/{root.active.id}"
         lowers = self._lowers(root.layers)[:-1] if root.layers else ["empty"]
-        return Rootfs(self.store.paths.snapshots, lowers, f"{relative}/upper", f"{relative}/work")
+        return Rootfs(self.store.paths.snapshots, lowers, f"{relative}/upper", f"{relative}/{root.work()}")
 
     def apply(self, root: Root, base: str, source: Source) -> None:
         """Write entries below `base`, which is made when it is missing."""
@@ -248,7 +256,7 @@ class HelperExecutor:
         spec = processes.specification(process, script)
         stubs = self._absent(root, [mount["destination"] for mount in spec["mounts"]])
         ended = processes.run(self.starter, self.host, spec, facts, output)
-        _remove_stubs(root.active.upper, stubs)
+        remove_stubs(root.active.upper, stubs)
         return ended
 
     def _script(self, root: Root, text: bytes) -> str:
@@ -271,7 +279,7 @@ class HelperExecutor:
             self._session = None
 
 
-def _remove_stubs(upper: str, paths: list[str]) -> None:
+def remove_stubs(upper: str, paths: list[str]) -> None:
     """Remove empty mount points, by descriptors: the step may have put symbolic links in place of their parents."""
     for path in paths:
         *parents, last = path.strip("/").split("/")

@@ -17,7 +17,7 @@ from sampan.build.progress import Event
 from sampan.build.stores import Claim
 from sampan.dockerfile import commands as ins
 from sampan.dockerfile.located import shown
-from sampan.errors import BuildError, NotFound, NotSupported, SampanError
+from sampan.errors import BuildError, InvalidArgument, NotFound, NotSupported, SampanError
 from sampan.oci import image as images
 from sampan.oci import platform as platforms
 from sampan.oci import timestamp
@@ -142,7 +142,10 @@ class Solver:
         return self.image(stage.base, stage.from_).copy()
 
     def _check_platform(self, stage: Stage) -> None:
-        wanted = platforms.parse(stage.platform)
+        try:
+            wanted = platforms.parse(stage.platform)
+        except InvalidArgument as error:
+            raise stage.from_.error(error.message, error.hint) from None
         if not platforms.matches(platforms.host(), wanted):
             raise stage.from_.error(
                 f"cannot build for platform {wanted}: this host is {platforms.host()}",

@@ -1,0 +1,49 @@
+"""A store with a base image of this host's programs, and builds of small contexts in it."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterator
+
+import pytest
+from buildsupport import Built, write_tree
+
+import sampan
+
+PROGRAMS = [
+    *("sh", "cat", "ls", "id", "sleep", "env", "mkdir", "rm", "rmdir", "touch", "chmod", "chown", "ln", "stat", "head"),
+    *("true", "false", "dd", "cp", "mv", "mknod", "mkfifo", "truncate", "sed", "setfattr", "setcap", "find", "nohup"),
+    *("setsid", "sort", "chattr"),
+]
+
+
+def programs() -> list[str]:
+    path = os.environ["PATH"].split(":") + ["/usr/sbin", "/sbin"]
+    return [name for name in PROGRAMS if any(os.path.exists(f"{place}/{name}") for place in path)]
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[sampan.Engine]:
+    with tempfile.TemporaryDirectory(prefix="sampan-build-") as root:
+        os.chmod(root, 0o711)
+        engine = sampan.Engine(root)
+        engine.bootstrap("host", "base", programs())
+        yield engine
+
+
+@pytest.fixture
+def build(engine: sampan.Engine, tmp_path: pathlib.Path) -> Callable[..., Built]:
+    """Build a Dockerfile with the given files in a new context."""
+    count = iter(range(1000))
+
+    def build(dockerfile: str, files: dict[str, object] | None = None, context: str = "", **settings: object) -> Built:
+        directory = pathlib.Path(context) if context else tmp_path / f"context{next(count)}"
+        directory.mkdir(exist_ok=True)
+        write_tree(directory, {"Dockerfile": dockerfile, **(files or {})})
+        if "file" in settings:
+            settings["dockerfile"] = settings.pop("file")
+        return Built(engine, str(directory), settings)
+
+    return build

@@ -1,0 +1,224 @@
+"""The context is closed: nothing outside reaches a layer or a digest, whatever it holds and whoever changes it."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import socket
+import threading
+from collections.abc import Callable
+
+import pytest
+from buildsupport import Built, Link, write_tree
+
+from sampan.build.context import Context, File
+from sampan.dockerfile.ignore import Patterns
+from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
+
+Build = Callable[..., Built]
+
+
+def names(context: Context, pattern: str) -> list[str]:
+    return [path for _, path in context.sources(pattern)]
+
+
+def walked(context: Context, path: str = "") -> list[str]:
+    return [file.path for file in context.walk(path)]
+
+
+@pytest.fixture
+def tree(tmp_path: pathlib.Path) -> pathlib.Path:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/canary").write_text("CANARY")
+    (tmp_path / "canary").write_text("CANARY")
+    root = tmp_path / "context"
+    root.mkdir()
+    return root
+
+
+def test_paths_stay_inside(tree: pathlib.Path) -> None:
+    write_tree(tree, {"f": "in", "d/g": "in"})
+    with Context.open(str(tree)) as context:
+        assert names(context, "../f") == ["f"]
+        assert names(context, "/d/../../../d/g") == ["d/g"]
+        assert names(context, "../canary") == []
+        assert names(context, "../outside") == []
+        assert names(context, "/") == [""]
+        assert names(context, ".") == [""]
+
+
+@pytest.mark.parametrize(
+    ("target", "found"),
+    [
+        ("f", "f"),
+        ("/f", "f"),
+        ("../../../f", "f"),
+        ("d/../f", "f"),
+        ("/outside/canary", None),
+        ("../outside/canary", None),
+        ("/etc/passwd", None),
+        ("loop", None),
+        ("nothing", None),
+    ],
+)
+def test_named_links_are_followed_inside(tree: pathlib.Path, target: str, found: str | None) -> None:
+    write_tree(tree, {"f": "in", "d": None, "link": Link(target), "loop": Link("loop")})
+    with Context.open(str(tree)) as context:
+        if target == "loop":
+            with pytest.raises(InvalidArgument, match="too many symbolic links"):
+                context.sources("link")
+        else:
+            assert names(context, "link") == ([found] if found else [])
+
+
+def test_links_in_the_middle(tree: pathlib.Path) -> None:
+    write_tree(tree, {"real/f": "in", "to": Link("real"), "out": Link("../outside"), "up": Link("..")})
+    with Context.open(str(tree)) as context:
+        assert names(context, "to/f") == ["real/f"]
+        assert names(context, "out/canary") == []
+        assert names(context, "up/up/real/f") == ["real/f"]
+        assert names(context, "*/f") == ["real/f"], "a wildcard does not enter links"
+        assert names(context, "o*") == [], "a match that leads outside is not there"
+
+
+def test_links_below_a_source_stay_links(tree: pathlib.Path) -> None:
+    write_tree(
+        tree, {"d/abs": Link("/etc/passwd"), "d/rel": Link("../../outside/canary"), "d/dir": Link("../../outside")}
+    )
+    with Context.open(str(tree)) as context:
+        assert [(file.name, file.kind, file.link) for file in context.walk("d")[1:]] == [
+            ("abs", "L", "/etc/passwd"),
+            ("dir", "L", "../../outside"),
+            ("rel", "L", "../../outside/canary"),
+        ]
+
+
+def test_wildcards(tree: pathlib.Path) -> None:
+    write_tree(tree, {"a.txt": "", "b.txt": "", "c.md": "", "d/e.txt": "", "d/[x]": "", "star*": ""})
+    with Context.open(str(tree)) as context:
+        assert names(context, "*.txt") == ["a.txt", "b.txt"]
+        assert names(context, "[!a].txt") == ["a.txt"], "only ^ negates"
+        assert names(context, "[^a].txt") == ["b.txt"]
+        assert names(context, "?.m?") == ["c.md"]
+        assert names(context, "d/*.txt") == ["d/e.txt"]
+        assert names(context, "*/*.txt") == ["d/e.txt"]
+        assert names(context, "d/[[]x]") == ["d/[x]"]
+        with pytest.raises(InvalidArgument):
+            context.sources("[a")
+
+
+def test_ignored_files_are_not_there(tree: pathlib.Path) -> None:
+    write_tree(tree, {"a": "", "b": "", "d/x": "", "d/keep/y": "", "e/z": ""})
+    with Context.open(str(tree)) as context:
+        context.patterns = Patterns(["b", "d", "!d/keep", "e"])
+        assert walked(context) == ["", "a", "d", "d/keep", "d/keep/y"]
+        assert names(context, "?") == ["a"], "d and e are excluded as such"
+
+
+def test_special_files(tree: pathlib.Path) -> None:
+    os.mkfifo(tree / "fifo")
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(tree / "socket"))
+    with Context.open(str(tree)) as context:
+        assert [(file.path, file.kind) for file in context.walk("")] == [("", "D"), ("fifo", "P")]
+        with pytest.raises(InvalidArgument, match="socket or device"):
+            context.walk("socket")
+        found = os.stat(tree / "fifo")
+        with pytest.raises(Conflict):
+            context.opened(File("fifo", "", "F", found))
+    server.close()
+
+
+def test_deep_trees_end(tree: pathlib.Path) -> None:
+    at = os.open(tree, os.O_RDONLY)
+    for _ in range(450):
+        os.mkdir("d", dir_fd=at)
+        below = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(at)
+    with Context.open(str(tree)) as context, pytest.raises(InvalidArgument, match="nested"):
+        context.walk("")
+
+
+def test_root_may_be_a_link_but_the_files_in_it_may_not_lead_out(tree: pathlib.Path, build: Build) -> None:
+    write_tree(tree, {"Dockerfile": Link("../outside/canary"), "ok": "x"})
+    entry = tree.parent / "entry"
+    entry.symlink_to(tree)
+    with Context.open(str(entry)) as context:
+        assert walked(context) == ["", "Dockerfile", "ok"]
+        with pytest.raises(NotFound):
+            context.read("Dockerfile")
+
+
+def test_a_file_that_changed_is_not_read(tree: pathlib.Path) -> None:
+    write_tree(tree, {"f": "first"})
+    with Context.open(str(tree)) as context:
+        listed = context.walk("f")[0]
+        (tree / "f").write_text("other")
+        with pytest.raises(Conflict, match="changed while it was read"):
+            context.opened(listed)
+
+
+def test_a_file_that_changes_while_it_is_read(tree: pathlib.Path) -> None:
+    (tree / "f").write_bytes(bytes(3 << 20))
+    with Context.open(str(tree)) as context:
+        listed = context.walk("f")[0]
+        with context.opened(listed) as reader, pytest.raises(Conflict):
+            for _ in reader.chunks():
+                (tree / "f").write_bytes(b"short")
+
+
+@pytest.mark.parametrize("swap", ["file", "directory"])
+def test_a_swap_never_leads_outside(tree: pathlib.Path, swap: str) -> None:
+    """An attacker exchanges a file or its directory for a link as fast as it can; a naive reader does fall for it."""
+    write_tree(tree, {"d/canary": "inside"})
+    victim, real = (tree / "d/canary", tree / "d/real") if swap == "file" else (tree / "d", tree / "real")
+    outside = tree.parent / ("canary" if swap == "file" else "outside")
+    real.write_text("inside") if swap == "file" else write_tree(tree, {"real/canary": "inside"})
+    stop = threading.Event()
+
+    def attack() -> None:
+        spare = tree.parent / "spare"
+        while not stop.is_set():
+            for target in (outside, real):
+                spare.symlink_to(target)
+                if swap == "directory" and victim.is_dir() and not victim.is_symlink():
+                    os.rename(victim, tree.parent / "moved")
+                os.replace(spare, victim)
+
+    thread = threading.Thread(target=attack)
+    thread.start()
+    naive = seen = 0
+    try:
+        with Context.open(str(tree)) as context:
+            for _ in range(1500):
+                try:
+                    naive += (tree / "d/canary").read_text() == "CANARY"
+                except OSError:
+                    continue
+                try:
+                    for _, path in context.sources("d/canary"):
+                        for file in context.walk(path):
+                            if file.kind == "F":
+                                with context.opened(file) as reader:
+                                    seen += b"CANARY" in b"".join(reader.chunks())
+                except (SampanError, OSError):
+                    continue
+    finally:
+        stop.set()
+        thread.join()
+    assert naive > 0, "the control proves that the attack works"
+    assert seen == 0
+
+
+def test_no_canary_in_any_layer(tree: pathlib.Path, build: Build) -> None:
+    write_tree(tree, {"l": Link("../canary"), "d/l": Link("../../canary"), "o": Link("../outside"), "ok": "x"})
+    os.link(tree / "ok", tree / "hard")
+    built = build("FROM scratch\nCOPY . /all/\nCOPY ../ok /x\nCOPY /ok /y\n", context=str(tree))
+    for diff_id in built.image.diff_ids:
+        data = pathlib.Path(built.engine.store.content.path(diff_id)).read_bytes()
+        assert b"CANARY" not in data
+    for source in ("l", "o/canary", "../canary", "d/l", "/../canary"):
+        with pytest.raises(SampanError, match="no such file"):
+            build(f"FROM scratch\nCOPY {source} /x\n", context=str(tree))

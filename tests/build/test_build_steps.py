@@ -1,0 +1,404 @@
+"""Whole builds with the real executor: each instruction's effect on image, layers, history."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import tarfile
+from collections.abc import Callable
+
+import pytest
+from buildsupport import Built, Link, left_over
+
+import sampan
+from sampan.errors import BuildError, InvalidArgument, NotFound, NotSupported
+
+Build = Callable[..., Built]
+
+
+def test_run_changes_one_layer_and_the_history(build: Build) -> None:
+    built = build("FROM base\nRUN echo hello >/greeting\n")
+    assert set(built.layer()) == {"greeting"}
+    assert built.read("greeting") == b"hello\n"
+    assert built.history[-1] == "RUN /bin/sh -c echo hello >/greeting"
+    assert "empty_layer" not in built.image.config["history"][-1]
+
+
+def test_a_run_that_changes_nothing_has_no_layer(build: Build) -> None:
+    built = build("FROM base\nRUN true\n")
+    assert len(built.image.diff_ids) == 1
+    assert built.image.config["history"][-1]["empty_layer"] is True
+
+
+def test_metadata_instructions(build: Build) -> None:
+    built = build(
+        'FROM base\nARG A=1\nENV X=$A Y="a b"\nENV X=$X$X\nLABEL one=1 "two words"=2\n'
+        'EXPOSE 80 90-91/udp\nVOLUME /data ["a"]\n'
+        "USER 5:6\nSTOPSIGNAL SIGTERM\nMAINTAINER me\nHEALTHCHECK --interval=3s CMD true\nONBUILD RUN true\n"
+        'SHELL ["/bin/sh", "-ec"]\nCMD echo $X\n'
+    )
+    config = built.config
+    assert config["Env"][-2:] == ["X=11", "Y=a b"]
+    assert config["Labels"] == {"one": "1", "two words": "2"}
+    assert set(config["ExposedPorts"]) == {"80/tcp", "90/udp", "91/udp"}
+    assert config["User"] == "5:6"
+    assert config["StopSignal"] == "SIGTERM"
+    assert config["Healthcheck"] == {"Test": ["CMD-SHELL", "true"], "Interval": 3_000_000_000}
+    assert config["OnBuild"] == ["RUN true"]
+    assert config["Shell"] == ["/bin/sh", "-ec"]
+    assert config["Cmd"] == ["/bin/sh", "-ec", "echo $X"]
+    assert built.image.config["author"] == "me"
+    assert len(built.image.diff_ids) == 1
+    assert all(row["empty_layer"] for row in built.image.config["history"][-13:])
+
+
+def test_entrypoint_resets_the_base_command(build: Build) -> None:
+    build('FROM base\nCMD ["a"]\n', tags=["with-cmd"])
+    assert "Cmd" not in build('FROM with-cmd\nENTRYPOINT ["x"]\n').config
+    assert build('FROM with-cmd\nCMD ["b"]\nENTRYPOINT ["x"]\n').config["Cmd"] == ["b"]
+
+
+def test_arguments_are_in_the_environment_and_the_history_but_not_in_the_image(build: Build) -> None:
+    built = build(
+        "ARG G=global\nFROM base\nARG G\nARG V=default\nARG UNSET\nENV E=1\nRUN echo $G $V $E ${UNSET-unset}\n",
+        build_args={"V": "given", "NOBODY": "x", "http_proxy": "p"},
+    )
+    assert built.output == "global given 1 unset\n"
+    assert built.history[-1].startswith("RUN |2 G=global V=given /bin/sh -c echo")
+    assert not [entry for entry in built.config["Env"] if entry.startswith(("G=", "V=", "http_proxy"))]
+    warnings = [event.text for event in built.events if event.kind == "warning"]
+    assert warnings == ["[Warning] One or more build-args [NOBODY] were not consumed"]
+
+
+def test_proxies_reach_the_step_but_not_the_key(build: Build) -> None:
+    first = build("FROM base\nRUN echo proxy=$http_proxy\n", build_args={"http_proxy": "one"})
+    second = build("FROM base\nRUN echo proxy=$http_proxy\n", build_args={"http_proxy": "two"})
+    assert first.output == "proxy=one\n"
+    assert second.cached == 1
+
+
+def test_platform_arguments_need_a_declaration(build: Build) -> None:
+    built = build("FROM --platform=$BUILDPLATFORM base\nARG TARGETARCH\nRUN echo $TARGETOS-$TARGETARCH\n")
+    assert built.output.startswith("-") and len(built.output) > 3
+
+
+def test_workdir_makes_the_directory(build: Build) -> None:
+    built = build("FROM base\nENV D=/a\nWORKDIR $D\nWORKDIR b/../c\nUSER 7\nRUN id -u; stat -c %u:%a .\n")
+    assert built.config["WorkingDir"] == "/a/c"
+    assert built.output.startswith("7\n0:755\n")
+    assert {"a", "a/c"} <= set(built.files())
+
+
+def test_copy_of_files_and_directories(build: Build) -> None:
+    files: dict[str, object] = {
+        "one": ("1", 0o640),
+        "dir/two": ("2", 0o755),
+        "dir/.hidden": "h",
+        "dir/link": Link("two"),
+        "dir/empty": None,
+    }
+    built = build(
+        "FROM base\nCOPY one /new/renamed\nCOPY dir /d\nCOPY one dir/two /many/\nCOPY dir/t* /d\nCOPY . /all\n", files
+    )
+    new = built.layer(1)
+    assert new["new"].mode == 0o755
+    assert (new["new/renamed"].mode, new["new/renamed"].uid, new["new/renamed"].gid) == (0o640, 0, 0)
+    assert int(new["new/renamed"].mtime) == int(os.stat(built.directory + "/one").st_mtime)
+    assert set(built.layer(2)) == {"d", "d/two", "d/.hidden", "d/link", "d/empty"}
+    assert built.layer(2)["d/link"].linkname == "two"
+    assert set(built.layer(3)) == {"many", "many/one", "many/two"}
+    assert set(built.layer(4)) == {"d", "d/two"}
+    assert {"all/one", "all/dir/link", "all/Dockerfile"} <= set(built.layer(5))
+
+
+def test_copy_into_an_existing_directory_keeps_the_name(build: Build) -> None:
+    built = build("FROM base\nRUN mkdir -p /real && ln -s real /through\nCOPY f /real\nCOPY f /through\n", {"f": "x"})
+    assert "real/f" in built.layer(2)
+    assert set(built.layer(3)) == {"real", "real/f"}
+
+
+def test_copy_replaces_a_link_at_the_destination(build: Build) -> None:
+    built = build(
+        "FROM base\nRUN echo old >/real && ln -s real /link\nCOPY f /link\nRUN cat /real /link\n", {"f": "new\n"}
+    )
+    assert built.output == "old\nnew\n"
+
+
+def test_copy_of_a_directory_onto_a_file_is_refused(build: Build) -> None:
+    with pytest.raises(BuildError, match="not a directory"):
+        build("FROM base\nRUN touch /f\nCOPY d /f\n", {"d/x": "1"})
+    with pytest.raises(BuildError, match="not a directory"):
+        build("FROM base\nRUN touch /f\nCOPY d/x /f/\n", {"d/x": "1"})
+
+
+def test_copy_owner_and_mode(build: Build) -> None:
+    files: dict[str, object] = {"f": "x", "d/g": "y"}
+    built = build(
+        "FROM base\nRUN mkdir -p /etc && echo u:x:41:42::/:/bin/sh >>/etc/passwd && echo g:x:43: >>/etc/group\n"
+        "COPY --chown=u f /a\nCOPY --chown=u:g d /d\nCOPY --chown=7 f /b\nCOPY --chown=7:g --chmod=4711 d /e\n",
+        files,
+    )
+    owners = {name: (m.uid, m.gid, oct(m.mode)) for name, m in built.files().items()}
+    assert owners["a"][:2] == (41, 42)
+    assert owners["d/g"][:2] == owners["d"][:2] == (41, 43)
+    assert owners["b"][:2] == (7, 7)
+    assert owners["e/g"] == (7, 43, "0o4711")
+
+
+def test_unknown_owner_is_a_located_error(build: Build) -> None:
+    with pytest.raises(BuildError, match="no such user") as caught:
+        build("FROM base\nCOPY --chown=nosuchuser f /a\n", {"f": ""})
+    assert caught.value.line == 2
+
+
+def test_copy_excludes_and_parents(build: Build) -> None:
+    files: dict[str, object] = {"a/b/c.txt": "1", "a/b/d.go": "2", "top": "3"}
+    built = build("FROM base\nCOPY --exclude=**/*.go a /x\nCOPY --parents a/b/c.txt top /p/\n", files)
+    assert set(built.layer(1)) == {"x", "x/b", "x/b/c.txt"}
+    assert set(built.layer(2)) == {"p", "p/a", "p/a/b", "p/a/b/c.txt", "p/top"}
+
+
+def test_here_documents(build: Build) -> None:
+    built = build(
+        "FROM base\nENV V=value\nCOPY <<one <<'two' /h/\nv=$V\none\nv=$V\ntwo\n"
+        "RUN <<EOF\necho first\necho $V\nEOF\n"
+        "RUN cat <<EOF >/out\ntext $V\nEOF\nRUN <<EOF\n#!/bin/cat\nscript\nEOF\n"
+    )
+    assert (built.read("h/one", 1), built.read("h/two", 1)) == (b"v=value\n", b"v=$V\n")
+    assert built.layer(1)["h/one"].mode == 0o644
+    assert built.output == "first\nvalue\n#!/bin/cat\nscript\n"
+    assert built.read("out", 2) == b"text value\n"
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_add_unpacks_archives_by_content(build: Build, tmp_path: pathlib.Path, mode: str) -> None:
+    path = tmp_path / "archive"
+    with tarfile.open(path, mode) as tar:
+        member = tarfile.TarInfo("in/side")
+        member.uid, member.mode, member.mtime = 12, 0o600, 1000
+        tar.addfile(member)
+    built = build("FROM base\nADD odd /to\nCOPY odd /copied\nADD --chown=3:4 odd /owned/\n", {"odd": path.read_bytes()})
+    assert set(built.layer(1)) == {"to", "to/in", "to/in/side"}
+    assert (built.layer(1)["to/in/side"].uid, built.layer(1)["to/in/side"].mtime) == (12, 1000)
+    assert set(built.layer(2)) == {"copied"}
+    assert built.layer(3)["owned/in/side"].gid == 4
+
+
+def test_add_copies_what_is_no_archive(build: Build) -> None:
+    built = build("FROM base\nADD broken.tar.gz text /to/\n", {"broken.tar.gz": b"\x1f\x8b" + bytes(600), "text": "t"})
+    assert set(built.layer()) == {"to", "to/broken.tar.gz", "to/text"}
+
+
+def test_hostile_archive_stays_inside(build: Build, tmp_path: pathlib.Path, engine: sampan.Engine) -> None:
+    outside = tmp_path / "canary"
+    outside.write_text("safe")
+    path = tmp_path / "archive"
+    with tarfile.open(path, "w") as tar:
+        link = tarfile.TarInfo("escape")
+        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+        tar.addfile(link)
+        tar.addfile(tarfile.TarInfo("escape/canary"))
+    built = build("FROM base\nADD evil.tar /\n", {"evil.tar": path.read_bytes()})
+    assert outside.read_text() == "safe"
+    assert f"{tmp_path}/canary".lstrip("/") in built.layer()
+
+
+def test_multi_stage(build: Build) -> None:
+    built = build(
+        "FROM base AS one\nRUN mkdir -p /out/sub && echo bin >/out/prog && chmod 751 /out/prog && chown 5:6 /out/prog"
+        " && ln -s prog /out/link && ln /out/prog /out/hard\n"
+        "FROM base AS unused\nRUN false\n"
+        "FROM scratch\nCOPY --from=one /out /o/\nCOPY --from=one /out/link /followed\nCOPY --from=0 /out/p* /w/\n"
+    )
+    first = built.layer(0)
+    assert set(first) == {"o", "o/sub", "o/prog", "o/link", "o/hard"}
+    regular = next(m for m in (first["o/prog"], first["o/hard"]) if m.isreg())
+    assert (regular.uid, regular.gid, regular.mode) == (5, 6, 0o751)
+    assert first["o/prog"].islnk() or first["o/hard"].islnk()
+    assert built.read("followed", 1) == b"bin\n"
+    assert set(built.layer(2)) == {"w", "w/prog"}
+    assert "unused" not in {event.stage for event in built.events}
+
+
+def test_copy_from_resolves_inside_the_stage(build: Build, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "canary").write_text("host")
+    built = build(
+        f"FROM base AS one\nRUN ln -s {tmp_path}/canary /abs && ln -s ../../../../..{tmp_path}/canary /rel &&"
+        f" mkdir -p {tmp_path} && echo stage >{tmp_path}/canary\n"
+        "FROM scratch\nCOPY --from=one /abs /../../rel /x/\n"
+    )
+    assert built.read("x/abs") == built.read("x/rel") == b"stage\n"
+
+
+def test_copy_from_an_image_and_a_missing_file(build: Build) -> None:
+    build("FROM scratch\nCOPY f /f\n", {"f": "image"}, tags=["files"])
+    assert build("FROM scratch\nCOPY --from=files /f /g\n").read("g") == b"image"
+    with pytest.raises(BuildError, match="no such file"):
+        build("FROM scratch\nCOPY --from=files /nothing /g\n")
+    with pytest.raises(BuildError, match="no such image"):
+        build("FROM scratch\nCOPY --from=nosuchimage /f /g\n")
+
+
+def test_stage_with_the_same_outcome_is_not_copied_again(build: Build, tmp_path: pathlib.Path) -> None:
+    text = (
+        "FROM base AS one\nRUN echo {} >/other; echo same >/out; touch -d @0 /out\n"
+        "FROM scratch\nCOPY --from=one /out /out\n"
+    )
+    first = build(text.format("a"))
+    second = build(text.format("b"))
+    assert second.image.diff_ids == first.image.diff_ids
+    assert second.cached == 1
+
+
+def test_onbuild_triggers_run_once(build: Build) -> None:
+    build("FROM base\nONBUILD COPY f /triggered\nONBUILD ENV T=1\n", tags=["trigger"])
+    built = build("FROM trigger\nRUN cat /triggered; echo $T\n", {"f": "text\n"}, tags=["child"])
+    assert built.output == "text\n1\n"
+    assert "OnBuild" not in built.config
+    assert "triggered" not in build("FROM child\nRUN true\n").files().keys() - built.files().keys()
+
+
+def test_labels_tags_and_target(build: Build, engine: sampan.Engine) -> None:
+    built = build(
+        "FROM base AS a\nENV A=1\nFROM base AS b\nENV B=1\n", target="A", labels={"l": "v"}, tags=["x:1", "y"]
+    )
+    assert "A=1" in built.config["Env"]
+    assert built.config["Labels"]["l"] == "v"
+    assert engine.store.images.resolve("x:1").id == engine.store.images.resolve("y").id == built.id
+    with pytest.raises(BuildError, match="no stage of this name") as caught:
+        build("FROM base AS builder\n", target="bulider")
+    assert "builder" in caught.value.hint
+
+
+def test_failing_run(build: Build, engine: sampan.Engine) -> None:
+    with pytest.raises(BuildError) as caught:
+        build("FROM base\nRUN true\n\nRUN echo oops >&2; exit 3\n")
+    error = caught.value
+    assert 'process "/bin/sh -c echo oops >&2; exit 3" did not complete successfully: exit code: 3' in error.message
+    assert (error.file, error.line) == ("Dockerfile", 4)
+    assert ">>> RUN echo oops" in error.excerpt
+    assert left_over(engine) == []
+
+
+def test_program_that_is_missing(build: Build) -> None:
+    with pytest.raises(BuildError) as caught:
+        build('FROM scratch\nCOPY f /f\nRUN ["/nothing"]\n', {"f": ""})
+    assert "/nothing" in caught.value.message
+    assert caught.value.line == 3
+
+
+def test_network_hint_and_consent(build: Build) -> None:
+    with pytest.raises(BuildError, match="exit code: 127") as caught:
+        build("FROM base\nRUN apt-get update\n")
+    assert "--network host" in caught.value.hint
+    with pytest.raises(BuildError, match="not allowed"):
+        build("FROM base\nRUN --network=host true\n")
+    probe = "RUN cat /proc/net/dev | sed 1,2d | sort | sed 's/:.*//'\n"
+    assert build("FROM base\n" + probe).output.split() == ["lo"]
+    host = sorted(os.listdir("/sys/class/net"))
+    if len(host) > 1:
+        assert sorted(build("FROM base\n" + probe, network="host").output.split()) == host
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("RUN --mount=type=cache,target=/c true", "RUN --mount is not supported yet"),
+        ("RUN --security=insecure true", "not supported"),
+        ("ADD https://example.com/x /x", "ADD of https://example.com/x is not supported yet"),
+        ("COPY --chmod=u+x f /x", "not an octal mode"),
+        ("COPY nothing /x", "cannot copy nothing: the build context has no such file"),
+        ("COPY f g /x", "must be a directory"),
+        ("COPY --from=1 f /x", "does not name an earlier stage"),
+        ("EXPOSE $NOTHING/x/y", "cannot expose"),
+    ],
+)
+def test_located_errors(build: Build, line: str, words: str) -> None:
+    with pytest.raises(BuildError, match="Dockerfile:2") as caught:
+        build(f"FROM base\n{line}\n", {"f": "", "g": ""})
+    assert words in caught.value.message
+    assert caught.value.excerpt
+
+
+def test_missing_source_names_the_nearest(build: Build) -> None:
+    with pytest.raises(BuildError) as caught:
+        build("FROM base\nCOPY requirments.txt /x\n", {"requirements.txt": ""})
+    assert "requirements.txt" in caught.value.hint
+
+
+def test_ignored_source_says_so(build: Build) -> None:
+    with pytest.raises(BuildError, match="excluded by .dockerignore"):
+        build("FROM base\nCOPY secret /x\n", {"secret": "s", ".dockerignore": "secret\n"})
+
+
+def test_dockerignore_thins_the_copy_and_the_special_one_wins(build: Build) -> None:
+    files: dict[str, object] = {
+        "a.txt": "",
+        "b.log": "",
+        "d/c.log": "",
+        "d/keep.log": "",
+        ".dockerignore": "**/*.log\n!d/keep.log\n",
+    }
+    assert set(build("FROM base\nCOPY . /x\n", files).layer()) >= {"x/a.txt", "x/d/keep.log"}
+    names = build("FROM base\nCOPY . /x\n", files).layer()
+    assert "x/b.log" not in names and "x/d/c.log" not in names
+    special = build("FROM base\nCOPY . /x\n", {**files, "Dockerfile.dockerignore": "*.txt\n"}).layer()
+    assert "x/b.log" in special and "x/a.txt" not in special
+
+
+def test_another_dockerfile_and_standard_input(build: Build, engine: sampan.Engine, tmp_path: pathlib.Path) -> None:
+    other = tmp_path / "Other"
+    other.write_text("FROM base\nENV OTHER=1\nCOPY f /f\n")
+    assert "OTHER=1" in build("FROM nothing\n", {"f": ""}, file=str(other)).config["Env"]
+    read, write = os.pipe()
+    os.write(write, b"FROM base\nENV PIPE=1\n")
+    os.close(write)
+    found = engine.store.images.resolve(engine.build(read))
+    os.close(read)
+    assert "PIPE=1" in found.config["config"]["Env"]
+
+
+def test_context_without_dockerfile(engine: sampan.Engine, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "dockerfile").write_text("FROM base")
+    with pytest.raises(NotFound, match="it has no Dockerfile") as caught:
+        engine.build(str(tmp_path))
+    assert "dockerfile" in caught.value.hint
+    with pytest.raises(NotFound, match="cannot use the build context"):
+        engine.build(str(tmp_path / "nothing"))
+
+
+def test_settings_are_checked(build: Build) -> None:
+    with pytest.raises(NotSupported, match="platform"):
+        build("FROM base\n", platform="linux/s390x")
+    with pytest.raises(BuildError, match="platform"):
+        build("FROM --platform=linux/x/y/z base\n")
+    with pytest.raises(BuildError, match="platform"):
+        build("FROM --platform=linux/s390x base\n")
+    with pytest.raises(InvalidArgument):
+        build("FROM base\n", network="bridge")
+    with pytest.raises(InvalidArgument):
+        build("FROM base\n", tags=["UPPER CASE"])
+
+
+def test_base_layers_keep_their_descriptors(build: Build, engine: sampan.Engine) -> None:
+    from sampan.oci import jsontext
+
+    built = build("FROM base\nRUN echo 1 >/f\n")
+    manifest = jsontext.loads(engine.store.content.read(built.image.manifest_digest))
+    base = jsontext.loads(engine.store.content.read(engine.store.images.resolve("base").manifest_digest))
+    assert manifest["layers"][0]["digest"] == base["layers"][0]["digest"]
+    assert manifest["layers"][1]["digest"] == built.image.diff_ids[1]
+    assert manifest["layers"][1]["size"] == os.stat(engine.store.content.path(built.image.diff_ids[1])).st_size
+
+
+def test_the_image_runs(build: Build, engine: sampan.Engine) -> None:
+    build('FROM base\nCOPY f /f\nENTRYPOINT ["cat"]\nCMD ["/f"]\n', {"f": "works"}, tags=["runs"])
+    assert engine.run("runs").stdout == b"works"
+
+
+def test_other_tools_read_the_layers(build: Build, engine: sampan.Engine) -> None:
+    built = build("FROM base\nRUN mkdir -p /d && echo 1 >/d/f && ln -s f /d/l\n")
+    path = engine.store.content.path(built.image.diff_ids[-1])
+    done = subprocess.run(["tar", "tf", path], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["d/", "d/f", "d/l"]
