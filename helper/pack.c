@@ -26,6 +26,10 @@ enum { SYMLINKS_MAX = 40 };
 /* What open_known() says besides a descriptor and -errno. */
 enum { SKIP = -100000, SPECIAL = -100001 };
 
+#ifndef STATX_ATTR_MOUNT_ROOT /* kernel >= 5.8; older C libraries do not name it */
+#define STATX_ATTR_MOUNT_ROOT 0x2000
+#endif
+
 /* d_type of getdents64(2) */
 enum { DT_UNKNOWN = 0, DT_DIR = 4, DT_REG = 8 };
 

@@ -140,6 +140,9 @@ static int add_xattr(struct entry *e, int fd, const char *name)
 	}
 	unsigned char *at = e->xattrs + e->xattrs_len;
 	ssize_t n = fgetxattr(fd, name, at + 8 + name_len, XATTR_VALUE_LIMIT);
+	/* capabilities that are no value, or belong to another user namespace, give nothing here: as if they were not there */
+	if (n < 0 && (errno == EINVAL || errno == EOVERFLOW) && !strcmp(name, "security.capability"))
+		return 0;
 	if (n < 0)
 		return errno == ENODATA ? 0 : errno;
 	put32(at, (uint32_t)name_len);

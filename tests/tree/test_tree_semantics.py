@@ -328,6 +328,14 @@ def test_what_the_host_may_not_take_over_is_dropped_and_counted(root: Path, plai
     assert reader.dropped_xattrs == 4
 
 
+def test_capabilities_without_a_value_do_not_stop_a_pack(root: Path, plain: Harness) -> None:
+    (root / "f").write_bytes(b"x")
+    os.setxattr(root / "f", "security.capability", b"")
+    with pytest.raises(OSError, match="Invalid argument"):
+        os.getxattr(root / "f", "security.capability")
+    assert [entry.xattrs for entry, _ in plain.pack(root)] == [None, None]
+
+
 def test_a_failed_apply_says_which_path(root: Path, plain: Harness) -> None:
     entries = [(Entry("F", b"dir/file", 0o644), ()), (Entry("H", b"dir/link", link=b"dir/none"), ())]
     with pytest.raises(Conflict, match="cannot link dir/link: No such file or directory"):
