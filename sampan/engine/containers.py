@@ -158,14 +158,15 @@ class Containers:
                     f"cannot start container {record.name}: it is running", "use `sampan logs -f` to watch it"
                 )
             return None
-        child = self._launch(
-            record, foreground=attach, interactive=interactive, supervised=True, keys=terminal.keys(detach_keys)
-        )
-        self._mark_running(record, child)
-        if not attach:
-            child.close()
-            return None
-        return self._foreground(record, child, sig_proxy=True)
+        with terminal.Forward(attach) as forward:
+            child = self._launch(
+                record, foreground=attach, interactive=interactive, supervised=True, keys=terminal.keys(detach_keys)
+            )
+            self._mark_running(record, child)
+            if not attach:
+                child.close()
+                return None
+            return self._foreground(record, child, forward, sig_proxy=True)
 
     def run(
         self,
@@ -184,27 +185,32 @@ class Containers:
         `auto_remove`.
         """
         container_id = self.create(image, options, name=name, auto_remove=auto_remove, durable=not auto_remove)
-        try:
-            if on_create is not None:
-                on_create(container_id)
-            record = self.store.get(container_id)
-            keys = terminal.keys(detach_keys) if options.tty else ""
-            supervised = detach or options.tty or not auto_remove
-            child = self._launch(
-                record, foreground=not detach, interactive=options.interactive, supervised=supervised, keys=keys
-            )
-            self._mark_running(record, child)
-        except BaseException as error:
-            if auto_remove:
-                self._delete(container_id, durable=False)
-            else:
-                code = error.exit_code if isinstance(error, SampanError) else 128
-                self.store.update(container_id, status="created", exit_code=code)
-            raise
-        if detach:
-            child.close()
-            return container_id
-        return self._foreground(record, child, sig_proxy=sig_proxy)
+        with terminal.Forward(not detach) as forward:
+            try:
+                if on_create is not None:
+                    on_create(container_id)
+                record = self.store.get(container_id)
+                keys = terminal.keys(detach_keys) if options.tty else ""
+                supervised = detach or options.tty or not auto_remove
+                child = self._launch(
+                    record, foreground=not detach, interactive=options.interactive, supervised=supervised, keys=keys
+                )
+                self._mark_running(record, child)
+            except BaseException as error:
+                self._failed(container_id, auto_remove, error)
+                raise
+            if detach:
+                child.close()
+                return container_id
+            return self._foreground(record, child, forward, sig_proxy=sig_proxy)
+
+    def _failed(self, container_id: str, auto_remove: bool, error: BaseException) -> None:
+        """Undo or note a start that failed."""
+        if auto_remove:
+            self._delete(container_id, durable=False)
+        else:
+            code = error.exit_code if isinstance(error, SampanError) else 128
+            self.store.update(container_id, status="created", exit_code=code)
 
     def launch_piped(self, container_id: str, fds: tuple[int, int, int]) -> Child:
         """Start an unsupervised container on given descriptors; the caller waits and then discards it."""
@@ -217,14 +223,12 @@ class Containers:
         """Remove what is left of a container that has ended or never started."""
         self._delete(container_id, durable=False)
 
-    def _foreground(self, record: Record, child: Child, *, sig_proxy: bool) -> int:
+    def _foreground(self, record: Record, child: Child, forward: terminal.Forward, *, sig_proxy: bool) -> int:
         """Wait for a container that has our terminal or pipes; a detached one goes on without us."""
         tty = bool(record.config["spec"]["process"].get("terminal"))
         resize = (lambda: child.resize(*terminal.size(1))) if tty else None
-        with (
-            terminal.Raw(0 if tty else -1) as _,
-            terminal.Forward(child.signal if sig_proxy else (lambda _n: None), resize),
-        ):
+        forward.to(child.signal if sig_proxy else (lambda _number: None), resize)
+        with terminal.Raw(0 if tty else -1):
             ended = child.wait()
         if child.detached:
             return 0

@@ -130,7 +130,8 @@ def run(
         start(engine, record, plan, spec, single, (null, null, null)).close()
         os.close(null)
         return 0
-    child = start(engine, record, plan, spec, single, (0, 1, 2))
-    resize = (lambda: child.resize(*terminal.size(1))) if tty else None
-    with terminal.Raw(0 if tty else -1), terminal.Forward(child.signal, resize):
-        return child.wait().code
+    with terminal.Forward() as forward:
+        child = start(engine, record, plan, spec, single, (0, 1, 2))
+        forward.to(child.signal, (lambda: child.resize(*terminal.size(1))) if tty else None)
+        with terminal.Raw(0 if tty else -1):
+            return child.wait().code

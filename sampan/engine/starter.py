@@ -68,7 +68,7 @@ class Host:
         facts.single_id = self._identity["single"]
 
     def filter(self, setting: str, caps: list[str]) -> bytes:
-        """Give the compiled system call filter: "default", "unconfined" or a profile's path; cached in the store."""
+        """Give the compiled system call filter: "default", "unconfined" or a profile's path."""
         if setting == "unconfined":
             return b""
         key = f"{setting} {' '.join(sorted(caps))}"
@@ -77,44 +77,18 @@ class Host:
         return self._filters[key]
 
     def _load_filter(self, setting: str, caps: list[str]) -> bytes:
-        from sampan.oci.digest import sha256_hex
-
-        if setting != "default":
-            from sampan.oci import jsontext
-            from sampan.runtime import seccomp
-
-            try:
-                with open(setting, "rb") as file:
-                    profile = jsontext.loads(file.read(1 << 20))
-            except OSError as error:
-                raise InvalidArgument(f"cannot read seccomp profile {setting}: {error.strerror}") from error
-            return seccomp.compile_profile(profile, caps=frozenset(caps), arch=os.uname().machine)
-        from sampan import __version__
-
-        name = sha256_hex(f"{__version__} {os.uname().machine} {' '.join(sorted(caps))}".encode())[:24]
-        cached = os.path.join(self.paths.cache, f"seccomp-{name}")
-        try:
-            with open(cached, "rb") as file:
-                blob = file.read()
-            if blob and len(blob) % 8 == 0 and self._own(cached):
-                return blob
-        except FileNotFoundError:
-            blob = b""
         from sampan.runtime import seccomp
 
-        blob = seccomp.compile_default(frozenset(caps), os.uname().machine)
-        temporary = f"{cached}.{os.getpid()}"
-        os.makedirs(self.paths.cache, mode=0o700, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(blob)
-            os.fsync(file.fileno())
-        os.rename(temporary, cached)
-        return blob
+        if setting == "default":
+            return seccomp.compile_default(frozenset(caps), os.uname().machine)
+        from sampan.oci import jsontext
 
-    @staticmethod
-    def _own(path: str) -> bool:
-        state = os.stat(path)
-        return state.st_uid == os.geteuid() and not state.st_mode & 0o022
+        try:
+            with open(setting, "rb") as file:
+                profile = jsontext.loads(file.read(1 << 20))
+        except OSError as error:
+            raise InvalidArgument(f"cannot read seccomp profile {setting}: {error.strerror}") from error
+        return seccomp.compile_profile(profile, caps=frozenset(caps), arch=os.uname().machine)
 
 
 class Prepared:

@@ -67,14 +67,22 @@ class Raw:
 class Forward:
     """Pass signals on to a container within a `with` block: INT, TERM, HUP, QUIT, USR1, USR2; WINCH for a terminal.
 
-    A third interrupt kills, as with Docker's client.
+    A third interrupt kills, as with Docker's client.  What comes before the container is there is kept for it.
     """
 
-    def __init__(self, send: Callable[[int], None], resize: Callable[[], None] | None = None) -> None:
-        self.send = send
-        self.resize = resize
+    def __init__(self, active: bool = True) -> None:
+        self.active = active
+        self.send: Callable[[int], None] | None = None
+        self.resize: Callable[[], None] | None = None
+        self.early: list[int] = []
         self.saved: dict[int, Any] = {}
         self.count = 0
+
+    def to(self, send: Callable[[int], None], resize: Callable[[], None] | None = None) -> None:
+        """Name the receiver; it gets what came early."""
+        self.send, self.resize = send, resize
+        while self.early:
+            send(self.early.pop(0))
 
     def _on_signal(self, number: int, _frame: object) -> None:
         import _signal
@@ -85,14 +93,19 @@ class Forward:
             return
         if number in (_signal.SIGINT, _signal.SIGTERM):
             self.count += 1
-        self.send(_signal.SIGKILL if self.count >= 3 else number)
+        number = _signal.SIGKILL if self.count >= 3 else number
+        if self.send is None:
+            self.early.append(number)
+        else:
+            self.send(number)
 
     def __enter__(self) -> Forward:
         import _signal
 
         numbers = [_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT, _signal.SIGUSR1, _signal.SIGUSR2]
-        if self.resize is not None:
-            numbers.append(_signal.SIGWINCH)
+        numbers.append(_signal.SIGWINCH)
+        if not self.active:
+            return self
         try:
             for number in numbers:
                 self.saved[number] = _signal.signal(number, self._on_signal)
