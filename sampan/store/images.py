@@ -21,6 +21,7 @@ from sampan.oci import jsontext, reference, timestamp
 from sampan.store import files
 from sampan.store.content import Content, write_layout
 from sampan.store.db import Database
+from sampan.store.leases import Leases
 from sampan.store.paths import Paths
 from sampan.store.snapshots import seal
 
@@ -136,9 +137,23 @@ class Images:
         return list(found.values())
 
     def dangling(self) -> list[Image]:
-        """Return the images that no reference names and no container uses."""
+        """Return the images that no reference names, no container uses, and no lease holds (those get a tag next)."""
+        return [image for image in self._unused() if not image.references]
+
+    def prune(self, *, all: bool = False) -> list[Image]:
+        """Forget the dangling images, or with `all` every image that no container uses; return them."""
+        with self._db.transaction(frees=True):
+            doomed = self._unused() if all else self.dangling()
+            for image in doomed:
+                self._db.execute("DELETE FROM images WHERE id = ?", (image.id,))
+            if doomed:
+                self._write_index()
+        return doomed
+
+    def _unused(self) -> list[Image]:
         used = {row[0] for row in self._db.query("SELECT DISTINCT image_id FROM containers")}
-        return [image for image in self.ls() if not image.references and image.id not in used]
+        held = Leases(self._db).held()
+        return [image for image in self.ls() if image.id not in used and image.manifest_digest not in held]
 
     def remove(self, text: str, *, force: bool = False) -> tuple[list[str], str]:
         """Untag what `text` names, and forget the image with its last reference.
