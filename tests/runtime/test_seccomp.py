@@ -168,9 +168,7 @@ def test_tree_agrees_with_the_plain_reading(arch: str, capabilities: frozenset[s
                 assert run(program, number, audit, (value,))[0] == want, (abi, name, value)
 
 
-@pytest.mark.skipif("SAMPAN_DOCKER_SECCOMP" not in os.environ, reason="SAMPAN_DOCKER_SECCOMP names no Docker profile")
-@pytest.mark.parametrize("arch", ABIS)
-def test_default_has_the_effect_of_dockers_profile(arch: str) -> None:
+def default_has_the_effect_of_dockers_profile(arch: str) -> None:
     with open(os.environ["SAMPAN_DOCKER_SECCOMP"], encoding="utf-8") as file:
         profile = json.load(file)
     for capabilities in SETS:
@@ -194,6 +192,13 @@ def test_default_has_the_effect_of_dockers_profile(arch: str) -> None:
                         want = ENOSYS
                     assert run(ours, number, audit, (value,) * 6)[0] == want, (abi, number, names.get(number), value)
                     assert run(theirs, number, audit, (value,) * 6)[0] == want, (abi, number, names.get(number))
+
+
+# Docker's profile is not part of this project: who has it names it in SAMPAN_DOCKER_SECCOMP, and adds these tests.
+if "SAMPAN_DOCKER_SECCOMP" in os.environ:
+    test_default_has_the_effect_of_dockers_profile = pytest.mark.parametrize("arch", ABIS)(
+        default_has_the_effect_of_dockers_profile
+    )
 
 
 def profile(*rules: dict[str, Any], **more: Any) -> dict[str, Any]:

@@ -164,7 +164,7 @@ CASES: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "environment no list": (lambda: docker_with(**{"config.json": config([BASE, TOP], config={"Env": {}})}), "Env"),
     "truncated layer": (lambda: docker_layer(gzip.compress(TOP)[:-20]), "early|diff_id"),
-    "damaged layer": (lambda: docker_layer(gzip.compress(os.urandom(9999))[:9000] + b"x" * 999), "gzip|checksum"),
+    "damaged layer": (lambda: docker_layer(gzip.compress(os.urandom(9999))[:9000] + b"x" * 999), "gzip|checksum|octal"),
     "layer no tar": (lambda: docker_layer(b"x" * 2048), "checksum|octal"),
     "layer climbs": (lambda: docker_layer(tar([member("../../evil", b"x")])), "outside"),
     "layer links out": (lambda: docker_layer(tar([member("l", type=tarfile.LNKTYPE, link="../../x")])), "outside"),
@@ -298,7 +298,7 @@ def test_layout_directory_with_a_fifo_does_not_hang(engine: sampan.Engine, tmp_p
 
 
 BOMB = """
-import resource, sys
+import sys
 import sampan
 from sampan.errors import SampanError
 from sampan.transfer.load import load
@@ -307,7 +307,8 @@ try:
     load(engine.store, sys.argv[1], engine.images._facts, engine.images._target(), limit=int(sys.argv[3]))
 except SampanError as exc:
     print("refused:", exc.message)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# Not ru_maxrss: across exec that keeps the peak of the process that started this one.
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 
 
