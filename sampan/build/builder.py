@@ -19,7 +19,7 @@ from sampan.build.progress import Event
 from sampan.build.scope import Arguments, platform_arguments
 from sampan.build.solve import Settings, Solver
 from sampan.dockerfile import ignore, lexer
-from sampan.errors import InvalidArgument, NotFound, NotSupported
+from sampan.errors import InvalidArgument, NotFound, NotSupported, SampanError
 from sampan.oci import platform as platforms
 from sampan.oci import reference
 
@@ -78,8 +78,16 @@ def build(
             state = solver.solve(graph.target)
             return _finish(solver, state, list(tags), dict(labels or {}))
         finally:
-            digests.save()
+            _save(digests, settings.listener)
             solver.close()
+
+
+def _save(digests: Digests, listener: Listener) -> None:
+    """Keep the digests for the next build; on a full disk that one computes them again."""
+    try:
+        digests.save()
+    except SampanError as error:
+        listener(Event(progress.WARNING, error.message))
 
 
 def _executor(store: Store, host: Any, starter: Any) -> Executor:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         def diff(self, root: Root) -> Source: ...
         def opaque_name(self) -> str: ...
         def accounts(self, root: Root) -> tuple[bytes, bytes]: ...
+        def notes(self) -> list[str]: ...
         def close(self) -> None: ...
 
     class Prepared(Protocol):
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
         """What starter.Host is."""
 
         rootless: bool
+        notes: list[str]
 
         def add_idmap(self, facts: Facts) -> None: ...
 
@@ -138,6 +140,8 @@ class HelperExecutor:
         self.target = os.path.join(store.paths.run, "rootfs")
         self._session: Session | None = None
         self._layers: list[str] = []
+        self._notes: list[str] = []
+        self._told = 0
         os.makedirs(self.target, mode=0o700, exist_ok=True)
 
     # ---- reading ----
@@ -186,14 +190,15 @@ class HelperExecutor:
         return self._ask(layers, path, True, tree.UNLIMITED)
 
     def read(self, layers: list[str], path: str, limit: int) -> bytes:
-        """Give the first `limit` bytes of a regular file; NotFound when there is none."""
+        """Give a regular file of at most `limit` bytes, b"" for anything else; NotFound when there is nothing."""
         data = b""
-        if layers:
-            for entry, content in self._ask(layers, path, True, 0):
-                if entry.type != "F" or entry.size > limit:
-                    continue
-                for offset, piece in content:
-                    data += bytes(offset - len(data)) + piece
+        if not layers:
+            return data
+        if any(entry.type != "F" or entry.size > limit for entry, _ in self._ask(layers, path, False, 0)):
+            return data
+        for _, content in self._ask(layers, path, True, 0):
+            for offset, piece in content:
+                data += bytes(offset - len(data)) + piece
         return data
 
     def accounts(self, root: Root) -> tuple[bytes, bytes]:
@@ -255,7 +260,8 @@ class HelperExecutor:
         script = self._script(root, process.script) if process.script else ""
         spec = processes.specification(process, script)
         stubs = self._absent(root, [mount["destination"] for mount in spec["mounts"]])
-        ended = processes.run(self.starter, self.host, spec, facts, output)
+        ended, warnings = processes.run(self.starter, self.host, spec, facts, output)
+        self._notes += [text for text in warnings + self.host.notes if text not in self._notes]
         remove_stubs(root.active.upper, stubs)
         return ended
 
@@ -264,6 +270,7 @@ class HelperExecutor:
         path = os.path.join(root.active.path, "script")
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755)
         with open(fd, "wb") as file:
+            os.fchmod(fd, 0o755)  # whoever the step runs as must be able to execute it
             file.write(text)
         return path
 
@@ -271,6 +278,12 @@ class HelperExecutor:
         """List the mount points that the root does not have: what the mounts make of them is no part of the layer."""
         inner = ("/proc/", "/sys/", "/dev/")
         return [path for path in destinations if not path.startswith(inner) and not self.kind(root.layers, path)]
+
+    def notes(self) -> list[str]:
+        """Give what the user should know about this host and was not told yet."""
+        told = self._notes[self._told :]
+        self._told = len(self._notes)
+        return told
 
     def close(self) -> None:
         """End the open session."""

@@ -46,21 +46,28 @@ class Stage:
 class Graph:
     """Hold the stages of a Dockerfile, the target, and the stages that it needs in the order of work."""
 
-    __slots__ = ("arguments", "file", "order", "stages", "target")
+    __slots__ = ("_named", "arguments", "file", "order", "stages", "target")
 
     def __init__(self, file: Dockerfile, arguments: Arguments) -> None:
         self.file = file
         self.arguments = arguments
         self.stages: list[Stage] = []
+        self._named: dict[str, list[int]] = {}
         self.target = -1
         self.order: list[int] = []
+
+    def add(self, stage: Stage) -> None:
+        """Append a stage."""
+        self.stages.append(stage)
+        if stage.name:
+            self._named.setdefault(stage.name, []).append(stage.index)
 
     def find(self, name: str, before: int) -> int:
         """Give the number of the last stage of this name or number that stands before `before`, or -1 for none."""
         wanted = name.lower()
-        for stage in reversed(self.stages[:before]):
-            if stage.name == wanted:
-                return stage.index
+        for index in reversed(self._named.get(wanted, ())):
+            if index < before:
+                return index
         if wanted.isdecimal() and wanted.isascii() and len(wanted) < 6 and int(wanted) < before:
             return int(wanted)
         return -1
@@ -73,7 +80,7 @@ def build(file: Dockerfile, arguments: Arguments, target: str = "") -> Graph:
     for arg in global_args:
         _declare(arguments, arg)
     for found in stages:
-        graph.stages.append(_stage(graph, found))
+        graph.add(_stage(graph, found))
     for stage in graph.stages:
         _connect(graph, stage)
     _note_arguments(graph)

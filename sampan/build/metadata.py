@@ -26,7 +26,19 @@ DEFAULT_SHELL = ["/bin/sh", "-c"]
 class State:
     """Hold a stage between two instructions; `manifest` is the base image's, `sizes` are those of the layers above."""
 
-    __slots__ = ("args", "author", "cmd_set", "config", "diff_ids", "history", "manifest", "platform", "sizes")
+    __slots__ = (
+        "_places",
+        "_variables",
+        "args",
+        "author",
+        "cmd_set",
+        "config",
+        "diff_ids",
+        "history",
+        "manifest",
+        "platform",
+        "sizes",
+    )
 
     def __init__(self) -> None:
         self.config: dict[str, Any] = {}
@@ -38,6 +50,8 @@ class State:
         self.manifest = ""
         self.history: list[dict[str, Any]] = []
         self.cmd_set = False
+        self._variables: dict[str, str] = {}
+        self._places: dict[str, int] | None = None
 
     def copy(self) -> State:
         """Give the state in which a stage begins that stands on this one."""
@@ -53,13 +67,35 @@ class State:
         return new
 
     def env(self) -> dict[str, str]:
-        """Give the environment of the configuration; entries without `=` are left out."""
-        found = {}
-        for entry in self.config.get("Env") or ():
+        """Give the environment of the configuration, not to be changed; entries without `=` are left out."""
+        if self._places is None:
+            self._index()
+        return self._variables
+
+    def _index(self) -> dict[str, int]:
+        """Note where each variable stands, so that thousands of ENV lines cost no more than they must."""
+        entries = list(self.config.get("Env") or ())
+        if entries:
+            self.config["Env"] = entries
+        self._places, self._variables = {}, {}
+        for place, entry in enumerate(entries):
             name, equals, value = entry.partition("=")
             if equals and name:
-                found[name] = value
-        return found
+                self._places[name], self._variables[name] = place, value
+        return self._places
+
+    def set_env(self, name: str, value: str) -> None:
+        """Set one variable of the configuration in its place, or at the end."""
+        if not name:
+            raise ValueError("the name of a variable is empty")
+        places = self._index() if self._places is None else self._places
+        entries = self.config.setdefault("Env", [])
+        if name in places:
+            entries[places[name]] = f"{name}={value}"
+        else:
+            places[name] = len(entries)
+            entries.append(f"{name}={value}")
+        self._variables[name] = value
 
     def scope(self) -> dict[str, str]:
         """Give what words are expanded with: arguments, and the environment over them."""
@@ -133,22 +169,8 @@ def changes_metadata_only(step: Instruction) -> bool:
 def _env(state: State, step: ins.Env, expand: Callable[[str], str]) -> str:
     pairs = [(expand(name), expand(value)) for name, value in step.pairs]
     for name, value in pairs:
-        set_env(state, name, value)
+        state.set_env(name, value)
     return "ENV " + " ".join(f"{name}={value}" for name, value in pairs)
-
-
-def set_env(state: State, name: str, value: str) -> None:
-    """Set one variable in its place, or at the end."""
-    if not name:
-        raise ValueError("the name of a variable is empty")
-    entries = list(state.config.get("Env") or ())
-    for index, entry in enumerate(entries):
-        if entry.partition("=")[0] == name:
-            entries[index] = f"{name}={value}"
-            break
-    else:
-        entries.append(f"{name}={value}")
-    state.config["Env"] = entries
 
 
 def _label(state: State, step: ins.Label, expand: Callable[[str], str]) -> str:

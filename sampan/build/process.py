@@ -41,8 +41,8 @@ def specification(process: Process, script: str) -> dict[str, Any]:
     return specs.config_for({"config": {"Env": process.env, "User": process.user, "WorkingDir": process.cwd}}, options)
 
 
-def run(starter: Starter, host: Host, spec: dict[str, Any], facts: Facts, output: Output) -> Exit:
-    """Run a process until it ends; everything that it started ends with it."""
+def run(starter: Starter, host: Host, spec: dict[str, Any], facts: Facts, output: Output) -> tuple[Exit, list[str]]:
+    """Run a process until it and everything that it started has ended; give how, and warnings about this host."""
     facts.stdio = p.PASS_IN | p.PASS_OUT | p.PASS_ERR
     prepared = starter.prepare(spec, facts, host, f"build-{os.urandom(8).hex()}")
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -54,7 +54,7 @@ def run(starter: Starter, host: Host, spec: dict[str, Any], facts: Facts, output
         finally:
             for fd in (null, out_write, err_write):
                 os.close(fd)
-        return _follow(child, {out_read: 1, err_read: 2}, output)
+        return _follow(child, {out_read: 1, err_read: 2}, output), prepared.warnings
     finally:
         os.close(out_read)
         os.close(err_read)

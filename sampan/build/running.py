@@ -98,6 +98,8 @@ def _run(solver: Solver, stage: Stage, step: Run, root: Root, process: Process) 
         solver.tell(progress.OUTPUT, stage, stream=stream, data=data)
 
     ended = solver.executor.run(root, process, output)
+    for text in solver.executor.notes():
+        solver.tell(progress.WARNING, stage, text)
     if ended.code or ended.signal:
         raise _failed(step, process, ended.code, ended.signal, ended.oom)
 

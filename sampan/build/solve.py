@@ -17,7 +17,16 @@ from sampan.build.progress import Event
 from sampan.build.stores import Claim
 from sampan.dockerfile import commands as ins
 from sampan.dockerfile.located import shown
-from sampan.errors import BuildError, InvalidArgument, NotFound, NotSupported, SampanError
+from sampan.errors import (
+    BuildError,
+    Denied,
+    IntegrityError,
+    InvalidArgument,
+    NotFound,
+    NotSupported,
+    SampanError,
+    Unavailable,
+)
 from sampan.oci import image as images
 from sampan.oci import platform as platforms
 from sampan.oci import timestamp
@@ -183,6 +192,14 @@ class Solver:
         return [onbuild(text, lexer.parse(text.encode("utf-8", "surrogateescape"), name)) for text in texts]
 
     def _step(self, stage: Stage, state: State, step: Instruction) -> None:
+        try:
+            self._dispatch(stage, state, step)
+        except BuildError as error:
+            raise step.locate(error) from error
+        except SampanError as error:
+            raise located(step, error) from error
+
+    def _dispatch(self, stage: Stage, state: State, step: Instruction) -> None:
         if isinstance(step, ins.Arg):
             self._arg(state, step)
         elif isinstance(step, ins.Run):
@@ -204,8 +221,6 @@ class Solver:
             text = metadata.apply(state, step, lambda word: graphs.expanded(step, word, scope))
         except ValueError as error:
             raise step.error(str(error)) from None
-        except BuildError as error:
-            raise step.locate(error) from None
         state.row(text, "", True)
 
     def _arg(self, state: State, step: ins.Arg) -> None:
@@ -251,7 +266,7 @@ class Solver:
         if result is not None:
             self.tell(progress.CACHED, stage)
         else:
-            result = self._execute(state, step, work)
+            result = self._execute(state, work)
             for name in (key, other):
                 if name:
                     self._remember(name, result)
@@ -278,23 +293,20 @@ class Solver:
         value = {"diff_id": result.diff_id, "size": result.size, "created": result.created}
         self.store.buildcache.put(key, value, [result.diff_id] if result.diff_id else [])
 
-    def _execute(self, state: State, step: Instruction, work: Callable[[Any], None]) -> Result:
+    def _execute(self, state: State, work: Callable[[Any], None]) -> Result:
         from sampan.build import commit
 
-        try:
-            diff_id, size = commit.execute(self.store, self.claim, self.executor, state.diff_ids, work)
-        except BuildError as error:
-            raise step.locate(error) from error
-        except SampanError as error:
-            raise located(step, error) from error
+        diff_id, size = commit.execute(self.store, self.claim, self.executor, state.diff_ids, work)
         return Result(diff_id, size, timestamp.format(time.time_ns() // 1_000_000_000 * 1_000_000_000))
 
 
 def located(step: Instruction, error: SampanError) -> SampanError:
-    """Give an error that a step met the place of the step, unless the host or the caller is the reason."""
-    if isinstance(error, NotSupported):
-        return error
+    """Give an error the place of the step that met it; what is not the Dockerfile's fault keeps its kind."""
     made = step.error(error.message, error.hint)
+    if isinstance(error, (NotSupported, Unavailable, IntegrityError, Denied)):
+        error.message = made.message
+        error.args = (made.message,)
+        return error
     return made
 
 

@@ -46,7 +46,8 @@ class Built:
     @property
     def config(self) -> dict[str, Any]:
         """The run configuration."""
-        return self.image.config["config"]
+        found: dict[str, Any] = self.image.config["config"]
+        return found
 
     @property
     def history(self) -> list[str]:

@@ -115,7 +115,13 @@ def test_keys_are_the_same_on_every_machine() -> None:
 
 GOLDEN_WORKDIR = "6ac2ecdb9637b902c431ab850dcc13f4b225fb97767f330b753d558d787b96cf"
 GOLDEN_RUN = "d1e8ebc58111e997b90ad07434534e131026f729dbb89180287f9cb4c56bef1e"
-GOLDEN_CONTENT = "a2391d9c723d5f557177b6e078b2434c1e3cdb9412471eb33cc18248bbf703c0"
+GOLDEN_CONTENT = "d23f557ef7ab7a6425c8c06f5be00f0075a710c334a5b19f4e2e41d76c7be1cc"
+
+
+def test_content_tells_names_from_texts() -> None:
+    rows = [("a", "F", 0o644, "bc"), ("ab", "F", 0o644, "c"), ("abc", "F", 0o644, ""), ("a", "L", 0o644, "bc")]
+    assert len({keys.content([row]) for row in rows}) == 4
+    assert keys.content(rows[:2]) != keys.content([("a", "F", 0o644, "bc\nF644 2 1 abc")])
 
 
 def test_content_ignores_the_mode_of_links() -> None:
@@ -156,8 +162,8 @@ def test_placement(dest: str, sources: list[tuple[str, bool]], kind: str, base: 
 def test_environment_keeps_places() -> None:
     state = metadata.State()
     state.config["Env"] = ["A=1", "broken", "B=2"]
-    metadata.set_env(state, "A", "3")
-    metadata.set_env(state, "C", "x=y")
+    state.set_env("A", "3")
+    state.set_env("C", "x=y")
     assert state.config["Env"] == ["A=3", "broken", "B=2", "C=x=y"]
     assert state.env() == {"A": "3", "B": "2", "C": "x=y"}
     state.args["A"] = "argument"
@@ -167,7 +173,7 @@ def test_environment_keeps_places() -> None:
 def test_a_stage_does_not_change_the_one_it_stands_on() -> None:
     state = metadata.scratch()
     new = state.copy()
-    metadata.set_env(new, "A", "1")
+    new.set_env("A", "1")
     new.config["Labels"] = {"a": "b"}
     new.diff_ids.append("x")
     new.row("text", "", True)

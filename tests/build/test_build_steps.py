@@ -174,7 +174,7 @@ def test_here_documents(build: Build) -> None:
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
 def test_add_unpacks_archives_by_content(build: Build, tmp_path: pathlib.Path, mode: str) -> None:
     path = tmp_path / "archive"
-    with tarfile.open(path, mode) as tar:
+    with tarfile.open(str(path), mode) as tar:  # type: ignore[call-overload]
         member = tarfile.TarInfo("in/side")
         member.uid, member.mode, member.mtime = 12, 0o600, 1000
         tar.addfile(member)
@@ -354,7 +354,7 @@ def test_another_dockerfile_and_standard_input(build: Build, engine: sampan.Engi
     read, write = os.pipe()
     os.write(write, b"FROM base\nENV PIPE=1\n")
     os.close(write)
-    found = engine.store.images.resolve(engine.build(read))
+    found = engine.store.images.resolve(engine.build(read))  # type: ignore[arg-type]
     os.close(read)
     assert "PIPE=1" in found.config["config"]["Env"]
 
