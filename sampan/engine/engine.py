@@ -85,7 +85,7 @@ class Store:
         """Named volumes."""
         from sampan.store.volumes import Volumes
 
-        return self._part("volumes", lambda: Volumes(self.db, self.paths))
+        return self._part("volumes", lambda: Volumes(self.db, self.paths, remove_tree=self.remove_tree))
 
     @property
     def buildcache(self) -> Any:
