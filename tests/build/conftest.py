@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 
@@ -26,11 +27,13 @@ def programs() -> list[str]:
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[sampan.Engine]:
-    with tempfile.TemporaryDirectory(prefix="sampan-build-") as root:
-        os.chmod(root, 0o711)
-        engine = sampan.Engine(root)
-        engine.bootstrap("host", "base", programs())
-        yield engine
+    root = tempfile.mkdtemp(prefix="sampan-build-")
+    os.chmod(root, 0o711)
+    engine = sampan.Engine(root)
+    engine.bootstrap("host", "base", programs())
+    yield engine
+    engine.remove_tree(engine.store.paths.snapshots)  # an ordinary user's may belong to mapped ids
+    shutil.rmtree(root)
 
 
 @pytest.fixture
