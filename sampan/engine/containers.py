@@ -40,12 +40,22 @@ class Containers:
         self, image: str, options: RunOptions, *, name: str = "", auto_remove: bool = False, durable: bool = True
     ) -> str:
         """Create a container from an image and give its id; NotFound when the image is not here."""
+        record = self._new(image, options, name, auto_remove)
+        self.store.insert(record, durable=durable)
+        try:
+            self._make_home(record.id)
+        except OSError:
+            self.store.remove(record.id)
+            raise
+        return record.id
+
+    def _new(self, image: str, options: RunOptions, name: str, auto_remove: bool) -> Record:
+        """Make the record of a container that is not in the store yet."""
         found = self.engine.images.resolve(image)
         container_id = os.urandom(32).hex()
         spec = self._spec(found.config, options, container_id)
         self._volumes(spec, found.config)
-        home = self.paths.container(container_id)
-        record = self.store.new(
+        return self.store.new(
             container_id,
             name=name,
             image_id=found.id,
@@ -54,14 +64,13 @@ class Containers:
             auto_remove=auto_remove,
             labels={**((found.config.get("config") or {}).get("Labels") or {}), **(options.labels or {})},
         )
-        self.store.insert(record, durable=durable)
-        try:
-            os.makedirs(os.path.join(home, "work"), mode=0o700)
-            os.mkdir(os.path.join(home, "upper"), mode=0o755)
-        except OSError:
-            self.store.remove(container_id)
-            raise
-        return container_id
+
+    def _make_home(self, container_id: str) -> None:
+        home = self.paths.container(container_id)
+        os.mkdir(home, mode=0o700)
+        os.mkdir(home + "/work", mode=0o700)
+        os.mkdir(home + "/upper")
+        os.chmod(home + "/upper", 0o755)  # the container's root directory, whatever the umask
 
     def _spec(self, image_config: dict[str, Any], options: RunOptions, container_id: str) -> dict[str, Any]:
         return specs.config_for(image_config, options, container_id=container_id)
@@ -212,12 +221,24 @@ class Containers:
             code = error.exit_code if isinstance(error, SampanError) else 128
             self.store.update(container_id, status="created", exit_code=code)
 
-    def launch_piped(self, container_id: str, fds: tuple[int, int, int]) -> Child:
-        """Start an unsupervised container on given descriptors; the caller waits and then discards it."""
-        record = self.store.get(container_id)
-        child = self._launch(record, foreground=True, interactive=True, supervised=False, fds=fds)
-        self._mark_running(record, child)
-        return child
+    def launch_piped(self, image: str, options: RunOptions, fds: tuple[int, int, int]) -> tuple[str, Child]:
+        """Start an unsupervised container on given descriptors; the caller waits and then discards it by its id.
+
+        It is recorded once it runs: one transaction where `run` has two.
+        """
+        record, child = self._new(image, options, "", True), None
+        try:
+            self._make_home(record.id)
+            child = self._launch(record, foreground=True, interactive=True, supervised=False, fds=fds)
+            record.status, record.pid, record.started = "running", child.pid, child.started_ns
+            record.pid_start, record.boot_id = process.start_time(child.pid) or 0, process.boot_id()
+            self.store.insert(record, durable=False)
+        except BaseException:
+            if child is not None:
+                child.close()  # which ends what nobody supervises
+            self.discard(record.id)
+            raise
+        return record.id, child
 
     def discard(self, container_id: str) -> None:
         """Remove what is left of a container that has ended or never started."""
