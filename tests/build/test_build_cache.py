@@ -228,3 +228,19 @@ def test_a_step_that_leaves_daemons_ends_them(build: Build) -> None:
     assert time.monotonic() - started < 5
     assert built.read("f") == b"done\n"
     assert running(mark) == []
+
+
+def test_a_cached_build_loads_nothing_heavy(build: Build, engine: sampan.Engine) -> None:
+    first = build("FROM base\nWORKDIR /w\nCOPY f .\nRUN echo 1 >g\nENV A=1\nUSER 1\nCMD x\n", {"f": "1"})
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom sampan.engine.engine import Engine\n"
+        f"assert Engine({engine.store.paths.root!r}).build({first.directory!r}) == {first.id!r}\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    heavy = "re json typing dataclasses enum pathlib subprocess contextlib functools collections shutil hashlib sqlite3"
+    assert not loaded & {*heavy.split(), "tarfile", "tempfile", "threading", "datetime", "select", "_hashlib"}
+    ours = "execute process stagecopy archives"
+    assert not loaded & {f"sampan.build.{name}" for name in ours.split()}
