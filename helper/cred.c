@@ -220,7 +220,7 @@ int cred_perform(struct child *child, const struct op *op)
 	case OP_OOM: return write_proc("/proc/self/oom_score_adj", text(op, 0), strlen(text(op, 0)));
 	case OP_RLIMIT: return do_rlimit(op);
 	case OP_LOOPBACK: return do_loopback();
-	case OP_KEYRING: return syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, text(op, 0)) < 0 ? errno : 0;
+	case OP_KEYRING: return syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 ? errno : 0;
 	case OP_ACCOUNTS: return do_accounts(child);
 	case OP_USER: return do_user(child, op);
 	case OP_CAPS: return do_caps(op);

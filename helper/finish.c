@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,8 @@ static uint64_t oom_kills(const struct plan *plan)
 {
 	char path[4096], bytes[512];
 	uint64_t kills = 0;
+	if (plan->ops[plan->split].code == OP_ENTER)
+		return 0; /* this process is in the container's mount namespace: the path would be the container's */
 	for (uint32_t i = 0; i < plan->split; i++) {
 		const struct op *op = &plan->ops[i];
 		if (op->code != OP_CGROUP && op->code != OP_CGROUP_V1)
@@ -46,7 +49,7 @@ static void write_record(const struct supervisor *s, uint64_t kills)
 	char temporary[4096], line[256];
 	struct timespec now;
 	int fd, n;
-	if (s->record == NULL || *text(s->record, 0) == 0)
+	if (s->record == NULL || *text(s->record, 0) == 0 || s->plan->ops[s->plan->split].code == OP_ENTER)
 		return;
 	clock_gettime(CLOCK_REALTIME, &now);
 	n = snprintf(line, sizeof line, "%d %llu %lld.%09ld %lld.%09ld\n", s->status, (unsigned long long)kills,
@@ -68,7 +71,13 @@ static void start_cleanup(const struct supervisor *s)
 		return;
 	for (unsigned i = 0; i < s->cleanup->count; i++)
 		argv[i] = (char *)(uintptr_t)s->cleanup->fields[i].bytes;
+	sigset_t none;
+	int null = open("/dev/null", O_RDWR);
+	for (int fd = 0; fd < 3 && null >= 0; fd++)
+		dup2(null, fd);
 	syscall(SYS_close_range, 3, ~0u, 0);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
 	execve(argv[0], argv, env);
 }
 
@@ -78,12 +87,12 @@ void finish(struct supervisor *s)
 	struct report head = { REPORT_EXITED, 0, 0, s->status, kills, 0, 0 };
 	for (int stream = 0; stream < STREAMS; stream++)
 		log_line(&s->log, stream);
+	/* Whoever sees the record may start the container again: its cgroup must be gone by then. */
+	remove_cgroups(s->plan);
 	write_record(s, kills);
 	for (int i = 0; i < CLIENTS; i++)
 		if (s->clients[i].attached && s->clients[i].control != FD_IN)
 			write_full(s->clients[i].control, &head, sizeof head);
-	/* The caller may clean up the moment it reads this, so the cgroup goes first. */
-	remove_cgroups(s->plan);
 	report(REPORT_EXITED, 0, 0, s->status, kills, NULL, 0);
 	start_cleanup(s);
 }

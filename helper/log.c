@@ -87,6 +87,8 @@ void log_line(struct log *s, int stream)
 	written = s->fd >= 0 ? write_full(s->fd, out, n) : EBADF;
 	if (written == 0)
 		s->size += n;
+	else if (s->fd >= 0 && ftruncate(s->fd, (off_t)s->size) < 0)
+		s->size += n; /* the half line stays; readers pass over it */
 }
 
 void log_bytes(struct log *s, int stream, const char *bytes, size_t length)

@@ -7,10 +7,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -45,19 +47,39 @@ static void send_head(const struct child *child, const char *path, int error)
 }
 
 /* flags: how many of the first fields are candidates for the program's path; the rest is argv. */
+static bool is_supervised(const struct child *child)
+{
+	for (uint32_t i = 0; i < child->plan->split; i++)
+		if (child->plan->ops[i].code == OP_SUPERVISE)
+			return true;
+	return false;
+}
+
+/* What nobody supervises ends with its parent, also when that is killed.  Set last: changing credentials clears it.  A
+ * parent that was gone before shows as an error on the pipe to it. */
+static int die_with_parent(const struct child *child)
+{
+	struct pollfd parent = { child->sync, 0, 0 };
+	if (is_supervised(child))
+		return 0;
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+		return errno;
+	if (poll(&parent, 1, 0) > 0)
+		_exit(128 + SIGKILL);
+	return 0;
+}
+
 static int do_exec(const struct child *child, const struct op *op)
 {
 	char **argv = calloc(op->count + 1u, sizeof *argv), *none[] = { NULL };
 	const char *found = NULL;
 	int error = ENOENT;
-	bool supervised = false;
+	int e;
 	if (argv == NULL || op->flags >= op->count)
 		return EINVAL;
-	for (uint32_t i = 0; i < child->plan->split; i++)
-		supervised |= child->plan->ops[i].code == OP_SUPERVISE;
-	/* What nobody supervises ends with its parent, also when that is killed.  Set last: changing credentials clears it. */
-	if (!supervised && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
-		return errno;
+	e = die_with_parent(child);
+	if (e)
+		return e;
 	for (unsigned i = op->flags; i < op->count; i++)
 		argv[i - op->flags] = (char *)(uintptr_t)op->fields[i].bytes;
 	for (unsigned i = 0; i < op->flags; i++) {
@@ -88,26 +110,39 @@ static void forward(int signal_number)
 		kill(init_target, signal_number);
 }
 
+/* The program has a process group of its own and, where there is a terminal, the foreground: a key's signal is its own. */
+static int become_program(const sigset_t *before)
+{
+	if (setpgid(0, 0) < 0)
+		return errno;
+	/* From the background this raises SIGTTOU, which is blocked here. */
+	if (tcsetpgrp(0, getpgrp()) < 0 && errno != ENOTTY && errno != ENXIO && errno != EBADF)
+		return errno;
+	return sigprocmask(SIG_SETMASK, before, NULL) < 0 ? errno : 0;
+}
+
 /* --init: this process stays as PID 1, passes signals on and reaps; the program is its child. */
 static int become_init(struct child *child)
 {
-	int status, result = 0;
+	int status, result = 0, e = die_with_parent(child);
 	struct sigaction action = { .sa_handler = forward, .sa_flags = SA_RESTART };
+	sigset_t all, before;
 	pid_t pid;
-	init_target = fork();
-	if (init_target < 0)
+	if (e)
+		return e;
+	sigfillset(&all);
+	if (sigprocmask(SIG_SETMASK, &all, &before) < 0 || (init_target = fork()) < 0)
 		return errno;
-	if (init_target == 0) {
-		if (setsid() < 0)
-			return errno;
-		return 0;
-	}
-	for (int n = 1; n < 32; n++)
-		if (n != SIGKILL && n != SIGSTOP && n != SIGCHLD && n != SIGSEGV && n != SIGFPE && n != SIGILL && n != SIGBUS)
+	if (init_target == 0)
+		return become_program(&before);
+	for (int n = 1; n < NSIG; n++)
+		if (n == SIGTTIN || n == SIGTTOU)
+			signal(n, SIG_IGN);
+		else if (n != SIGKILL && n != SIGSTOP && n != SIGCHLD && n != SIGSEGV && n != SIGFPE && n != SIGILL && n != SIGBUS)
 			sigaction(n, &action, NULL);
-	if (syscall(SYS_close_range, 3, ~0u, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+	if (syscall(SYS_close_range, 3, ~0u, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0
+	    || sigprocmask(SIG_SETMASK, &before, NULL) < 0)
 		_exit(125);
-	(void)child;
 	while ((pid = waitpid(-1, &status, 0)) > 0 || errno == EINTR)
 		if (pid == init_target) {
 			result = status;
@@ -142,7 +177,11 @@ static int perform(struct child *child, const struct op *op)
 	case OP_APPLY:
 	case OP_PACK: return do_tree(child, op);
 	case OP_EXEC:
-		if (syscall(SYS_close_range, 3, ~0u, 4 /* CLOSE_RANGE_CLOEXEC, kernel >= 5.11 */) < 0)
+		/* Closed now, not at the exec: the program's path is the image's (see keep_only_needed). */
+		if (child->sync != 3 && dup3(child->sync, 3, O_CLOEXEC) < 0)
+			return errno;
+		child->sync = 3;
+		if (syscall(SYS_close_range, 4, ~0u, 0) < 0)
 			return errno;
 		return do_exec(child, op);
 	default: return op->code < OP_HOSTNAME ? mount_perform(child, op) : cred_perform(child, op);
@@ -153,8 +192,12 @@ int child_perform(struct child *child)
 {
 	sigset_t none;
 	sigemptyset(&none);
+	/* What the caller and the supervisor ignore would stay ignored in the program (execve(2)). */
+	static const unsigned long by_default[4]; /* the kernel's struct sigaction; the C library keeps 32 and 33 to itself */
+	for (int n = 1; n < NSIG; n++)
+		syscall(SYS_rt_sigaction, n, by_default, NULL, sizeof(uint64_t));
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	signal(SIGPIPE, SIG_DFL);
+	umask(0); /* modes are the plan's; OP_UMASK sets the program's */
 	for (child->at = child->plan->split + 1; child->at < child->plan->count; child->at++) {
 		int e = perform(child, &child->plan->ops[child->at]);
 		if (e && child->plan->ops[child->at].flags & 1u << 30) {
@@ -165,6 +208,19 @@ int child_perform(struct child *child)
 			return e;
 	}
 	return EBADMSG;
+}
+
+/* Descriptors that the caller happened to have without close-on-exec are not kept open for a container's life. */
+static void close_unused(const struct plan *plan)
+{
+	uint16_t last = plan->ops[plan->count - 1].code;
+	if (last != OP_APPLY && last != OP_PACK) {
+		close(FD_TREE_IN);
+		close(FD_TREE_OUT);
+	}
+	if (plan->ops[plan->split].code != OP_ENTER)
+		close(FD_TARGET);
+	syscall(SYS_close_range, FD_FREE, ~0u, 0);
 }
 
 int main(void)
@@ -179,6 +235,7 @@ int main(void)
 		report(REPORT_FAILED, UINT32_MAX, e, 0, 0, NULL, 0);
 		return 125;
 	}
+	close_unused(&plan);
 	/* Readable by no one in the namespaces that it enters (CVE-2019-5736).  Not for new ones: nobody is there yet, and the
 	 * files in /proc through which ids are mapped would change owner. */
 	if (plan.ops[plan.split].code == OP_ENTER && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)

@@ -171,15 +171,28 @@ static int resolve_file(const char *path, int *fd)
 	return e;
 }
 
+/* A copy of the host's mounts still exchanges mounts with them where these are shared, as systemd makes them: nothing
+ * mounted here may show there, and pivot_root(2) refuses shared parents. */
+static int leave_peers(void)
+{
+	return mount(NULL, "/", NULL, 1ul << 19 | 16384 /* MS_SLAVE | MS_REC */, NULL) < 0 ? errno : 0;
+}
+
 static int do_overlay(const struct op *op)
 {
 	const char *target = text(op, 0);
+	int e = leave_peers();
+	if (e)
+		return e;
 	return mount("overlay", target, "overlay", op->flags, text(op, 1)) < 0 ? errno : 0;
 }
 
 static int do_rootdir(const struct op *op)
 {
-	int e = 0, fd = sys_open_tree(AT_FDCWD, text(op, 0), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (op->flags ? AT_RECURSIVE : 0));
+	int e = leave_peers(), fd;
+	if (e)
+		return e;
+	fd = sys_open_tree(AT_FDCWD, text(op, 0), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (op->flags ? AT_RECURSIVE : 0));
 	if (fd < 0)
 		return errno;
 	if (sys_move_mount(fd, "", AT_FDCWD, text(op, 1), MOVE_MOUNT_F_EMPTY_PATH) < 0)
@@ -234,6 +247,8 @@ static int do_mount(const struct op *op)
 	if (e)
 		return e;
 	e = is_kind(fd, true);
+	if (!e && strcmp(text(op, 0), "proc") != 0)
+		e = not_procfs(fd);
 	close(fd);
 	if (e)
 		return e;

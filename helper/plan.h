@@ -20,7 +20,7 @@ enum { PLAN_VERSION = 1, PLAN_MAX = 16 << 20, FIELDS_MAX = 65535 };
 
 /* Well-known descriptors: the plan and answers come in on 3, reports leave on 4, tree streams use 5 and 6,
  * a pidfd of the container to join is 7. */
-enum { FD_IN = 3, FD_OUT = 4, FD_TREE_IN = 5, FD_TREE_OUT = 6, FD_TARGET = 7 };
+enum { FD_IN = 3, FD_OUT = 4, FD_TREE_IN = 5, FD_TREE_OUT = 6, FD_TARGET = 7, FD_FREE = 8 };
 
 enum op_code {
 	/* before the split: performed by the supervisor */

@@ -36,6 +36,25 @@ struct start {
 	int stdio[3];
 };
 
+/* A path of the image may lead through /proc/self/fd to whatever directory this process has open, and from there with
+ * ".." to the host's root (CVE-2024-21626): so nothing of the supervisor's stays open here.  */
+static int keep_only_needed(struct child *child)
+{
+	int sync = fcntl(child->sync, F_DUPFD_CLOEXEC, FD_FREE + 2);
+	int tty = child->tty_socket >= 0 ? fcntl(child->tty_socket, F_DUPFD_CLOEXEC, FD_FREE + 2) : -1;
+	if (sync < 0 || dup3(sync, FD_FREE, O_CLOEXEC) < 0)
+		return errno;
+	child->sync = FD_FREE;
+	if (child->tty_socket >= 0) {
+		if (tty < 0 || dup3(tty, FD_FREE + 1, O_CLOEXEC) < 0)
+			return errno;
+		child->tty_socket = FD_FREE + 1;
+	} else {
+		close(FD_FREE + 1);
+	}
+	return syscall(SYS_close_range, FD_FREE + 2, ~0u, 0) < 0 ? errno : 0;
+}
+
 static int body(void *argument)
 {
 	struct start *start = argument;
@@ -43,6 +62,8 @@ static int body(void *argument)
 	for (int i = 0; i < 3; i++)
 		if (start->stdio[i] >= 0 && dup2(start->stdio[i], i) < 0)
 			return 125;
+	if (keep_only_needed(&start->child) != 0)
+		return 125;
 	failure.error = child_perform(&start->child);
 	failure.at = start->child.at;
 	write_full(start->child.sync, &failure, sizeof failure);
@@ -109,11 +130,14 @@ static int block_signals(struct supervisor *s)
 	sigset_t all;
 	sigfillset(&all);
 	for (int n = 1; n < 32; n++)
-		if (n == SIGSEGV || n == SIGBUS || n == SIGFPE || n == SIGILL || n == SIGABRT || n == SIGTTOU || n == SIGTTIN || n == SIGTSTP)
+		if (n == SIGSEGV || n == SIGBUS || n == SIGFPE || n == SIGILL || n == SIGABRT)
 			sigdelset(&all, n);
-	signal(SIGTTOU, SIG_IGN);
-	signal(SIGTTIN, SIG_IGN);
-	signal(SIGTSTP, SIG_IGN);
+	/* Our own, not the container's: blocked ones would be queued and passed on even though they are ignored. */
+	static const int ours[] = { SIGPIPE, SIGXFSZ, SIGTTOU, SIGTTIN, SIGTSTP };
+	for (size_t i = 0; i < sizeof ours / sizeof *ours; i++) {
+		sigdelset(&all, ours[i]);
+		signal(ours[i], SIG_IGN);
+	}
 	if (sigprocmask(SIG_SETMASK, &all, NULL) < 0)
 		return errno;
 	s->signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
