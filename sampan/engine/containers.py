@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-from sampan.engine import starter, stopping, terminal
+from sampan.engine import outcome, starter, stopping, terminal
 from sampan.errors import Conflict, NotFound, SampanError
 from sampan.oci import spec as specs
 from sampan.runtime import cgroup, process
@@ -274,20 +274,17 @@ class Containers:
         """Bring a record that says running up to date: the process may have ended without anyone to say so."""
         if record.status != "running" or process.alive(record.pid, record.pid_start, record.boot_id):
             return record
-        code, finished, oom = 137, time.time_ns(), 0
-        try:
-            with open(os.path.join(self.paths.container(record.id), "exit"), "rb") as file:
-                status, kills, _started, ended = file.read(256).split()
-            number = int(status)
-            code = 128 + (number & 0x7F) if number & 0x7F else number >> 8 & 0xFF
-            oom = int(int(kills) > 0)
-            seconds, _, nanos = ended.partition(b".")
-            finished = int(seconds) * 1_000_000_000 + int(nanos)
-        except (FileNotFoundError, ValueError):
-            # The supervisor was killed, or the host lost power: Docker reports such an end as 137 too.
-            oom = 0
+        code, oom, finished = outcome.await_record(self.paths.container(record.id), self._socket(record.id))
         self.store.update(record.id, status="exited", exit_code=code, finished=finished, pid=0, oom=oom)
         return self.store.get(record.id)
+
+    def tidied(self, record: Record) -> Record | None:
+        """Bring a record up to date; remove one that should have removed itself, when its caller was killed."""
+        now = self.refresh(record)
+        if not (now.auto_remove and now.status == "exited"):
+            return now
+        self._delete(now.id, durable=False)
+        return None
 
     def wait(self, name: str) -> int:
         """Wait until the container has ended and give its exit code."""
@@ -298,15 +295,7 @@ class Containers:
         return self._settled(record)
 
     def _settled(self, record: Record) -> int:
-        """Read how it ended; the supervisor writes its record within moments of the exit."""
-        path = os.path.join(self.paths.container(record.id), "exit")
-        deadline = time.monotonic() + 5
-        while time.monotonic() < deadline and not os.path.exists(path):
-            try:
-                self.store.get(record.id)
-            except NotFound:
-                return 0
-            time.sleep(0.001)
+        """Read how it ended; one that removes itself may be gone."""
         try:
             return self.get(record.id).exit_code
         except NotFound:

@@ -94,7 +94,7 @@ def ls(
 ) -> list[dict[str, Any]]:
     """List containers, newest first, with the fields of `docker ps --format`."""
     containers = engine.containers
-    records = [containers.refresh(record) for record in containers.store.ls()]
+    records = [record for found in containers.store.ls() if (record := containers.tidied(found)) is not None]
     wanted = filters or {}
     everything = all or limit or "status" in wanted or "exited" in wanted
     shown = [r for r in records if (everything or r.status == "running") and _matches(r, wanted)]
