@@ -55,7 +55,7 @@ static int open_in_root(int dir, const char *path, uint64_t flags, uint64_t reso
 
 /* Opens PATH below "/", with the kernel following links inside the root only.  With CREATE, missing directories are made;
  * a dangling link is followed and its target made, as runc does.  */
-static int resolve_parts(const char *path, bool create, mode_t mode, int *fd)
+int resolve_directory(const char *path, bool create, mode_t mode, int *fd)
 {
 	char want[PATH_MAX], link[PATH_MAX];
 	int at, links = 0;
@@ -116,11 +116,6 @@ again:
 	return 0;
 }
 
-int resolve_directory(const char *path, bool create, mode_t mode, int *fd)
-{
-	return resolve_parts(path, create, mode, fd);
-}
-
 static int not_procfs(int fd)
 {
 	struct statfs fs;
@@ -154,7 +149,7 @@ static int resolve_file(const char *path, int *fd)
 		return errno;
 	memcpy(parent, path, (size_t)(name - path));
 	parent[name - path] = 0;
-	e = resolve_parts(parent, true, 0755, &dir);
+	e = resolve_directory(parent, true, 0755, &dir);
 	if (e)
 		return e;
 	e = not_procfs(dir);
@@ -243,7 +238,7 @@ static int do_mount(const struct op *op)
 {
 	const char *target = text(op, 2);
 	int fd, e;
-	e = resolve_parts(target, true, 0755, &fd);
+	e = resolve_directory(target, true, 0755, &fd);
 	if (e)
 		return e;
 	e = is_kind(fd, true);
@@ -277,7 +272,7 @@ static int do_attach(struct child *child, const struct op *op)
 	if (e)
 		return e;
 	if (S_ISDIR(st.st_mode))
-		e = resolve_parts(text(op, 1), true, 0755, &target);
+		e = resolve_directory(text(op, 1), true, 0755, &target);
 	else
 		e = resolve_file(text(op, 1), &target);
 	if (e)
@@ -377,14 +372,13 @@ static int do_readonly(const struct op *op)
 	return e;
 }
 
-static int do_root_ro(const struct op *op)
+static int do_root_ro(void)
 {
 	int e, fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return errno;
 	e = set_attributes(fd, MOUNT_ATTR_RDONLY, 0, false);
 	close(fd);
-	(void)op;
 	return e;
 }
 
@@ -405,7 +399,7 @@ static int do_make(const struct op *op)
 	const char *name;
 	int dir, fd, e = split_path(text(op, 0), parent, &name);
 	if (!e)
-		e = resolve_parts(parent, true, 0755, &dir);
+		e = resolve_directory(parent, true, 0755, &dir);
 	if (e)
 		return e;
 	if (op->code == OP_MKDIR && mkdirat(dir, name, op->flags & 07777) < 0 && errno != EEXIST)
@@ -449,7 +443,7 @@ int mount_perform(struct child *child, const struct op *op)
 	case OP_MASK: return do_mask(child, op);
 	case OP_READONLY: return do_readonly(op);
 	case OP_DETACH: return do_detach(child);
-	case OP_ROOT_RO: return do_root_ro(op);
+	case OP_ROOT_RO: return do_root_ro();
 	default: return EINVAL;
 	}
 }
