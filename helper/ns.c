@@ -18,6 +18,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+enum { V1_MAX = 32 }; /* the kernel has a dozen v1 controllers */
+
 static int write_at(const char *directory, const char *name, const char *value, size_t length)
 {
 	char path[4096];
@@ -108,6 +110,16 @@ static pid_t sys_clone(uint64_t flags, int cgroup, int *pidfd)
 	return (pid_t)syscall(SYS_clone3, &args, sizeof args);
 }
 
+/* Opened on the host: the writer may have left its mount namespace when the pid is known. */
+static int open_procs(const char *directory, int *fd)
+{
+	char path[4096];
+	if ((size_t)snprintf(path, sizeof path, "%s/cgroup.procs", directory) >= sizeof path)
+		return ENAMETOOLONG;
+	*fd = open(path, O_WRONLY | O_CLOEXEC);
+	return *fd < 0 ? errno : 0;
+}
+
 static int fail_at(const struct plan *plan, const struct op *op, int e)
 {
 	report(REPORT_FAILED, (uint32_t)(op - plan->ops), e, 0, 0, NULL, 0);
@@ -117,7 +129,11 @@ static int fail_at(const struct plan *plan, const struct op *op, int e)
 int split(const struct plan *plan, int (*body)(void *), void *argument, pid_t *pid, int *pidfd)
 {
 	const struct op *how = &plan->ops[plan->split], *maps = NULL, *op;
-	int cgroup = -1, gate[2] = { -1, -1 }, e = 0;
+	int cgroup = -1, gate[2] = { -1, -1 }, e = 0, attach[V1_MAX];
+	unsigned attachments = 0;
+	/* The cgroup namespace is joined last: from within it clone3 may not reach the container's cgroup where namespaces are
+	 * boundaries of delegation (nsdelegate, cgroups(7)). */
+	unsigned late = how->code == OP_ENTER ? how->flags & CLONE_NEWCGROUP : 0;
 	char byte = 0, pid_text[16];
 	for (op = plan->ops; op < how; op++) {
 		if (op->code == OP_WORKDIR && chdir(text(op, 0)) < 0)
@@ -128,13 +144,17 @@ int split(const struct plan *plan, int (*body)(void *), void *argument, pid_t *p
 			return fail_at(plan, op, e);
 		if (op->code == OP_IDMAP)
 			maps = op;
-		if (op->code == OP_CGROUP_V1 && how->code == OP_ENTER && (e = write_at(text(op, 0), "cgroup.procs", "0", 1)))
-			return fail_at(plan, op, e);
+		if (op->code == OP_CGROUP_V1) {
+			if (attachments == V1_MAX)
+				return fail_at(plan, op, E2BIG);
+			e = open_procs(text(op, 0), &attach[attachments]);
+			if (e)
+				return fail_at(plan, op, e);
+			attachments++;
+		}
 	}
-	bool gated = maps != NULL;
-	for (op = plan->ops; op < how; op++)
-		gated |= op->code == OP_CGROUP_V1 && how->code == OP_CLONE;
-	if (how->code == OP_ENTER && syscall(SYS_setns, FD_TARGET, how->flags) < 0)
+	bool gated = maps != NULL || attachments > 0;
+	if (how->code == OP_ENTER && syscall(SYS_setns, FD_TARGET, how->flags & ~late) < 0)
 		return fail_at(plan, how, errno);
 	if (gated && pipe2(gate, O_CLOEXEC) < 0)
 		return fail_at(plan, how, errno);
@@ -148,6 +168,10 @@ int split(const struct plan *plan, int (*body)(void *), void *argument, pid_t *p
 				_exit(125);
 			close(gate[0]);
 		}
+		if (late && syscall(SYS_setns, FD_TARGET, late) < 0) {
+			fail_at(plan, how, errno);
+			_exit(125);
+		}
 		_exit(body(argument));
 	}
 	if (cgroup >= 0)
@@ -156,13 +180,15 @@ int split(const struct plan *plan, int (*body)(void *), void *argument, pid_t *p
 		return 0;
 	close(gate[0]);
 	snprintf(pid_text, sizeof pid_text, "%d", (int)*pid);
-	for (op = plan->ops; op < how && !e; op++) {
-		if (op->code == OP_CGROUP_V1)
-			e = write_at(text(op, 0), "cgroup.procs", pid_text, strlen(pid_text));
-		else if (op->code == OP_IDMAP)
-			e = write_maps(*pid, op);
-		if (e)
+	attachments = 0;
+	for (op = plan->ops; op < how; op++) {
+		if (op->code == OP_CGROUP_V1) {
+			if (!e && (e = write_full(attach[attachments], pid_text, strlen(pid_text))) != 0)
+				fail_at(plan, op, e);
+			close(attach[attachments++]);
+		} else if (op->code == OP_IDMAP && !e && (e = write_maps(*pid, op)) != 0) {
 			fail_at(plan, op, e);
+		}
 	}
 	if (!e)
 		e = write_full(gate[1], &byte, 1);

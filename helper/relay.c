@@ -2,8 +2,10 @@
 #include "supervise.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -79,38 +81,56 @@ static void take_output(struct supervisor *s, int stream)
 			s->clients[i].pending = (size_t)n;
 }
 
+/* Passes on what the container takes now; the rest waits for room, and no client is read meanwhile. */
+static void give_input(struct supervisor *s)
+{
+	while (s->to >= 0 && s->input_at < s->input_size) {
+		ssize_t n = write(s->to, s->input + s->input_at, s->input_size - s->input_at);
+		if (n > 0)
+			s->input_at += (size_t)n;
+		else if (errno == EAGAIN)
+			return;
+		else if (errno != EINTR)
+			close_once(&s->to);
+	}
+	s->input_size = s->input_at = 0;
+	if (s->input_ended)
+		close_once(&s->to);
+}
+
+static void end_input(struct supervisor *s, struct client *c)
+{
+	close_once(&c->in);
+	if (!(s->stdio->flags & STDIO_TTY))
+		s->input_ended = true;
+	give_input(s);
+}
+
+/* Called only when nothing is left in the buffer, so what one read gives always fits, with the keys held back. */
 static void take_input(struct supervisor *s, struct client *c)
 {
-	char bytes[CHUNK], out[CHUNK + 32];
-	size_t m = 0;
+	char bytes[CHUNK];
+	bool detach = false;
 	ssize_t n = read(c->in, bytes, sizeof bytes);
-	if (n < 0 && errno == EINTR)
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
 		return;
 	if (n <= 0) {
-		close_once(&c->in);
-		if (!(s->stdio->flags & STDIO_TTY))
-			close_once(&s->to);
+		end_input(s, c);
 		return;
 	}
-	for (ssize_t i = 0; i < n; i++) {
+	for (ssize_t i = 0; i < n && !detach; i++) {
 		if (c->key_count > 0 && bytes[i] == c->keys[c->matched]) {
-			if (++c->matched == c->key_count) {
-				if (m > 0 && s->to >= 0)
-					write_full(s->to, out, m);
-				tell_detached(c);
-				return;
-			}
+			detach = ++c->matched == c->key_count;
 			continue;
 		}
-		memcpy(out + m, c->keys, c->matched);
-		m += c->matched;
+		memcpy(s->input + s->input_size, c->keys, c->matched);
+		s->input_size += c->matched;
 		c->matched = 0;
-		out[m++] = bytes[i];
-		if (m > CHUNK)
-			break;
+		s->input[s->input_size++] = bytes[i];
 	}
-	if (s->to >= 0 && m > 0 && write_full(s->to, out, m) != 0)
-		close_once(&s->to);
+	give_input(s);
+	if (detach)
+		tell_detached(c);
 }
 
 void send_signal(struct supervisor *s, int number_)
@@ -127,6 +147,8 @@ static void take_control(struct supervisor *s, struct client *c)
 		return;
 	if (n != sizeof message) {
 		bool caller = c->control == FD_IN;
+		if (c->in >= 0)
+			end_input(s, c); /* as Docker's StdinOnce: nobody else is going to write */
 		drop(c);
 		/* Without OP_SUPERVISE the container lives no longer than its caller. */
 		if (caller && s->record == NULL)
@@ -165,12 +187,17 @@ static void take_client(struct supervisor *s)
 	}
 	io.iov_base = c->keys;
 	io.iov_len = sizeof c->keys;
-	if (recvmsg(fd, &message, MSG_CMSG_CLOEXEC) != sizeof c->keys || (head = CMSG_FIRSTHDR(&message)) == NULL
-	    || head->cmsg_type != SCM_RIGHTS || head->cmsg_len != CMSG_LEN(sizeof fds)) {
+	ssize_t size = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+	head = size < 0 ? NULL : CMSG_FIRSTHDR(&message);
+	size_t count = head && head->cmsg_type == SCM_RIGHTS ? (head->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
+	if (count > 0)
+		memcpy(fds, CMSG_DATA(head), count * sizeof(int));
+	if (size != sizeof c->keys || count != 3) {
+		for (size_t i = 0; i < count; i++)
+			close(fds[i]);
 		close(fd);
 		return;
 	}
-	memcpy(fds, CMSG_DATA(head), sizeof fds);
 	c->control = fd;
 	c->in = fds[0];
 	c->out[0] = fds[1];
@@ -199,12 +226,38 @@ static void reap(struct supervisor *s)
 	}
 }
 
+/* A terminal that has room for one byte counts as ready, and a blocking write of more would hold up signals and the exit.
+ * The flag belongs to the caller's open file too, so another one is opened; without that the write may block. */
+static void open_again(int *fd)
+{
+	char path[32];
+	int again;
+	if (*fd < 0 || !isatty(*fd))
+		return;
+	snprintf(path, sizeof path, "/proc/self/fd/%d", *fd);
+	again = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (again >= 0) {
+		close(*fd);
+		*fd = again;
+	}
+}
+
+static void never_block(struct supervisor *s)
+{
+	int ours[] = { s->from[0], s->from[1], s->to };
+	for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
+		if (ours[i] >= 0)
+			fcntl(ours[i], F_SETFL, fcntl(ours[i], F_GETFL) | O_NONBLOCK);
+	open_again(&s->clients[0].out[0]);
+	open_again(&s->clients[0].out[1]);
+}
 
 void relay(struct supervisor *s)
 {
+	never_block(s);
 	while (!s->exited || ((s->from[0] >= 0 || s->from[1] >= 0) && busy(s)) || s->from[0] >= 0 || s->from[1] >= 0) {
-		struct pollfd polls[5 + CLIENTS * 3];
-		struct { int kind; struct client *client; int stream; } what[5 + CLIENTS * 3];
+		struct pollfd polls[6 + CLIENTS * 3];
+		struct { int kind; struct client *client; int stream; } what[6 + CLIENTS * 3];
 		nfds_t n = 0;
 		bool stalled = busy(s);
 #define WATCH(f, e, k, c, st) do { polls[n].fd = (f); polls[n].events = (e); polls[n].revents = 0; \
@@ -221,11 +274,13 @@ void relay(struct supervisor *s)
 			struct client *c = &s->clients[i];
 			if (c->control >= 0)
 				WATCH(c->control, POLLIN, 4, c, 0);
-			if (c->in >= 0 && s->to >= 0)
+			if (c->in >= 0 && s->to >= 0 && !s->exited && s->input_size == 0)
 				WATCH(c->in, POLLIN, 5, c, 0);
 			if (c->pending > 0)
 				WATCH(c->out[s->chunk_stream], POLLOUT, 6, c, 0);
 		}
+		if (s->to >= 0 && s->input_size > 0 && !s->exited)
+			WATCH(s->to, POLLOUT, 7, NULL, 0);
 		/* After the exit what is left in the pipes is read, but a writer that escaped with a copy is not waited for. */
 		int ready = poll(polls, n, s->exited && !stalled ? 0 : -1);
 		if (ready < 0 && errno != EINTR)
@@ -241,8 +296,9 @@ void relay(struct supervisor *s)
 			case 2: if (!busy(s)) take_output(s, what[i].stream); break;
 			case 3: take_client(s); break;
 			case 4: if (what[i].client->control >= 0) take_control(s, what[i].client); break;
-			case 5: if (what[i].client->in >= 0) take_input(s, what[i].client); break;
+			case 5: if (what[i].client->in >= 0 && s->input_size == 0) take_input(s, what[i].client); break;
 			case 6: if (what[i].client->pending > 0) push(what[i].client, s); break;
+			case 7: give_input(s); break;
 			}
 		}
 		if (stalled && s->exited && s->clients[0].control < 0)

@@ -211,7 +211,8 @@ int supervise(const struct plan *plan)
 	s.stdio = find(plan, OP_STDIO);
 	s.record = find(plan, OP_SUPERVISE);
 	s.cleanup = find(plan, OP_CLEANUP);
-	s.exited = false;
+	s.exited = s.input_ended = false;
+	s.input_size = s.input_at = 0;
 	s.chunk_size = s.log.size = s.log.max = s.log.line_size[0] = s.log.line_size[1] = 0;
 	for (int i = 0; i < CLIENTS; i++) {
 		s.clients[i].attached = false;

@@ -21,7 +21,10 @@ struct client {
 struct supervisor {
 	const struct plan *plan;
 	const struct op *stdio, *record, *cleanup;
-	int from[STREAMS], to;         /* the container's output and input on our side */
+	int from[STREAMS], to;         /* the container's output and input on our side, none of which blocks */
+	char input[CHUNK + 32];        /* what the container has not taken yet: that and held-back detach keys */
+	size_t input_size, input_at;
+	bool input_ended;              /* close `to` after the above */
 	int listener, signals, pidfd;
 	struct log log;
 	pid_t pid;
