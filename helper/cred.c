@@ -123,6 +123,18 @@ static int do_accounts(struct child *child)
 	return e;
 }
 
+/* So that the user can open /dev/stdout again.  Pipes and the container's terminal only: a file of the caller's stays his. */
+static void own_streams(uid_t uid)
+{
+	enum { PIPEFS = 0x50495045 }; /* not in <linux/magic.h> before 5.17 */
+	for (int fd = 0; fd < 3; fd++) {
+		struct statfs fs;
+		if (fstatfs(fd, &fs) == 0 && (fs.f_type == PIPEFS || fs.f_type == DEVPTS_SUPER_MAGIC)
+		    && fchown(fd, uid, (gid_t)-1) < 0)
+			continue; /* an id that is not mapped: then opening it again fails, nothing else */
+	}
+}
+
 /* flags 1: the identity is given here (uid, gid, groups…) rather than resolved; 2: a single-id map, setgroups is denied. */
 static int do_user(struct child *child, const struct op *op)
 {
@@ -141,6 +153,8 @@ static int do_user(struct child *child, const struct op *op)
 	}
 	if (who->uid == UINT32_MAX || who->gid == UINT32_MAX)
 		return EINVAL;
+	if (who->uid != 0)
+		own_streams(who->uid);
 	if (!(op->flags & 2) && syscall(SYS_setgroups, (size_t)who->group_count, who->groups) < 0)
 		return errno;
 	if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 || syscall(SYS_setresgid, who->gid, who->gid, who->gid) < 0

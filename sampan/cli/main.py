@@ -132,6 +132,7 @@ def entry() -> None:
     import gc
 
     gc.set_threshold(20_000)
+    _open_streams()
     code = main(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -139,6 +140,19 @@ def entry() -> None:
     except OSError:
         code = code or 125
     os._exit(code & 0xFF)
+
+
+def _open_streams() -> None:
+    """Put /dev/null where a standard stream was closed: else a file of the store would get its number, and a container
+    would be given that file.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open("/dev/null", os.O_RDWR)  # the lowest free number
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)
 
 
 def _dispatch(argv: list[str]) -> int:

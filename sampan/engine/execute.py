@@ -41,7 +41,8 @@ def spec_for(
     config["cwd"] = workdir or config.get("cwd") or "/"
     config.pop("sampan.init", None)
     if user:
-        config["user"] = {"username": user}
+        added = (config.get("user") or {}).get("additionalGids", [])
+        config["user"] = {"username": user, "additionalGids": added}  # --group-add holds for exec too, as in Docker
     if privileged:
         config["capabilities"] = {"bounding": sorted(capabilities.NUMBERS)}
     linux = dict(spec["linux"])
@@ -62,7 +63,7 @@ def plan_for(
     facts.cgroup, facts.cgroup_v1 = placement.v2_dir, list(placement.v1_dirs)
     if detach:
         facts.record, facts.transient = (
-            os.path.join(engine.store.paths.container(record.id), f"exec-{os.urandom(6).hex()}"),
+            os.path.join(engine.store.paths.container(record.id), "exec"),  # the helper writes none for exec
             True,
         )
     plan = Plan()
@@ -78,7 +79,7 @@ def plan_for(
         compile.become_root(plan, facts)
     if tty:
         plan.add(p.TTY, *size, label="open a pseudo-terminal")
-    confine.identity(plan, spec, facts, tty)
+    confine.identity(plan, spec, facts, tty, make_cwd=False)
     confine.program(plan, {k: v for k, v in spec["process"].items() if k != "sampan.init"})
     return plan, facts.single_id
 
@@ -97,7 +98,13 @@ def start(
     try:
         return child.await_start(starter.resolver(spec, single))
     except launch.StartFailure as failure:
+        if failure.code != p.EXEC and not process.alive(record.pid, record.pid_start, record.boot_id):
+            raise Conflict(f"cannot execute in container {record.name}: it has just ended") from failure
         raise launch.translate(failure) from failure
+    except BaseException:
+        child.signal(9)
+        child.close()
+        raise
 
 
 def run(
@@ -127,8 +134,10 @@ def run(
     plan, single = plan_for(engine, record, spec, flags, keys, size, detach)
     if detach:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        start(engine, record, plan, spec, single, (null, null, null)).close()
-        os.close(null)
+        try:
+            start(engine, record, plan, spec, single, (null, null, null)).close()
+        finally:
+            os.close(null)
         return 0
     with terminal.Forward() as forward:
         child = start(engine, record, plan, spec, single, (0, 1, 2))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+_DEPTH = 100
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine
@@ -27,7 +29,10 @@ def remove_tree(engine: Engine, path: str) -> None:
 
 
 def _remove(parent: int, name: str) -> None:
-    """Remove one entry below a held directory, never following a link; deep trees are handled without recursion."""
+    """Remove one entry below a held directory, never following a link.
+
+    A directory below _DEPTH levels is first moved to the top: descriptors and levels stay few however deep the tree is.
+    """
     try:
         os.unlink(name, dir_fd=parent)
         return
@@ -36,19 +41,31 @@ def _remove(parent: int, name: str) -> None:
     except IsADirectoryError:
         fd = _open(parent, name)
     stack = [(name, fd, os.listdir(fd))]
-    while stack:
-        name, fd, names = stack[-1]
-        if not names:
-            stack.pop()
+    try:
+        while stack:
+            name, fd, names = stack[-1]
+            if not names:
+                os.rmdir(name, dir_fd=stack[-2][1] if len(stack) > 1 else parent)
+                os.close(stack.pop()[1])
+                continue
+            entry = names.pop()
+            try:
+                os.unlink(entry, dir_fd=fd)
+            except IsADirectoryError:
+                if len(stack) > _DEPTH:
+                    stack[0][2].append(_move_up(fd, entry, stack[0][1]))
+                    continue
+                below = _open(fd, entry)
+                stack.append((entry, below, os.listdir(below)))
+    finally:
+        for _, fd, _ in stack:
             os.close(fd)
-            os.rmdir(name, dir_fd=stack[-1][1] if stack else parent)
-            continue
-        entry = names.pop()
-        try:
-            os.unlink(entry, dir_fd=fd)
-        except IsADirectoryError:
-            below = _open(fd, entry)
-            stack.append((entry, below, os.listdir(below)))
+
+
+def _move_up(fd: int, entry: str, top: int) -> str:
+    name = f".sampan-{os.urandom(8).hex()}"
+    os.rename(entry, name, src_dir_fd=fd, dst_dir_fd=top)
+    return name
 
 
 def _open(parent: int, name: str) -> int:

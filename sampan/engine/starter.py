@@ -157,6 +157,16 @@ def prepare(spec: dict[str, Any], facts: Facts, host: Host, container_id: str, p
     if host.rootless:
         limits.pop("devices", None)  # no node can be made in a user namespace: the binds are all there is
     placement = cgroup.create(container_id, limits, host.rootless)
+    try:
+        return _compiled(spec, facts, host, placement, rules, warnings)
+    except BaseException:
+        cgroup.remove(placement)
+        raise
+
+
+def _compiled(
+    spec: dict[str, Any], facts: Facts, host: Host, placement: cgroup.Placement, rules: Any, warnings: list[str]
+) -> Prepared:
     facts.cgroup = placement.v2_dir
     facts.cgroup_v1 = list(placement.v1_dirs)
     facts.cgroup_version = cgroup.detect().version
@@ -172,13 +182,18 @@ def prepare(spec: dict[str, Any], facts: Facts, host: Host, container_id: str, p
 
 def start(prepared: Prepared, stdin: int, stdout: int, stderr: int) -> Child:
     """Start it and wait until the program runs; what was made is undone when it does not."""
-    child = launch.start(prepared.plan, stdin, stdout, stderr)
+    try:
+        child = launch.start(prepared.plan, stdin, stdout, stderr)
+    except BaseException:
+        cgroup.remove(prepared.placement)
+        raise
     try:
         return child.await_start(prepared.accounts)
     except launch.StartFailure as failure:
         cgroup.remove(prepared.placement)
         raise launch.translate(failure) from failure
     except BaseException:
+        child.signal(9)  # a supervised program would outlive us; the helper removes its groups
         child.close()
         raise
 
@@ -186,8 +201,9 @@ def start(prepared: Prepared, stdin: int, stdout: int, stderr: int) -> Child:
 def stdio_flags(tty: bool, interactive: bool, foreground: bool, logged: bool, fds: tuple[int, int, int]) -> int:
     """Decide what is passed to the program as it is and what the supervisor copies.
 
-    A terminal is never passed on (a container could read or inject keystrokes through it); pipes, files and sockets
-    are, unless the output is to be kept for `logs`.
+    A terminal is never passed on (a container could read or inject keystrokes through it), nor is a file (opened
+    again through /proc/self/fd, the caller's redirection could be read and overwritten), nor a socket; pipes are, unless
+    the output is to be kept for `logs`.
     """
     if tty:
         return p.TTY_STDIO | (p.FOREGROUND if foreground else 0) | (p.STDIN if interactive else 0)
@@ -207,4 +223,4 @@ def _passable(fd: int) -> bool:
         return False
     if stat.S_ISCHR(mode):
         return os.fstat(fd).st_rdev == os.makedev(1, 3)
-    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+    return stat.S_ISFIFO(mode)

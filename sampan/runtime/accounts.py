@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from sampan.errors import InvalidArgument
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
 _MAX_ID = (1 << 31) - 1
 _MAX_GROUPS = 1024
-_MAX_LINE = 4096
+_MAX_LINE = 65535
+_MAX_FILE = 4 << 20  # helper/cred.c reads no more
 
 
 def _number(text: str) -> int | None:
@@ -20,15 +25,20 @@ def _number(text: str) -> int | None:
     return value if value <= _MAX_ID else None
 
 
-def _rows(data: bytes, fields: int) -> list[list[str]]:
-    rows = []
-    for line in data.split(b"\n"):
+def _rows(data: bytes, fields: int) -> Iterator[list[str]]:
+    """Give the well-formed lines one by one: millions of them take time, not memory."""
+    if len(data) >= _MAX_FILE:  # cut off by the helper: half a number must not count as one
+        data = data[: data.rfind(b"\n") + 1]
+    start = 0
+    while start < len(data):
+        end = data.find(b"\n", start)
+        end = len(data) if end < 0 else end
+        line, start = data[start : min(end, start + _MAX_LINE + 1)], end + 1
         if len(line) > _MAX_LINE or line.startswith(b"#") or b"\0" in line:
             continue
         row = line.decode("utf-8", "replace").rstrip("\r").split(":")
         if len(row) >= fields and row[0]:
-            rows.append(row)
-    return rows
+            yield row
 
 
 def _looks_numeric(text: str) -> bool:
@@ -40,16 +50,14 @@ def resolve(user: str, groups_add: list[str], passwd: bytes, group: bytes) -> tu
     one.
     """
     name, _, group_name = user.partition(":")
-    accounts = _rows(passwd, 6)
+    accounts = _rows(passwd, 4)
     uid, gid, home, login = _user(name or "0", accounts)
     if group_name:
         gid = _group(group_name, _rows(group, 3))
     extra = [gid]
     if login and not group_name:
         extra += [g for row in _rows(group, 4) if login in row[3].split(",") and (g := _number(row[2])) is not None]
-    if groups_add:
-        table = _rows(group, 3)
-        extra += [_group(word, table) for word in groups_add]
+    extra += [_group(word, _rows(group, 3)) for word in groups_add]
     unique = sorted(set(extra))
     if len(unique) > _MAX_GROUPS:
         raise InvalidArgument(
@@ -58,7 +66,7 @@ def resolve(user: str, groups_add: list[str], passwd: bytes, group: bytes) -> tu
     return uid, gid, unique, home
 
 
-def _user(name: str, accounts: list[list[str]]) -> tuple[int, int, str, str]:
+def _user(name: str, accounts: Iterable[list[str]]) -> tuple[int, int, str, str]:
     wanted = _number(name)
     if wanted is None and _looks_numeric(name):
         raise InvalidArgument(f"cannot become user {name}: the id is out of range (0 to {_MAX_ID})")
@@ -69,7 +77,7 @@ def _user(name: str, accounts: list[list[str]]) -> tuple[int, int, str, str]:
         if row[0] == name or (wanted is not None and uid == wanted):
             if wanted is not None and uid != wanted:
                 continue  # a numeric login name must not redirect a numeric id
-            return uid, gid, row[5] or "/", row[0]
+            return uid, gid, (row[5] if len(row) > 5 else "") or "/", row[0]
     if wanted is not None:
         return wanted, 0, "/root" if wanted == 0 else "/", ""
     raise InvalidArgument(
@@ -78,7 +86,7 @@ def _user(name: str, accounts: list[list[str]]) -> tuple[int, int, str, str]:
     )
 
 
-def _group(name: str, table: list[list[str]]) -> int:
+def _group(name: str, table: Iterable[list[str]]) -> int:
     wanted = _number(name)
     if wanted is not None:
         return wanted

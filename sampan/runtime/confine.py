@@ -35,7 +35,7 @@ def process(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool) -> None:
     program(plan, config)
 
 
-def identity(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool) -> None:
+def identity(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool, *, make_cwd: bool = True) -> None:
     """Add limits, user, capabilities and filter in the order that each still permits the next."""
     config = spec["process"]
     for limit in config.get("rlimits") or ():
@@ -52,10 +52,10 @@ def identity(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool) -> None:
         plan.add(p.OOM, config["oomScoreAdj"], label=f"set oom_score_adj {config['oomScoreAdj']}")
     if not tty:
         plan.add(p.SESSION)
-    plan.add(p.KEYRING, "_sampan", flags=p.OPTIONAL, label="join a new session keyring")
+    plan.add(p.KEYRING, flags=p.OPTIONAL, label="join a new session keyring")
     if facts.accounts and facts.identity is None:
         plan.add(p.ACCOUNTS, label="look the user up in the image's /etc/passwd")
-    plan.add(p.CWD, config.get("cwd") or "/", flags=1, label=f"enter directory {config.get('cwd') or '/'}")
+    plan.add(p.CWD, config.get("cwd") or "/", flags=int(make_cwd), label=f"enter directory {config.get('cwd') or '/'}")
     if facts.seccomp and not config.get("noNewPrivileges"):
         plan.add(
             p.SECCOMP, facts.seccomp, label=f"load the system call filter ({len(facts.seccomp) // 8} instructions)"

@@ -233,17 +233,17 @@ def start(
     helper = _helper()
     in_read, in_write = _pipe_above(16)
     out_read, out_write = _pipe_above(16)
-    raised = []
+    raised: list[int] = []
     actions: list[tuple[int, int, int]] = []
-    for source, number in ((stdin, 0), (stdout, 1), (stderr, 2), (tree_in, 5), (tree_out, 6), (target, 7)):
-        if source >= 0:
-            import fcntl
-
-            high = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, 16)
-            raised.append(high)
-            actions.append((os.POSIX_SPAWN_DUP2, high, number))
-    actions += [(os.POSIX_SPAWN_DUP2, in_read, 3), (os.POSIX_SPAWN_DUP2, out_write, 4)]
     try:
+        for source, number in ((stdin, 0), (stdout, 1), (stderr, 2), (tree_in, 5), (tree_out, 6), (target, 7)):
+            if source >= 0:
+                import fcntl
+
+                high = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, 16)
+                raised.append(high)
+                actions.append((os.POSIX_SPAWN_DUP2, high, number))
+        actions += [(os.POSIX_SPAWN_DUP2, in_read, 3), (os.POSIX_SPAWN_DUP2, out_write, 4)]
         pid = os.posix_spawn(f"/proc/self/fd/{helper}", ["sampan-helper"], {}, file_actions=actions)
     except OSError as error:
         os.close(in_write)
