@@ -41,11 +41,11 @@ class Containers:
     ) -> str:
         """Create a container from an image and give its id; NotFound when the image is not here."""
         record = self._new(image, options, name, auto_remove)
-        self.store.insert(record, durable=durable)
         try:
+            self.store.insert(record, durable=durable)
             self._make_home(record.id)
-        except OSError:
-            self.store.remove(record.id)
+        except BaseException:
+            self.discard(record)
             raise
         return record.id
 
@@ -54,7 +54,10 @@ class Containers:
         found = self.engine.images.resolve(image)
         container_id = os.urandom(32).hex()
         spec = self._spec(found.config, options, container_id)
-        self._volumes(spec, found.config)
+        if any(mount["type"] in ("volume", "bind") for mount in spec["mounts"]):
+            from sampan.engine import volumes
+
+            volumes.attach(self.engine, spec, found.diff_ids)
         return self.store.new(
             container_id,
             name=name,
@@ -74,23 +77,6 @@ class Containers:
 
     def _spec(self, image_config: dict[str, Any], options: RunOptions, container_id: str) -> dict[str, Any]:
         return specs.config_for(image_config, options, container_id=container_id)
-
-    def _volumes(self, spec: dict[str, Any], image_config: dict[str, Any]) -> None:
-        """Turn volume mounts into binds of the store's directories; a relative bind source was made absolute by the
-        command.
-        """
-        for mount in spec["mounts"]:
-            if mount["type"] == "volume":
-                name = mount["source"] or os.urandom(16).hex()
-                mount["type"], mount["source"] = "bind", self.engine.store.volumes.ensure(name)
-                mount["options"] = [*mount.get("options", []), "rbind"]
-            elif (
-                mount["type"] == "bind"
-                and not os.path.lexists(mount["source"])
-                and "create" in mount.get("options", [])
-            ):
-                os.makedirs(mount["source"], exist_ok=True)
-            mount["options"] = [word for word in mount.get("options", []) if word != "create"]
 
     # ---- start ----
 
@@ -194,11 +180,11 @@ class Containers:
         `auto_remove`.
         """
         container_id = self.create(image, options, name=name, auto_remove=auto_remove, durable=not auto_remove)
+        record = self.store.get(container_id)
         with terminal.Forward(not detach) as forward:
             try:
                 if on_create is not None:
                     on_create(container_id)
-                record = self.store.get(container_id)
                 keys = terminal.keys(detach_keys) if options.tty else ""
                 supervised = detach or options.tty or not auto_remove
                 child = self._launch(
@@ -206,23 +192,23 @@ class Containers:
                 )
                 self._mark_running(record, child)
             except BaseException as error:
-                self._failed(container_id, auto_remove, error)
+                self._failed(record, error)
                 raise
             if detach:
                 child.close()
                 return container_id
             return self._foreground(record, child, forward, sig_proxy=sig_proxy)
 
-    def _failed(self, container_id: str, auto_remove: bool, error: BaseException) -> None:
+    def _failed(self, record: Record, error: BaseException) -> None:
         """Undo or note a start that failed."""
-        if auto_remove:
-            self._delete(container_id, durable=False)
+        if record.auto_remove:
+            self.discard(record)
         else:
             code = error.exit_code if isinstance(error, SampanError) else 128
-            self.store.update(container_id, status="created", exit_code=code)
+            self.store.update(record.id, status="created", exit_code=code)
 
-    def launch_piped(self, image: str, options: RunOptions, fds: tuple[int, int, int]) -> tuple[str, Child]:
-        """Start an unsupervised container on given descriptors; the caller waits and then discards it by its id.
+    def launch_piped(self, image: str, options: RunOptions, fds: tuple[int, int, int]) -> tuple[Record, Child]:
+        """Start an unsupervised container on given descriptors; the caller waits and then discards it.
 
         It is recorded once it runs: one transaction where `run` has two.
         """
@@ -236,13 +222,13 @@ class Containers:
         except BaseException:
             if child is not None:
                 child.close()  # which ends what nobody supervises
-            self.discard(record.id)
+            self.discard(record)
             raise
-        return record.id, child
+        return record, child
 
-    def discard(self, container_id: str) -> None:
-        """Remove what is left of a container that has ended or never started."""
-        self._delete(container_id, durable=False)
+    def discard(self, record: Record) -> None:
+        """Remove what is left of a container that has ended or never started, and its anonymous volumes."""
+        self._delete(record, durable=False, volumes=True)
 
     def _foreground(self, record: Record, child: Child, forward: terminal.Forward, *, sig_proxy: bool) -> int:
         """Wait for a container that has our terminal or pipes; a detached one goes on without us."""
@@ -258,7 +244,7 @@ class Containers:
 
     def _ended(self, record: Record, ended: Exit) -> None:
         if record.auto_remove:
-            self._delete(record.id, durable=False)
+            self.discard(record)
             return
         self.store.update(
             record.id, status="exited", exit_code=ended.code, oom=int(ended.oom), finished=time.time_ns(), pid=0
@@ -283,7 +269,7 @@ class Containers:
         now = self.refresh(record)
         if not (now.auto_remove and now.status == "exited"):
             return now
-        self._delete(now.id, durable=False)
+        self.discard(now)
         return None
 
     def wait(self, name: str) -> int:
@@ -355,15 +341,21 @@ class Containers:
             process.wait(record.pid, record.pid_start, record.boot_id, 10)
             if not record.auto_remove:
                 self._settled(record)
-        self._delete(record.id)
+        self._delete(record, volumes=volumes or record.auto_remove)
         return record.id
 
-    def _delete(self, container_id: str, durable: bool = True) -> None:
-        home = self.paths.container(container_id)
-        cgroup.remove_named(container_id)
-        self._forget(os.path.join(self.paths.run, "attach", container_id[:12]))
-        self.engine.remove_tree(home)
-        self.store.remove(container_id, durable=durable)
+    def _delete(self, record: Record, *, durable: bool = True, volumes: bool) -> None:
+        cgroup.remove_named(record.id)
+        self._forget(os.path.join(self.paths.run, "attach", record.id[:12]))
+        self.engine.remove_tree(self.paths.container(record.id))
+        self.store.remove(record.id, durable=durable)
+        inside = self.paths.volumes + "/"
+        if volumes and any(
+            str(mount.get("source") or "").startswith(inside) for mount in record.config["spec"]["mounts"]
+        ):
+            from sampan.engine import volumes as attached
+
+            attached.release(self.engine, attached.unnamed(self.engine, record))
 
     # ---- what is elsewhere ----
 

@@ -164,6 +164,21 @@ def _host_config(record: Record) -> dict[str, Any]:
     }
 
 
+def _mount(engine: Engine, mount: dict[str, Any]) -> dict[str, Any]:
+    """Describe a bind; one of a directory of the store's volumes is that volume."""
+    inside = engine.store.paths.volumes + "/"
+    found = {"Type": "bind", "Source": mount["source"], "Destination": mount["destination"]}
+    if mount["source"].startswith(inside):
+        name = mount["source"][len(inside) :].partition("/")[0]
+        found = {
+            "Type": "volume",
+            "Name": name,
+            **{key: found[key] for key in ("Source", "Destination")},
+            "Driver": "local",
+        }
+    return {**found, "Mode": "", "RW": "ro" not in mount.get("options", ())}
+
+
 def inspect(engine: Engine, name: str) -> dict[str, Any]:
     """Describe a container in the shape of Docker's API (ContainerInspect)."""
     record = engine.containers.get(name)
@@ -171,16 +186,6 @@ def inspect(engine: Engine, name: str) -> dict[str, Any]:
     config = spec["process"]
     home = engine.store.paths.container(record.id)
     running = record.status == "running"
-    mounts = [
-        {
-            "Type": m["type"],
-            "Source": m["source"],
-            "Destination": m["destination"],
-            "RW": "ro" not in m.get("options", ()),
-        }
-        for m in spec["mounts"]
-        if m["type"] == "bind"
-    ]
     return {
         "Id": record.id,
         "Created": timestamp(record.created),
@@ -194,7 +199,7 @@ def inspect(engine: Engine, name: str) -> dict[str, Any]:
         "Driver": "overlay",
         "Platform": "linux",
         "HostConfig": _host_config(record),
-        "Mounts": mounts,
+        "Mounts": [_mount(engine, m) for m in spec["mounts"] if m["type"] == "bind"],
         "Config": {
             "Hostname": spec.get("hostname", ""),
             "User": (config.get("user") or {}).get("username", ""),

@@ -77,14 +77,14 @@ def run(
     containers = engine.containers
     chosen = options(command, env, settings)
     chosen.interactive = input is not None
-    container_id = ""
+    record = None
     fds: list[int] = []
     try:
         out, err = _pipe(fds), _pipe(fds)
         source = _pipe(fds) if input is not None else (os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1)
         if input is None:
             fds.append(source[0])
-        container_id, child = containers.launch_piped(image, chosen, (source[0], out[1], err[1]))
+        record, child = containers.launch_piped(image, chosen, (source[0], out[1], err[1]))
         for fd in (source[0], out[1], err[1]):
             _close(fds, fd)
         data, timed_out = _pump(child, out[0], err[0], source[1], input or b"", timeout, fds)
@@ -92,8 +92,8 @@ def run(
     finally:
         for fd in list(fds):
             _close(fds, fd)
-        if container_id:
-            containers.discard(container_id)
+        if record is not None:
+            containers.discard(record)
     return Result(ended.code, data[0], data[1], ended.oom, timed_out)
 
 

@@ -1,0 +1,126 @@
+"""The volumes of a container: from mounts of type `volume` to directories of the store, filled from the image.
+
+Docker's rules: a volume that is empty gets what the image has at the destination, with owners and modes, unless it is
+mounted with `nocopy`; a volume without a name goes with its container (`run --rm`, `rm -v`), a named one never does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from sampan.errors import Conflict, NotFound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from sampan.engine.engine import Engine
+    from sampan.store.containers import Record
+
+
+def attach(engine: Engine, spec: dict[str, Any], layers: list[str]) -> None:
+    """Turn volume mounts into binds of the store's directories, and make bind sources that may be made."""
+    anonymous: list[str] = []
+    try:
+        for mount in spec["mounts"]:
+            words = mount.get("options", [])
+            if mount["type"] == "volume":
+                volume = engine.store.volumes.create(mount["source"])
+                if not mount["source"]:
+                    anonymous.append(volume.name)
+                if "nocopy" not in words:
+                    _fill(engine, volume.name, volume.path, layers, mount["destination"])
+                mount["type"], mount["source"] = "bind", volume.path
+                words = [*words, "rbind"]
+            elif mount["type"] == "bind" and "create" in words and not os.path.lexists(mount["source"]):
+                os.makedirs(mount["source"], exist_ok=True)
+            mount["options"] = [word for word in words if word not in ("create", "nocopy")]
+    except BaseException:
+        release(engine, anonymous)
+        raise
+
+
+def unnamed(engine: Engine, record: Record) -> list[str]:
+    """Give the names of the volumes that the container mounts though nobody named them when it was created."""
+    inside = engine.store.paths.volumes + "/"
+    sources = (str(mount.get("source") or "") for mount in record.config["spec"]["mounts"])
+    names = (source[len(inside) :].partition("/")[0] for source in sources if source.startswith(inside))
+    asked = {mount[1] for mount in (record.config.get("options") or {}).get("mounts") or ()}
+    return [name for name in names if name not in asked]
+
+
+def release(engine: Engine, names: Iterable[str]) -> None:
+    """Remove those of the volumes that have no name of a user's choice; one that another container uses stays."""
+    for name in names:
+        try:
+            if engine.store.volumes.get(name).anonymous:
+                engine.store.volumes.remove(name)
+        except (Conflict, NotFound):
+            continue  # in use, or somebody was faster
+
+
+def _fill(engine: Engine, name: str, path: str, layers: list[str], destination: str) -> None:
+    """Copy what the image has at the destination into the volume, if that is empty."""
+    try:
+        if not layers or os.listdir(path):
+            return
+    except PermissionError:
+        return  # its owner is a mapped id: somebody has used it already
+    from sampan.build.execute import HelperExecutor
+    from sampan.engine import starter
+
+    image = HelperExecutor(engine.store, engine.host, starter)
+    try:
+        if image.kind(layers, destination) == "D":
+            _copy(engine, name, path, image.pack(layers, destination))
+    finally:
+        image.close()
+
+
+def _copy(engine: Engine, name: str, path: str, source: Any) -> None:
+    """Write the files beside the volume and put them in its place at once, so that a crash leaves no half of them.
+
+    A volume that a container has mounted cannot be replaced: there they are written in place.
+    """
+    if engine.store.volumes.users(name):
+        _apply(engine, path, source)
+        return
+    fresh = f"{path}.{os.urandom(4).hex()}"
+    os.mkdir(fresh)
+    try:
+        os.chmod(fresh, 0o755)
+        _apply(engine, fresh, source)
+        os.rename(fresh, path)
+    except OSError as exc:
+        engine.remove_tree(fresh)
+        if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # those: another container was faster
+            raise Conflict(f"cannot fill volume {name}: {exc.strerror}") from exc
+    except BaseException:
+        engine.remove_tree(fresh)
+        raise
+
+
+def _apply(engine: Engine, directory: str, source: Any) -> None:
+    from sampan.runtime import rootfs, tree
+    from sampan.runtime.compile import Facts
+    from sampan.transfer.layers import settle
+
+    facts = Facts()
+    engine.host.add_idmap(facts)
+    flags = tree.MERGE | tree.SYNC | (tree.BEST_EFFORT_NODES if facts.rootless else 0)
+    flags |= tree.BEST_EFFORT_IDS if facts.single_id else 0
+    target = os.path.join(engine.store.paths.run, "rootfs")
+    os.makedirs(target, mode=0o700, exist_ok=True)
+    write, child = rootfs.open_apply(facts, rootfs.Rootfs(directory=directory), target, flags=flags)
+    try:
+        applier = tree.Applier(write, child.wait)
+        applier.feed(source)
+        applier.end()
+    except BaseException:
+        os.close(write)
+        settle(child)
+        raise
+    os.close(write)
+    child.wait()
