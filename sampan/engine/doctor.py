@@ -122,8 +122,9 @@ def _user_namespaces(subject: Subject) -> Iterator[Finding]:
 
 def _start(subject: Subject) -> Iterator[Finding]:
     """Try the namespaces and mounts of a container on the store's own disk."""
-    from shutil import rmtree
     from tempfile import mkdtemp
+
+    from sampan.engine.removal import remove_own
 
     parent = host.existing_parent(subject.root)
     if not os.access(parent, os.W_OK):
@@ -135,7 +136,7 @@ def _start(subject: Subject) -> Iterator[Finding]:
     try:
         attempt = host.try_start(subject.rootless, directory)
     finally:
-        rmtree(directory, ignore_errors=True)
+        remove_own(directory)  # overlayfs leaves a directory of mode 0000
     yield from judge_start(attempt, subject.rootless)
 
 

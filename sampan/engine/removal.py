@@ -28,6 +28,15 @@ def remove_tree(engine: Engine, path: str) -> None:
         os.close(parent)
 
 
+def remove_own(path: str) -> None:
+    """Remove `path` and everything below where all of it is this user's own, also directories of mode 0000."""
+    parent = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _remove(parent, os.path.basename(path))
+    finally:
+        os.close(parent)
+
+
 def _remove(parent: int, name: str) -> None:
     """Remove one entry below a held directory, never following a link.
 
