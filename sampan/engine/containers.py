@@ -10,7 +10,7 @@ import os
 import time
 
 from sampan.engine import outcome, starter, stopping, terminal
-from sampan.errors import Conflict, NotFound, SampanError
+from sampan.errors import Conflict, NotFound, SampanError, Unavailable
 from sampan.oci import spec as specs
 from sampan.runtime import cgroup, process
 from sampan.runtime import plan as p
@@ -246,9 +246,12 @@ class Containers:
         if record.auto_remove:
             self.discard(record)
             return
-        self.store.update(
-            record.id, status="exited", exit_code=ended.code, oom=int(ended.oom), finished=time.time_ns(), pid=0
-        )
+        try:
+            self.store.update(
+                record.id, status="exited", exit_code=ended.code, oom=int(ended.oom), finished=time.time_ns(), pid=0
+            )
+        except Unavailable as error:
+            self.engine.warn([error.message])  # the program's own exit code is still the answer
 
     # ---- look ----
 
@@ -261,7 +264,14 @@ class Containers:
         if record.status != "running" or process.alive(record.pid, record.pid_start, record.boot_id):
             return record
         code, oom, finished = outcome.await_record(self.paths.container(record.id), self._socket(record.id))
-        self.store.update(record.id, status="exited", exit_code=code, finished=finished, pid=0, oom=oom)
+        state: dict[str, Any] = {"status": "exited", "exit_code": code, "finished": finished, "pid": 0, "oom": oom}
+        try:
+            self.store.update(record.id, **state)
+        except Unavailable:
+            # A full disk: `ps` still tells, and `rm`, which makes room, comes this way too.
+            for field, value in state.items():
+                setattr(record, field, value)
+            return record
         return self.store.get(record.id)
 
     def tidied(self, record: Record) -> Record | None:

@@ -165,11 +165,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Give the known name that is most like a mistyped one, or ""."""
     from difflib import get_close_matches
 
-    shown = {reference.parse(text).familiar(): text for text in known}
+    shown = sorted(reference.parse(text).familiar() for text in known)
     wanted = name if ":" in name else f"{name}:{reference.DEFAULT_TAG}"
-    found = get_close_matches(wanted, shown, n=1, cutoff=0.6)
-    if found:
-        return found[0]
-    # The same repository under another tag is the commonest slip of all.
-    repository = wanted.rpartition(":")[0]
-    return next((text for text in sorted(shown) if text.rpartition(":")[0] == repository), "")
+    # The tag, mostly "latest", would make any two short names alike.
+    repositories = {text.rpartition(":")[0]: text for text in reversed(shown)}
+    found = get_close_matches(wanted.rpartition(":")[0], repositories, n=1, cutoff=0.6)
+    if not found:
+        return ""
+    same = [text for text in shown if text.rpartition(":")[0] == found[0]]
+    return (get_close_matches(wanted, same, n=1, cutoff=0.0) or same)[0]

@@ -94,7 +94,10 @@ def rlimits_for(options: RunOptions) -> list[dict[str, Any]]:
     for text in options.ulimits:
         name, equals, values = text.partition("=")
         soft, colon, hard = values.partition(":")
-        if name not in _RLIMITS or not equals:
+        if equals and name not in _RLIMITS:
+            known = ", ".join(sorted(_RLIMITS))
+            raise InvalidArgument(f"invalid --ulimit {text[:100]!r}: there is no such limit", f"one of: {known}")
+        if not equals:
             raise InvalidArgument(f"invalid --ulimit {text[:100]!r}: write NAME=SOFT[:HARD], for example nofile=1024")
         low = _limit(soft, text)
         high = _limit(hard, text) if colon else low

@@ -27,7 +27,7 @@ def explain(failure: StartFailure) -> SampanError:
         return program(failure.label.removeprefix("execute "), number, failure.head)
     if number in (errno.ENOSPC, errno.EDQUOT):
         return Unavailable(
-            f"cannot {failure.label}: no space left on device", "free some space, or `sampan system prune`"
+            f"cannot {failure.label}: no space left on device", "free some space, or use `sampan rm` and `sampan rmi`"
         )
     if failure.code == p.CLONE and number in (errno.EPERM, errno.EACCES, errno.ENOSPC, errno.EUSERS, errno.EINVAL):
         return NotSupported(

@@ -90,7 +90,7 @@ def failure(phase: int, number: int, path: bytes) -> SampanError:
     if number in (errno.EPERM, errno.EACCES, errno.EROFS):
         return Denied(message)
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return Unavailable(message, "free some space, for example with `sampan system prune`")
+        return Unavailable(message, "free some space, for example with `sampan rm` and `sampan rmi`")
     if number in (errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOENT, errno.EEXIST, errno.EXDEV, errno.EBUSY):
         return Conflict(message)
     if number in (errno.ENAMETOOLONG, errno.EINVAL, errno.EMLINK, errno.E2BIG):

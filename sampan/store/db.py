@@ -112,6 +112,8 @@ class Database:
         if self._depth == 0:
             if frees and dbfile.is_full(self.paths.root):
                 dbfile.release_reserve(self.paths)
+            elif frees and not os.path.exists(self.paths.reserve) and not dbfile.is_full(self.paths.root, 4):
+                dbfile.make_reserve(self.paths)  # given up some time ago, and there is room again
             level = "FULL" if durable else "NORMAL"
             if self._synchronous != level:
                 self._run(f"PRAGMA synchronous={level}", ())

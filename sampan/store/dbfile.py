@@ -50,13 +50,13 @@ def release_reserve(paths: Paths) -> bool:
     return True
 
 
-def is_full(root: str) -> bool:
-    """Tell whether less than the reserve is free on the disk of `root`."""
+def is_full(root: str, reserves: int = 1) -> bool:
+    """Tell whether less than the reserve, or so many of it, is free on the disk of `root`."""
     try:
         space = os.statvfs(root)
     except OSError:
         return False
-    return space.f_bavail * space.f_frsize < RESERVE_BYTES
+    return space.f_bavail * space.f_frsize < RESERVE_BYTES * reserves
 
 
 def sqlite() -> Any:
@@ -187,7 +187,9 @@ def translate(exc: Any, paths: Paths, action: str) -> SampanError:
     if code in (_BUSY, _LOCKED):
         return Unavailable(f"{what}: {_holder(paths.database)} has held its lock for {BUSY_SECONDS} s")
     if code in (_FULL, _IOERR, _CANTOPEN) and is_full(paths.root):
-        return Unavailable(f"{what}: the disk is full", "free some space, for example with `sampan system prune`")
+        return Unavailable(
+            f"{what}: the disk is full", "free some space, for example with `sampan rm` and `sampan rmi`"
+        )
     if code in (_CORRUPT, _NOTADB):
         return IntegrityError(f"{what}: {paths.database} is damaged ({exc})")
     if code == _CONSTRAINT:

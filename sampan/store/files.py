@@ -21,7 +21,7 @@ def failure(action: str, exc: OSError) -> SampanError:
     """Return our error for an OSError met while doing `action`."""
     message = f"cannot {action}: {exc.strerror or exc}"
     if exc.errno in _FULL:
-        return Unavailable(message, "free some space, for example with `sampan system prune`")
+        return Unavailable(message, "free some space, for example with `sampan rm` and `sampan rmi`")
     if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return Denied(message)
     if exc.errno == errno.EIO:
