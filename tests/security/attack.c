@@ -1,0 +1,166 @@
+/* The attacks of test_runtime_attacks.py, one per command word; static, so that it runs in an empty image.  Each prints what
+ * the kernel answered: 0 for success, else the error's number. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void answer(const char *name, long result)
+{
+	printf("%s %d\n", name, result < 0 ? errno : 0);
+	fflush(stdout);
+}
+
+static int system_calls(void)
+{
+	char page[4096] = { 0 };
+	answer("keyctl", syscall(SYS_keyctl, 0 /* GET_KEYRING_ID */, -3, 0));
+	answer("add_key", syscall(SYS_add_key, "user", "sampan", "x", 1, -3));
+	answer("bpf", syscall(SYS_bpf, 0, page, 128));
+	answer("userfaultfd", syscall(SYS_userfaultfd, 1));
+	answer("io_uring_setup", syscall(SYS_io_uring_setup, 1, page));
+	answer("perf_event_open", syscall(SYS_perf_event_open, page, 0, -1, -1, 0));
+	answer("af_alg", socket(38, SOCK_SEQPACKET, 0));
+	answer("af_vsock", socket(40, SOCK_STREAM, 0));
+	answer("clone3", syscall(SYS_clone3, page, 1));
+	answer("unknown", syscall(9999));
+	answer("open_by_handle_at", syscall(SYS_open_by_handle_at, AT_FDCWD, page, 0));
+	answer("getpid", getpid());
+	if (fork() == 0) {
+		answer("unshare_user", unshare(CLONE_NEWUSER));
+		_exit(0);
+	}
+	wait(NULL);
+	answer("mount", mount("none", "/", "tmpfs", 0, NULL));
+	return 0;
+}
+
+static int device(void)
+{
+	unlink("/node");
+	answer("mknod", mknod("/node", S_IFBLK | 0600, makedev(8, 0)));
+	answer("open", open("/node", O_RDONLY));
+	unlink("/node");
+	answer("mknod_mem", mknod("/node", S_IFCHR | 0600, makedev(1, 1)));
+	answer("open_mem", open("/node", O_RDONLY));
+	unlink("/node");
+	return 0;
+}
+
+/* Writes to every program file that can be reached, over and over, as CVE-2019-5736 did. */
+static int overwrite(long rounds)
+{
+	for (long i = 0; i < rounds; i++) {
+		DIR *proc = opendir("/proc");
+		for (struct dirent *e; proc && (e = readdir(proc)) != NULL;) {
+			char path[300];
+			int fd;
+			if (e->d_name[0] < '1' || e->d_name[0] > '9' || atoi(e->d_name) == getpid())
+				continue;
+			snprintf(path, sizeof path, "/proc/%s/exe", e->d_name);
+			fd = open(path, O_PATH);
+			if (fd < 0)
+				continue;
+			snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+			int writable = open(path, O_WRONLY | O_TRUNC);
+			if (writable >= 0 && write(writable, "#!/bad\n", 7) == 7)
+				puts("WROTE");
+			close(writable);
+			close(fd);
+		}
+		if (proc)
+			closedir(proc);
+	}
+	puts("done");
+	return 0;
+}
+
+static int inject(void)
+{
+	int terminal = open("/dev/tty", O_RDWR);
+	for (int fd = 0; fd < 3; fd++) {
+		answer("sti", ioctl(fd, TIOCSTI, "X"));
+		answer("linux", ioctl(fd, 0x541c /* TIOCLINUX */, "\x03"));
+	}
+	if (terminal >= 0)
+		answer("tty_sti", ioctl(terminal, TIOCSTI, "X"));
+	return 0;
+}
+
+static int descriptors(void)
+{
+	DIR *fds = opendir("/proc/self/fd");
+	for (struct dirent *e; fds && (e = readdir(fds)) != NULL;)
+		if (e->d_name[0] != '.' && atoi(e->d_name) != dirfd(fds))
+			puts(e->d_name);
+	return 0;
+}
+
+static int where(void)
+{
+	char path[4096];
+	long n = syscall(SYS_getcwd, path, sizeof path);
+	puts(n > 0 ? path : "none");
+	return 0;
+}
+
+/* Children of children that nobody waits for: they become the first process's, which does not reap. */
+static int orphans(long count, unsigned seconds)
+{
+	for (long i = 0; i < count; i++)
+		if (fork() == 0) {
+			if (fork() == 0)
+				usleep(1000);
+			_exit(0);
+		}
+	sleep(seconds);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	const char *word = argc > 1 ? argv[1] : "";
+	if (!strcmp(word, "syscalls"))
+		return system_calls();
+	if (!strcmp(word, "device"))
+		return device();
+	if (!strcmp(word, "overwrite"))
+		return overwrite(atol(argv[2]));
+	if (!strcmp(word, "inject"))
+		return inject();
+	if (!strcmp(word, "fds"))
+		return descriptors();
+	if (!strcmp(word, "where"))
+		return where();
+	if (!strcmp(word, "orphans"))
+		return orphans(atol(argv[2]), (unsigned)atoi(argv[3]));
+	if (!strcmp(word, "sleep"))
+		return (int)sleep((unsigned)atoi(argv[2]));
+	if (!strcmp(word, "exit"))
+		return atoi(argv[2]);
+	if (!strcmp(word, "die")) {
+		/* The first process of a namespace cannot be killed from inside: its child is, and told of as a shell does. */
+		int status;
+		pid_t pid = fork();
+		if (pid == 0) {
+			raise(atoi(argv[2]));
+			_exit(0);
+		}
+		waitpid(pid, &status, 0);
+		return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : 99;
+	}
+	return 98;
+}
