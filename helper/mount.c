@@ -309,10 +309,7 @@ static int open_kernel_path(const char *path)
 
 static int empty_directory(struct child *child)
 {
-	int context, e = 0;
-	if (child->mask_fd >= 0)
-		return 0;
-	context = (int)syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC);
+	int e = 0, context = (int)syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC);
 	if (context < 0)
 		return errno;
 	if (syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "mode", "0555", 0) < 0
@@ -336,6 +333,19 @@ static int attach_copy(int from, int target)
 	return e;
 }
 
+/* The empty tmpfs is moved to the first masked directory, and cloned from there: before Linux 6.15 a mount that is in no
+ * namespace cannot be cloned (EINVAL). */
+static int mask_directory(struct child *child, int target)
+{
+	int e;
+	if (child->mask_fd >= 0)
+		return attach_copy(child->mask_fd, target);
+	e = empty_directory(child);
+	if (!e && sys_move_mount(child->mask_fd, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+		e = errno;
+	return e;
+}
+
 static int do_mask(struct child *child, const struct op *op)
 {
 	struct stat st;
@@ -343,13 +353,8 @@ static int do_mask(struct child *child, const struct op *op)
 	if (fd < 0)
 		return errno == ENOENT ? 0 : errno;
 	e = fstat(fd, &st) < 0 ? errno : 0;
-	if (!e && S_ISDIR(st.st_mode)) {
-		e = empty_directory(child);
-		if (!e)
-			e = attach_copy(child->mask_fd, fd);
-	} else if (!e) {
-		e = attach_copy(child->null_fd, fd);
-	}
+	if (!e)
+		e = S_ISDIR(st.st_mode) ? mask_directory(child, fd) : attach_copy(child->null_fd, fd);
 	close(fd);
 	return e;
 }
