@@ -202,8 +202,8 @@ def stdio_flags(tty: bool, interactive: bool, foreground: bool, logged: bool, fd
     """Decide what is passed to the program as it is and what the supervisor copies.
 
     A terminal is never passed on (a container could read or inject keystrokes through it), nor is a file (opened
-    again through /proc/self/fd, the caller's redirection could be read and overwritten), nor a socket; pipes are, unless
-    the output is to be kept for `logs`.
+    again through /proc/self/fd, the caller's redirection could be read and overwritten), nor a socket; pipes are,
+    unless the output is to be kept for `logs`.
     """
     if tty:
         return p.TTY_STDIO | (p.FOREGROUND if foreground else 0) | (p.STDIN if interactive else 0)
