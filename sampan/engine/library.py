@@ -77,7 +77,7 @@ def run(
     containers = engine.containers
     chosen = options(command, env, settings)
     chosen.interactive = input is not None
-    record = None
+    record = child = ended = None
     fds: list[int] = []
     try:
         out, err = _pipe(fds), _pipe(fds)
@@ -87,9 +87,13 @@ def run(
         record, child = containers.launch_piped(image, chosen, (source[0], out[1], err[1]))
         for fd in (source[0], out[1], err[1]):
             _close(fds, fd)
-        data, timed_out = _pump(child, out[0], err[0], source[1], input or b"", timeout, fds)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        data, timed_out = _pump(child, out[0], err[0], source[1], input or b"", deadline, fds)
+        timed_out |= _expired(child, deadline)
         ended = child.wait()
     finally:
+        if child is not None and ended is None:
+            child.close()  # which ends the program
         for fd in list(fds):
             _close(fds, fd)
         if record is not None:
@@ -109,9 +113,9 @@ def _close(fds: list[int], fd: int) -> None:
 
 
 def _pump(
-    child: Child, out: int, err: int, into: int, data: bytes, timeout: float | None, fds: list[int]
+    child: Child, out: int, err: int, into: int, data: bytes, deadline: float | None, fds: list[int]
 ) -> tuple[tuple[bytes, bytes], bool]:
-    """Move bytes until both outputs are closed; after `timeout` seconds the program is killed."""
+    """Move bytes until both outputs are closed; at `deadline` the program is killed."""
     parts: dict[int, list[bytes]] = {out: [], err: []}
     waiting = select.poll()
     for fd in (out, err):
@@ -120,7 +124,6 @@ def _pump(
     if into >= 0:
         os.set_blocking(into, False)
         waiting.register(into, select.POLLOUT)
-    deadline = None if timeout is None else time.monotonic() + timeout
     open_fds, timed_out = {out, err}, False
     while open_fds:
         left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
@@ -144,6 +147,18 @@ def _pump(
                 waiting.unregister(fd)
                 open_fds.discard(fd)
     return (b"".join(parts[out]), b"".join(parts[err])), timed_out
+
+
+def _expired(child: Child, deadline: float | None) -> bool:
+    """Kill a program that has closed its output and goes on beyond the deadline."""
+    if deadline is None:
+        return False
+    waiting = select.poll()
+    waiting.register(child.reports, select.POLLIN)
+    if waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        return False
+    child.signal(9)
+    return True
 
 
 def _feed(into: int, rest: memoryview, event: int) -> memoryview:

@@ -42,13 +42,58 @@ def _utc(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int((seconds - whole) * 1e9):09d}Z"
 
 
-def _lines(path: str) -> Iterator[bytes]:
-    for number in range(_FILES - 1, -1, -1):
+class _Current:
+    """Read a growing log by its descriptor: what is written before a rotation is read to its end, nothing twice."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.pending = b""
+        self.fd = -1
+        self._open()
+
+    def _open(self) -> None:
         try:
-            with open(f"{path}.{number}" if number else path, "rb") as file:
-                yield from file
+            self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            self.fd = -1
+
+    def is_file(self, path: str) -> bool:
+        """Say whether `path` is the file that is open."""
+        try:
+            return self.fd >= 0 and os.path.samestat(os.stat(path), os.fstat(self.fd))
+        except FileNotFoundError:
+            return False
+
+    def lines(self) -> Iterator[bytes]:
+        """Give the whole lines since the last call."""
+        while True:
+            rotated = not self.is_file(self.path)
+            while self.fd >= 0 and (part := os.read(self.fd, 1 << 16)):
+                *whole, self.pending = (self.pending + part).split(b"\n")
+                yield from (line + b"\n" for line in whole)
+            if not rotated:
+                return
+            self.close()
+            self._open()
+            if self.fd < 0:
+                return
+
+    def close(self) -> None:
+        """Close the file; half a line in it is none."""
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd, self.pending = -1, b""
+
+
+def _lines(path: str, current: _Current) -> Iterator[bytes]:
+    for number in range(_FILES - 1, 0, -1):
+        try:
+            with open(f"{path}.{number}", "rb") as file:
+                if not current.is_file(file.name):
+                    yield from file
         except FileNotFoundError:
             continue
+    yield from current.lines()
 
 
 def _tail(lines: Iterator[bytes], count: int) -> list[bytes]:
@@ -79,18 +124,25 @@ def logs(
         raise InvalidArgument(f"cannot show the last {tail!r} lines", "--tail takes a number or `all`")
     now = time.time()
     first, last = moment(since, now), moment(until, now)
-    position = os.path.getsize(path) if os.path.exists(path) else 0
-    lines = _lines(path) if tail in ("", "all") else iter(_tail(_lines(path), int(tail)))
-    for line in lines:
-        _write(line, first, last, timestamps, stdout_fd, stderr_fd)
-    if follow:
-        _follow(engine, record.id, path, position, (first, last, timestamps, stdout_fd, stderr_fd))
+    how = (first, last, timestamps, stdout_fd, stderr_fd)
+    current = _Current(path)
+    try:
+        lines = _lines(path, current)
+        for line in lines if tail in ("", "all") else _tail(lines, int(tail)):
+            _write(line, *how)
+        if follow:
+            _follow(engine, record.id, current, how)
+    finally:
+        current.close()
 
 
 def _write(line: bytes, first: str, last: str, timestamps: bool, out: int, err: int) -> None:
     if not line.endswith(b"\n"):
         return
-    entry = jsontext.loads(line)
+    try:
+        entry = jsontext.loads(line)
+    except InvalidArgument:
+        return  # half a line from a full disk
     stamp = entry["time"]
     if (first and stamp < first) or (last and stamp > last):
         return
@@ -102,24 +154,14 @@ def _write(line: bytes, first: str, last: str, timestamps: bool, out: int, err: 
         view = view[os.write(fd, view) :]
 
 
-def _follow(engine: Engine, container_id: str, path: str, position: int, how: tuple[str, str, bool, int, int]) -> None:
-    pending = b""
-    while True:
+def _follow(engine: Engine, container_id: str, current: _Current, how: tuple[str, str, bool, int, int]) -> None:
+    running = True
+    while running:
         try:
             running = engine.containers.get(container_id).status == "running"
         except NotFound:
-            return
-        if os.path.exists(path):
-            if os.path.getsize(path) < position:
-                position = 0  # rotated
-            with open(path, "rb") as file:
-                file.seek(position)
-                data = file.read()
-            position += len(data)
-            pending += data
-            *whole, pending = pending.split(b"\n")
-            for line in whole:
-                _write(line + b"\n", *how)
-        if not running:
-            return
-        time.sleep(0.05)
+            running = False
+        for line in current.lines():
+            _write(line, *how)
+        if running:
+            time.sleep(0.05)
