@@ -298,13 +298,11 @@ static int open_kernel_path(const char *path)
 		close(fd);
 		return -1;
 	}
-	if (fs.f_type != PROC_SUPER_MAGIC && fs.f_type != SYSFS_MAGIC && fs.f_type != CGROUP2_SUPER_MAGIC
-	    && fs.f_type != CGROUP_SUPER_MAGIC && fs.f_type != TMPFS_MAGIC) {
-		close(fd);
-		errno = EXDEV;
-		return -1;
-	}
-	return fd;
+	if (fs.f_type == PROC_SUPER_MAGIC || fs.f_type == SYSFS_MAGIC || fs.f_type == TMPFS_MAGIC)
+		return fd;
+	close(fd);
+	errno = EXDEV;
+	return -1;
 }
 
 static int empty_directory(struct child *child)
@@ -441,10 +439,7 @@ int mount_perform(struct child *child, const struct op *op)
 	case OP_PIVOT: return do_pivot(child, op);
 	case OP_MOUNT: return do_mount(op);
 	case OP_ATTACH: return do_attach(child, op);
-	case OP_MKDIR:
-	case OP_SYMLINK:
-	case OP_MKNOD:
-	case OP_FILE: return do_make(op);
+	case OP_MKDIR: case OP_SYMLINK: case OP_MKNOD: case OP_FILE: return do_make(op);
 	case OP_MASK: return do_mask(child, op);
 	case OP_READONLY: return do_readonly(op);
 	case OP_DETACH: return do_detach(child);
