@@ -259,6 +259,12 @@ class HelperExecutor:
         rootfs.set_root(facts, self._writable(root), self.target)
         script = self._script(root, process.script) if process.script else ""
         spec = processes.specification(process, script)
+        if process.network == "host":
+            from sampan.runtime import hostfiles
+
+            layers = [os.path.join(self.store.paths.snapshots, lower) for lower in self._lowers(root.layers)]
+            hostfiles.add(spec, root.active.path, layers)
+            hostfiles.write(spec, root.active.path)
         stubs = self._absent(root, [mount["destination"] for mount in spec["mounts"]])
         ended, warnings = processes.run(self.starter, self.host, spec, facts, output)
         self._notes += [text for text in warnings + self.host.notes if text not in self._notes]

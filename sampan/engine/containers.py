@@ -58,6 +58,12 @@ class Containers:
             from sampan.engine import volumes
 
             volumes.attach(self.engine, spec, found.diff_ids)
+        if options.network == "host":
+            from sampan.runtime import hostfiles
+
+            lowers = self.engine.store.snapshots.lowers(found.diff_ids)
+            layers = [os.path.join(self.paths.snapshots, lower) for lower in lowers]
+            hostfiles.add(spec, self.paths.container(container_id), layers)
         return self.store.new(
             container_id,
             name=name,
@@ -108,6 +114,10 @@ class Containers:
             if record.auto_remove:
                 facts.cleanup = self.engine.command(["rm", "--force", "--quiet", record.id])
         privileged = bool((record.config.get("options") or {}).get("privileged"))
+        if (record.config.get("options") or {}).get("network") == "host":
+            from sampan.runtime import hostfiles
+
+            hostfiles.write(spec, home)
         prepared = starter.prepare(spec, facts, self.engine.host, record.id, privileged)
         self.engine.warn(prepared.warnings + self.engine.host.notes)
         if foreground:
