@@ -27,7 +27,7 @@ def choose(limits: dict[str, Any], layout: Layout) -> Chosen:
         if setting.controller in layout.v2_controllers():
             chosen.append((setting, ""))
         elif V1_NAMES.get(setting.controller, setting.controller) not in layout.v1:
-            raise _refused(setting, _missing(setting, layout))
+            raise _refused(setting, _missing(setting, layout), _remedy(layout))
     for setting in settings(limits, v2=False):
         controller = V1_NAMES.get(setting.controller, setting.controller)
         if setting.controller not in layout.v2_controllers() and controller in layout.v1:
@@ -46,10 +46,17 @@ def _missing(setting: Setting, layout: Layout) -> str:
     return f"the {setting.controller} controller is not available below {layout.v2_base}"
 
 
-def _refused(setting: Setting, why: str) -> NotSupported:
+def _remedy(layout: Layout) -> str:
+    """Return what gives an ordinary user a group where systemd is in charge, as after a plain login; else ""."""
+    if layout.version == "v2" and not layout.v2_base and os.geteuid() and os.path.isdir("/run/systemd/system"):
+        return "have a group of your own: systemd-run --user --scope -p Delegate=yes sampan ..."
+    return ""
+
+
+def _refused(setting: Setting, why: str, remedy: str = "") -> NotSupported:
     return NotSupported(
         f"cannot apply limit {setting.flag}: {why}",
-        f"leave out {setting.flag}, or see `sampan doctor` for what this host lacks",
+        remedy or f"leave out {setting.flag}, or see `sampan doctor` for what this host lacks",
     )
 
 

@@ -15,6 +15,7 @@ import pytest
 from sampan.errors import Conflict, InvalidArgument, NotSupported
 from sampan.runtime import cgroup
 from sampan.runtime.cgroup import Placement
+from sampan.runtime.cgrouphost import Layout
 
 LAYOUT = cgroup.detect()
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not (LAYOUT.v2_base or LAYOUT.v1), reason="needs root and cgroups")
@@ -298,3 +299,13 @@ except NotSupported as error:
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     refusal = "the memory controller is on cgroup v1, which is not open to ordinary users"
     assert out == f"[]\ncannot apply limit --memory: {refusal}\n"
+
+
+@pytest.mark.parametrize("systemd", [True, False])
+def test_a_plain_login_is_told_how_to_get_a_group(monkeypatch: pytest.MonkeyPatch, systemd: bool) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr("os.path.isdir", lambda path: systemd and path == "/run/systemd/system")
+    layout = Layout("v2", "/sys/fs/cgroup", "", {}, "your group /user.slice is not delegated to you")
+    with pytest.raises(NotSupported, match="--memory.*not delegated") as caught:
+        cgroup.create(ID, {"memory": {"limit": 30 << 20}}, rootless=True, layout=layout)
+    assert ("systemd-run --user --scope -p Delegate=yes" in caught.value.hint) is systemd
