@@ -1,12 +1,13 @@
 # make helper   compile the helper into the source tree, for development
 # make test     make .venv, install sampan with its dev extra, and run every check
+# make test-vm  try it in a virtual machine with cgroup v2 and systemd (as root; see docs/testing.md)
 # make demo     the whole tour: make .venv, install sampan, run examples/demo.py with it
 # make bench    every published figure
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: helper test lint demo bench clean
+.PHONY: helper test test-vm lint demo bench clean
 
 helper: sampan/_helper/sampan-helper
 
@@ -22,6 +23,9 @@ $(VENV)/.installed: pyproject.toml setup.py bin/sampan | $(BIN)/python
 
 test: $(VENV)/.installed helper lint
 	$(BIN)/python -m pytest
+
+test-vm:
+	$(PYTHON) tests/vm/run.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -1,0 +1,126 @@
+"""Runs tests/vm/guest.py in a virtual machine of Debian's own parts: cgroup v2 alone, systemd, every capability.
+
+`python3 tests/vm/run.py [--rebuild] [--base ROOTFS.tar]`, as root (the packages are unpacked with their owners)
+with qemu-system-x86, mmdebstrap and e2fsprogs. The system's disk is made once, in build/vm, and never written again;
+this tree, helper included, comes on a second one. The machine is emulated (no KVM needed) and has no network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+CHECKOUT = os.path.dirname(os.path.dirname(HERE))
+CACHE = os.path.join(CHECKOUT, "build", "vm")
+
+PACKAGES = "linux-image-cloud-amd64 systemd-sysv dbus dbus-user-session libpam-systemd python3 uidmap iproute2 procps"
+PACKAGES += " sudo e2fsprogs busybox-static"
+SOURCES = ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list")
+UNIT = """[Unit]
+Description=Tests of sampan
+After=systemd-user-sessions.service systemd-logind.service dbus.service local-fs.target
+SuccessAction=poweroff-force
+FailureAction=poweroff-force
+[Service]
+Type=oneshot
+ExecStartPre=/bin/mkdir -p /opt/sampan
+ExecStartPre=/bin/mount -o ro /dev/vdb /opt/sampan
+ExecStart=/usr/bin/python3 -u /opt/sampan/tests/vm/guest.py
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/ttyS0
+"""
+BOOT = "root=/dev/vda rw console=ttyS0 quiet systemd.show_status=0 systemd.mask=serial-getty@ttyS0.service"
+LIMIT = 900  # seconds
+
+
+def disk(directory: str, image: str, size: str) -> None:
+    """Make an ext4 image of a directory's content."""
+    words = ["mke2fs", "-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=1", "-d", directory, image, size]
+    subprocess.run(words, check=True)
+
+
+def make_system() -> None:
+    """Install Debian into a directory; keep its kernel, its initrd and a disk of the rest."""
+    os.makedirs(CACHE, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+        root = os.path.join(scratch, "root")
+        sources = [path for path in SOURCES if os.path.exists(path)][:1]
+        include = ",".join(PACKAGES.split())
+        words = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={include}", "bookworm", root, *sources]
+        subprocess.run(words, check=True)
+        units = os.path.join(root, "etc/systemd/system")
+        with open(os.path.join(units, "sampan-test.service"), "w", encoding="ascii") as file:
+            file.write(UNIT)
+        os.makedirs(os.path.join(units, "multi-user.target.wants"), exist_ok=True)
+        os.symlink("../sampan-test.service", os.path.join(units, "multi-user.target.wants/sampan-test.service"))
+        for name in ("vmlinuz", "initrd.img"):
+            found = glob.glob(os.path.join(root, "boot", f"{name}-*"))
+            shutil.move(found[0], os.path.join(CACHE, name))
+        disk(root, os.path.join(CACHE, "system.part"), "2G")
+    os.replace(os.path.join(CACHE, "system.part"), os.path.join(CACHE, "system.ext4"))
+
+
+def copy_tree(target: str, base: str) -> None:
+    """Copy what the guest needs of this tree, and compile the helper there from its sources."""
+    for name in ("bin", "sampan", "helper", "tests/vm"):
+        skip = shutil.ignore_patterns("__pycache__", "_helper")
+        shutil.copytree(os.path.join(CHECKOUT, name), os.path.join(target, name), ignore=skip)
+    subprocess.run([sys.executable, os.path.join(target, "helper", "make.py")], check=True, stdout=subprocess.DEVNULL)
+    if base:
+        shutil.copyfile(base, os.path.join(target, "base.tar"))
+    subprocess.run(["chmod", "-R", "a+rX", target], check=True)
+
+
+def boot(tree: str) -> tuple[list[str], int]:
+    """Run the machine until it powers off; return the lines of its console and the emulator's exit code."""
+    words = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"]
+    words += ["-nographic", "-no-reboot", "-nic", "none", "-append", BOOT]
+    words += ["-kernel", os.path.join(CACHE, "vmlinuz"), "-initrd", os.path.join(CACHE, "initrd.img")]
+    words += ["-drive", f"file={CACHE}/system.ext4,if=virtio,format=raw,snapshot=on"]
+    words += ["-drive", f"file={tree},if=virtio,format=raw,readonly=on"]
+    lines: list[str] = []
+    begun = False
+    with subprocess.Popen(["timeout", str(LIMIT), *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as machine:
+        assert machine.stdout is not None
+        for raw in machine.stdout:
+            lines.append(raw.decode("utf-8", "replace").rstrip())
+            begun = begun or "=== begin" in lines[-1]
+            if begun:
+                print(lines[-1], flush=True)
+    return lines, machine.returncode
+
+
+def main() -> int:
+    """Make what is missing, boot, and fail unless the guest said that all went well."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rebuild", action="store_true", help="make the system's disk again")
+    parser.add_argument("--base", default="", help="tar of the file system to test with (default: Debian's busybox)")
+    options = parser.parse_args()
+    if os.geteuid() != 0:
+        parser.error("run it as root: the disk's files need their owners")
+    for program in ("qemu-system-x86_64", "mmdebstrap", "mke2fs"):
+        if not shutil.which(program):
+            parser.error(f"{program} is missing: apt-get install qemu-system-x86 mmdebstrap e2fsprogs")
+    if options.rebuild or not os.path.exists(os.path.join(CACHE, "system.ext4")):
+        make_system()
+    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+        copy_tree(os.path.join(scratch, "tree"), options.base)
+        disk(os.path.join(scratch, "tree"), os.path.join(scratch, "tree.ext4"), "64M")
+        lines, code = boot(os.path.join(scratch, "tree.ext4"))
+    if any(line.startswith("=== end: 0 failed") for line in lines):
+        return 0
+    if not any("=== begin" in line for line in lines):
+        print("\n".join(lines[-40:]), file=sys.stderr)
+    print(f"tests/vm: failed, or the machine ended early (emulator: {code})", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
