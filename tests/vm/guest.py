@@ -319,7 +319,6 @@ def user_undelegated() -> None:
     found = as_user("alice", SAMPAN, "run", "--rm", "base", "id", "-u")
     equal((found.code, found.out), (0, "0\n"))
     found = as_user("alice", SAMPAN, "run", "--rm", "--memory", "30m", "base", "true")
-    print(found.err, flush=True)
     holds(
         found.code == 125 and "--memory" in found.err and "systemd-run --user --scope" in found.err, "no clear message"
     )
