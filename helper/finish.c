@@ -34,14 +34,36 @@ static uint64_t oom_kills(const struct plan *plan)
 	return kills;
 }
 
-void remove_cgroups(const struct plan *plan)
+/* In a pid namespace of its own everything died with the first process; with the host's (--pid host) the rest goes now. */
+static void kill_rest(const char *directory)
+{
+	char path[4096], line[32];
+	FILE *list;
+	snprintf(path, sizeof path, "%s/cgroup.procs", directory);
+	list = fopen(path, "re");
+	while (list != NULL && fgets(line, sizeof line, list) != NULL) {
+		long pid = strtol(line, NULL, 10);
+		if (pid > 1)
+			kill((pid_t)pid, SIGKILL);
+	}
+	if (list != NULL)
+		fclose(list);
+}
+
+void remove_cgroups(const struct plan *plan, bool ended)
 {
 	if (plan->ops[plan->split].code == OP_ENTER)
 		return;
-	for (uint32_t i = 0; i < plan->split; i++)
-		if (plan->ops[i].code == OP_CGROUP || plan->ops[i].code == OP_CGROUP_V1)
-			for (int tries = 0; rmdir(text(&plan->ops[i], 0)) < 0 && errno == EBUSY && tries < 50; tries++)
-				usleep(1000);
+	for (uint32_t i = 0; i < plan->split; i++) {
+		const char *directory = text(&plan->ops[i], 0);
+		if (plan->ops[i].code != OP_CGROUP && plan->ops[i].code != OP_CGROUP_V1)
+			continue;
+		for (int tries = 0; rmdir(directory) < 0 && errno == EBUSY && tries < 50; tries++) {
+			if (ended)
+				kill_rest(directory);
+			usleep(1000);
+		}
+	}
 }
 
 static void write_record(const struct supervisor *s, uint64_t kills)
@@ -88,7 +110,7 @@ void finish(struct supervisor *s)
 	for (int stream = 0; stream < STREAMS; stream++)
 		log_line(&s->log, stream);
 	/* Whoever sees the record may start the container again: its cgroup must be gone by then. */
-	remove_cgroups(s->plan);
+	remove_cgroups(s->plan, true);
 	write_record(s, kills);
 	for (int i = 0; i < CLIENTS; i++)
 		if (s->clients[i].attached && s->clients[i].control != FD_IN)

@@ -180,7 +180,7 @@ static int await_start(struct supervisor *s, int sync)
 		length = failure.length;
 	while (waitpid(s->pid, &status, 0) < 0 && errno == EINTR)
 		;
-	remove_cgroups(s->plan);
+	remove_cgroups(s->plan, false);
 	report(REPORT_FAILED, failure.at, failure.error, 0, 0, head, length);
 	return failure.error;
 }
@@ -237,7 +237,7 @@ int supervise(const struct plan *plan)
 	start.child.sync = ends[1];
 	e = split(plan, body, &start, &s.pid, &s.pidfd);
 	if (e) {
-		remove_cgroups(plan);
+		remove_cgroups(plan, false);
 		return 125;
 	}
 	/* Held open, the mount namespace outlives the program, so that unmounting (an overlay may sync its whole file system)

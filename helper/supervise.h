@@ -40,7 +40,7 @@ struct supervisor {
 void send_signal(struct supervisor *s, int number);
 void relay(struct supervisor *s);       /* returns after the exit, when its output has been passed on */
 void finish(struct supervisor *s);      /* tells everyone, cleans up; may become the clean-up program */
-void remove_cgroups(const struct plan *plan);
+void remove_cgroups(const struct plan *plan, bool ended); /* ended: what is left in them is killed */
 void close_once(int *fd);
 
 #endif

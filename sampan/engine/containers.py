@@ -156,18 +156,18 @@ class Containers:
         self, name: str, *, attach: bool = False, interactive: bool = False, detach_keys: str = terminal.DETACH_KEYS
     ) -> int | None:
         """Start a created or exited container; with `attach` wait and give the exit code."""
-        record = self.get(name)
-        if record.status == "running":
-            if attach:
-                raise Conflict(
-                    f"cannot start container {record.name}: it is running", "use `sampan logs -f` to watch it"
-                )
-            return None
+        keys = terminal.keys(detach_keys)
         with terminal.Forward(attach) as forward:
-            child = self._launch(
-                record, foreground=attach, interactive=interactive, supervised=True, keys=terminal.keys(detach_keys)
-            )
-            self._mark_running(record, child)
+            with starter.Alone(self.paths.container(self.store.get(name).id)):
+                record = self.get(name)
+                if record.status == "running":
+                    if attach:
+                        raise Conflict(
+                            f"cannot start container {record.name}: it is running", "use `sampan logs -f` to watch it"
+                        )
+                    return None
+                child = self._launch(record, foreground=attach, interactive=interactive, supervised=True, keys=keys)
+                self._mark_running(record, child)
             if not attach:
                 child.close()
                 return None
@@ -350,7 +350,10 @@ class Containers:
 
     def remove(self, name: str, *, force: bool = False, volumes: bool = False) -> str:
         """Remove a container; a running one only with `force`, which kills it first."""
-        record = self.get(name)
+        with starter.Alone(self.paths.container(self.store.get(name).id)):
+            return self._remove(self.get(name), force, volumes)
+
+    def _remove(self, record: Record, force: bool, volumes: bool) -> str:
         if record.status == "running":
             if not force:
                 raise Conflict(
@@ -361,6 +364,8 @@ class Containers:
             process.wait(record.pid, record.pid_start, record.boot_id, 10)
             if not record.auto_remove:
                 self._settled(record)
+        if force:
+            cgroup.kill(cgroup.named(record.id))  # what shared the host's pid namespace, or lost its supervisor
         self._delete(record, volumes=volumes or record.auto_remove)
         return record.id
 

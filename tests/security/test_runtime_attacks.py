@@ -680,3 +680,38 @@ def test_a_full_input_does_not_hold_up_a_signal(engine: sampan.Engine, image: st
             if command(engine, "kill", "full").returncode == 0:
                 break
         assert running.wait(timeout=10) == 137
+
+
+def test_starts_at_once_are_one(engine: sampan.Engine, image: str) -> None:
+    name = command(engine, "create", image, "/attack", "sleep", "60").stdout.decode().strip()
+    words = engine.command(["start", name])
+    started = [subprocess.Popen(words, stdout=subprocess.DEVNULL) for _ in range(6)]
+    assert [one.wait() for one in started] == [0] * 6
+    record = engine.containers.get(name)
+    running = [pid for pid in os.listdir("/proc") if pid.isdigit() and runs_in(pid, engine.store.paths.container(name))]
+    engine.containers.remove(name, force=True)
+    assert running == [str(record.pid)]
+
+
+def runs_in(pid: str, home: str) -> bool:
+    """Say whether a process has the container's overlay as its root."""
+    try:
+        with open(f"/proc/{pid}/mountinfo", encoding="utf-8") as file:
+            return any(os.path.basename(home) in line for line in file if line.split()[4] == "/")
+    except OSError:
+        return False
+
+
+def test_nothing_survives_in_the_hosts_pid_namespace(engine: sampan.Engine) -> None:
+    script = "sleep 61 & echo $!; sleep 0.05"
+    for words in (["run", "--rm"], ["run"]):
+        pid = int(command(engine, *words, "--pid", "host", "base", "sh", "-c", script).stdout)
+        assert gone(pid)
+    name = command(engine, "run", "-d", "--pid", "host", "base", "sh", "-c", "sleep 61 & sleep 62").stdout.decode()
+    record = engine.containers.get(name.strip())
+    deadline = time.monotonic() + 5
+    while len(descendants(record.pid)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    rest = [pid for pid, _ in descendants(record.pid)]
+    engine.containers.remove(record.id, force=True)
+    assert len(rest) == 2 and all(gone(pid) for pid in rest)
