@@ -702,6 +702,7 @@ def runs_in(pid: str, home: str) -> bool:
         return False
 
 
+@pytest.mark.skipif(not ROOT, reason="procfs of the host's pid namespace can be mounted by root only")
 def test_nothing_survives_in_the_hosts_pid_namespace(engine: sampan.Engine) -> None:
     script = "sleep 61 & echo $!; sleep 0.05"
     for words in (["run", "--rm"], ["run"]):
