@@ -111,7 +111,7 @@ class _Run:
             try:
                 self.nodes(node.body, value)
             except _Continue:
-                pass
+                continue
             except _Break:
                 break
             finally:

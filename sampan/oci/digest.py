@@ -40,10 +40,10 @@ def sha256(*, bulk: bool = False) -> Hash:
         try:
             from _hashlib import openssl_sha256
         except ImportError:  # an interpreter built without OpenSSL
-            pass
+            made = _small()
         else:
             made = openssl_sha256(usedforsecurity=False)
-            return made
+        return made
     made = _small()
     return made
 
