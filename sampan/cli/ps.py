@@ -19,13 +19,17 @@ OPTIONS = Command(
     "",
     (
         Option("all", "a", FLAG, "Show stopped containers too"),
-        Option("filter", "f", LIST, "Show those only that match KEY=VALUE (id, name, status, label, ancestor, exited)"),
+        Option("filter", "f", LIST, "Show those only that match KEY=VALUE, such as status=exited or label=x"),
         Option("format", help="Print each with a Go template, `table TEMPLATE` or `json`"),
         Option("last", "n", INT, "Show the last N containers, running or not", default=-1),
         Option("latest", "l", FLAG, "Show the last container, running or not"),
-        Option("no-trunc", "", FLAG, "Do not shorten ids and commands"),
+        Option("no-trunc", "", FLAG, "Do not shorten ids, commands and mounts"),
         Option("quiet", "q", FLAG, "Print ids only"),
-        Option("size", "s", FLAG, "Show sizes"),
+        Option("size", "s", FLAG, "Show what each has written, and that together with its image"),
+    ),
+    examples=(
+        "sampan ps -a -f status=exited -f ancestor=app",
+        "sampan ps --format 'table {{.Names}}\\t{{.Status}}\\t{{.Label \"tier\"}}'",
     ),
 )
 
@@ -46,17 +50,21 @@ HEADERS = {
     "Size": "SIZE",
 }
 COLUMNS = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
-_COMMAND_WIDTH = 20
+_COMMAND_WIDTH, _MOUNT_WIDTH = 20, 15
 
 
 def run(engine: Engine, values: Values) -> int:
     """Print the list."""
     limit = 1 if values.latest else max(0, values.last)
-    found = engine.containers.ls(all=values.all, filters=parse_filters(values.filter), limit=limit)
-    rows = [row(item, values.no_trunc) for item in found]
-    if values.quiet and not values.format:
-        output.write("".join(item["ID"] + "\n" for item in rows))
+    size = values.size or ".Size" in values.format
+    size = size and not (values.quiet and not values.format)
+    filters = parse_filters(values.filter)
+    found = engine.containers.ls(all=values.all, filters=filters, limit=limit, **({"size": True} if size else {}))
+    if values.quiet and values.format in ("", "table"):
+        ids = (item["ID"] if values.no_trunc else output.short_id(item["ID"]) for item in found)
+        output.write("".join(text + "\n" for text in ids))
         return 0
+    rows = [row(item, values.no_trunc) for item in found]
     names = (*COLUMNS, "Size") if values.size else COLUMNS
     columns = [(HEADERS[name], name) for name in names]
     output.write(output.rows(rows, columns, {**HEADERS, "Label": _label_heading}, values.format))
@@ -66,11 +74,17 @@ def run(engine: Engine, values: Values) -> int:
 def row(item: dict[str, Any], whole: bool) -> dict[str, Any]:
     """Return the fields of one container as templates and columns show them."""
     shown = {name: item.get(name, "") for name in HEADERS}
-    command = str(shown["Command"]).removeprefix('"').removesuffix('"')
     shown["CreatedAt"] = output.local_time(item["Created"] / 1e9)
     shown["ID"] = item["ID"] if whole else output.short_id(item["ID"])
+    command = str(shown["Command"])
     shown["Command"] = '"' + (command if whole else output.ellipsis(command, _COMMAND_WIDTH)) + '"'
-    labels = dict(pair.partition("=")[::2] for pair in str(shown["Labels"]).split(","))
+    mounts = [text if whole else output.ellipsis(text, _MOUNT_WIDTH) for text in item.get("MountList", ())]
+    shown["Mounts"] = ",".join(mounts)
+    shown["Size"] = "0B"
+    if "SizeRw" in item:
+        shown["Size"] = output.human_size(item["SizeRw"])
+        shown["Size"] += f" (virtual {output.human_size(item['SizeRootFs'])})"
+    labels = item.get("LabelMap") or {}
     shown["Label"] = lambda name: labels.get(name, "")
     return shown
 

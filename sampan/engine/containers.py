@@ -397,10 +397,10 @@ class Containers:
         logs.logs(self.engine, name, **settings)
 
     def ls(self, **settings: Any) -> list[dict[str, Any]]:
-        """List containers (engine/inspect.py)."""
-        from sampan.engine import inspect
+        """List containers (engine/listing.py)."""
+        from sampan.engine import listing
 
-        return inspect.ls(self.engine, **settings)
+        return listing.ls(self.engine, **settings)
 
     def export(self, name: str, fd: int) -> int:
         """Write the container's whole file system as a tar archive; give its size in bytes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from sampan.errors import InvalidArgument
+from sampan.engine import matching
 from sampan.runtime import process
 
 TYPE_CHECKING = False
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from sampan.engine.engine import Engine
     from sampan.store.containers import Record
-
-_FILTERS = ("id", "name", "status", "label", "ancestor", "exited")
 
 
 def timestamp(nanoseconds: int) -> str:
@@ -56,81 +54,11 @@ def age(seconds: float) -> str:
 
 def status(record: Record, now_ns: int) -> str:
     """Give the STATUS column's words."""
-    if record.status == "running":
-        return f"Up {age((now_ns - record.started) / 1e9)}"
+    if record.status in ("running", "paused"):
+        return f"Up {age((now_ns - record.started) / 1e9)}" + (" (Paused)" if record.status == "paused" else "")
     if record.status == "exited":
         return f"Exited ({record.exit_code}) {age((now_ns - record.finished) / 1e9)} ago"
     return record.status.capitalize()
-
-
-def _matches(record: Record, filters: dict[str, list[str]]) -> bool:
-    for key, values in filters.items():
-        if key not in _FILTERS:
-            raise InvalidArgument(f"cannot filter containers by {key!r}", f"one of: {', '.join(_FILTERS)}")
-        if not any(_match(record, key, value) for value in values):
-            return False
-    return True
-
-
-def _match(record: Record, key: str, value: str) -> bool:
-    if key == "id":
-        return record.id.startswith(value)
-    if key == "name":
-        return value.lstrip("/") in record.name
-    if key == "status":
-        return record.status == value
-    if key == "exited":
-        return record.status == "exited" and str(record.exit_code) == value
-    if key == "ancestor":
-        return value in (record.image_reference, record.image_id) or record.image_id.removeprefix("sha256:").startswith(
-            value
-        )
-    name, has, wanted = value.partition("=")
-    return name in record.labels and (not has or record.labels[name] == wanted)
-
-
-def ls(
-    engine: Engine, *, all: bool = False, filters: dict[str, list[str]] | None = None, limit: int = 0
-) -> list[dict[str, Any]]:
-    """List containers, newest first, with the fields of `docker ps --format`."""
-    containers = engine.containers
-    records = [record for found in containers.store.ls() if (record := containers.tidied(found)) is not None]
-    wanted = filters or {}
-    everything = all or limit or "status" in wanted or "exited" in wanted
-    shown = [r for r in records if (everything or r.status == "running") and _matches(r, wanted)]
-    shown.sort(key=lambda r: -r.created)
-    now = time.time_ns()
-    return [_row(record, now) for record in (shown[:limit] if limit else shown)]
-
-
-def _row(record: Record, now: int) -> dict[str, Any]:
-    args = record.config["spec"]["process"]["args"]
-    mounts = [
-        m["source"] for m in record.config["spec"]["mounts"] if "rbind" in m.get("options", ()) or m["type"] == "bind"
-    ]
-    return {
-        "ID": record.id,
-        "Names": record.name,
-        "Image": record.image_reference,
-        "Command": '"' + " ".join(args) + '"',
-        "CreatedAt": timestamp(record.created),
-        "Created": record.created,
-        "RunningFor": age((now - record.created) / 1e9) + " ago",
-        "Status": status(record, now),
-        "State": record.status,
-        "Ports": "",
-        "Labels": ",".join(f"{k}={v}" for k, v in sorted(record.labels.items())),
-        "Mounts": ",".join(mounts),
-        "Networks": network(record),
-        "LocalVolumes": "0",
-        "Size": "0B",
-    }
-
-
-def network(record: Record) -> str:
-    """Give the network mode: none or host."""
-    kinds = {n["type"] for n in record.config["spec"]["linux"]["namespaces"]}
-    return "none" if "network" in kinds else "host"
 
 
 def _state(record: Record, running: bool) -> dict[str, Any]:
@@ -153,7 +81,7 @@ def _host_config(record: Record) -> dict[str, Any]:
     spec, options = record.config["spec"], record.config.get("options") or {}
     config, resources = spec["process"], spec["linux"].get("resources") or {}
     return {
-        "NetworkMode": network(record),
+        "NetworkMode": matching.network(record),
         "AutoRemove": record.auto_remove,
         "Privileged": bool(options.get("privileged")),
         "ReadonlyRootfs": bool(spec["root"].get("readonly")),
@@ -210,6 +138,6 @@ def inspect(engine: Engine, name: str) -> dict[str, Any]:
             "WorkingDir": config.get("cwd", ""),
             "Labels": record.labels,
         },
-        "NetworkSettings": {"Networks": {network(record): {}}, "Ports": {}, "IPAddress": ""},
+        "NetworkSettings": {"Networks": {matching.network(record): {}}, "Ports": {}, "IPAddress": ""},
         "BootId": process.boot_id() if running else record.boot_id,
     }

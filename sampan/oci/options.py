@@ -52,6 +52,7 @@ _DEFAULTS: dict[str, Any] = {
     "interactive": False,
     "stop_signal": "",
     "stop_timeout": None,  # seconds
+    "expose": list,  # port[-port][/protocol]
 }
 
 
@@ -101,6 +102,7 @@ class RunOptions:
         interactive: bool
         stop_signal: str
         stop_timeout: float | None
+        expose: list[str]
 
     def __init__(self, **fields: Any) -> None:
         for name, default in _DEFAULTS.items():

@@ -70,10 +70,24 @@ def signal_name(number: int) -> str:
     return f"SIGRTMIN+{number - _RTMIN}" if number > _RTMIN else f"SIG{number}"
 
 
+_boot_id = ""
+
+
 def boot_id() -> str:
-    """Return the id that the kernel made at this boot."""
-    with open("/proc/sys/kernel/random/boot_id", "rb") as file:
-        return file.read().strip().decode("ascii")
+    """Return the id that the kernel made at this boot; read once, as no process outlives it."""
+    global _boot_id
+    if not _boot_id:
+        _boot_id = _read("/proc/sys/kernel/random/boot_id").strip().decode("ascii")
+    return _boot_id
+
+
+def _read(path: str) -> bytes:
+    """Read a small file of /proc; a file object would cost more than the reading, and `ps` looks at every process."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 4096)
+    finally:
+        os.close(fd)
 
 
 def parse_stat(data: bytes) -> tuple[str, int]:
@@ -89,8 +103,7 @@ def _stat(pid: int) -> tuple[str, int] | None:
     if pid <= 0:
         return None
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return parse_stat(file.read())
+        return parse_stat(_read(f"/proc/{pid}/stat"))
     except (FileNotFoundError, ProcessLookupError):
         return None
 

@@ -120,9 +120,10 @@ class Containers:
             raise InvalidArgument(f"container id {text} is ambiguous: several begin with it", "give more digits")
         return _record(rows[0])
 
-    def ls(self) -> list[Record]:
-        """Return every container, newest first."""
-        return [_record(row) for row in self._db.query(_SELECT + " ORDER BY created DESC, id")]
+    def ls(self, *, ended: bool = True) -> list[Record]:
+        """Return every container, newest first; without `ended` not those that are created or exited."""
+        where = "" if ended else " WHERE status NOT IN ('created', 'exited')"
+        return [_record(row) for row in self._db.query(f"{_SELECT}{where} ORDER BY created DESC, id")]
 
     def update(self, container_id: str, *, durable: bool = True, **state: Any) -> None:
         """Write down state columns of one container; raise NotFound if it is gone."""

@@ -324,12 +324,13 @@ CONTAINER = {
     "ID": "0123456789ab" + "0" * 52,
     "Names": "web",
     "Image": "app",
-    "Command": '"sh -c a-long-command-line"',
+    "Command": "sh -c a-long-command-line",
     "Created": 100_000_000_000,
     "RunningFor": "2 minutes ago",
     "Status": "Up 2 minutes",
     "State": "running",
     "Labels": "a=b,c=d",
+    "LabelMap": {"a": "b", "c": "d"},
 }
 
 
