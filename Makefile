@@ -36,7 +36,7 @@ lint: $(VENV)/.installed
 SOURCES := $(shell find sampan helper bin -name '*.py' -o -name '*.[ch]') setup.py pyproject.toml bin/sampan
 
 $(VENV)/.packaged: $(SOURCES) | $(BIN)/python
-	test -e $(VENV)/.installed || $(BIN)/python -m pip install -q --force-reinstall --no-deps .
+	test -e $(VENV)/.installed || $(BIN)/python -m pip install -q .
 	touch $@
 
 demo: $(VENV)/.packaged $(if $(wildcard $(VENV)/.installed),helper)

@@ -140,7 +140,7 @@ class Zstd:
         except ImportError as exc:
             raise NotSupported(
                 f"cannot read {what}: it is compressed with zstd, and the zstandard library is not installed",
-                "install sampan with its zstd extra",
+                "pip install zstandard",
             ) from exc
         self.what = what
         self.failure: type[Exception] = zstandard.ZstdError

@@ -1,0 +1,227 @@
+"""Open a layer of the store for upload: as it lies if it is compressed, else compressed on the way.
+
+    known = compress.known(store, layer)          what an upload would turn out to be, where that is known beforehand
+    with compress.open_layer(store, layer) as upload:
+        while piece := upload.read(1 << 20): …    send it; `upload.size` is -1 while nobody can know it
+        descriptor = upload.descriptor()          after the end: what the image's manifest has to say
+
+`layer` is a descriptor of an image's manifest in this store. Which blob a layer became is remembered, so the next push
+asks the registry for it first and compresses only where it is missing. The compressed bytes depend on the layer
+and the compressor alone: no name, no time.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.errors import IntegrityError, InvalidArgument, NotSupported
+from sampan.oci import digest as digests
+from sampan.oci import image
+from sampan.transfer.ahead import Ahead
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, Protocol
+
+    from sampan.store.buildcache import BuildCache
+    from sampan.store.content import Content
+
+    class Store(Protocol):
+        """The parts of a store that an upload needs."""
+
+        @property
+        def content(self) -> Content: ...
+        @property
+        def buildcache(self) -> BuildCache: ...
+
+    class Encoder(Protocol):
+        """A running compression."""
+
+        def compress(self, data: bytes, /) -> bytes: ...
+        def flush(self) -> bytes: ...
+
+
+STEP = 1 << 20
+MEDIA_TYPES = {"": image.OCI_LAYER, "gzip": image.OCI_LAYER_GZIP, "zstd": image.OCI_LAYER_ZSTD}
+
+
+class Upload:
+    """A layer as it is sent; `digest` is "" and `size` -1 until they are known. Use it as a context manager."""
+
+    def __init__(self, media_type: str, digest: str = "", size: int = -1) -> None:
+        self.media_type = media_type
+        self.digest = digest
+        self.size = size
+
+    def read(self, count: int) -> bytes:
+        """Give up to `count` bytes; none means the end."""
+        raise NotImplementedError
+
+    def descriptor(self) -> dict[str, Any]:
+        """Give the descriptor of what was read; only after its end where it was compressed on the way."""
+        if not self.digest:
+            raise InvalidArgument("cannot describe a layer before all of it was compressed")
+        return image.descriptor(self.media_type, self.digest, self.size)
+
+    def close(self) -> None:
+        """End it, at any point."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Upload:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Plain(Upload):
+    """A blob as it lies; `fileno` is for sendfile(2), `at` for continuing an upload in the middle."""
+
+    def __init__(self, content: Content, layer: dict[str, Any]) -> None:
+        super().__init__(layer["mediaType"], layer["digest"], layer["size"])
+        self._layer = layer
+        self._fd = content.open(layer["digest"])
+        self.at = 0
+        if os.fstat(self._fd).st_size != self.size:
+            self.close()
+            raise _damaged(self.digest)
+
+    def fileno(self) -> int:
+        """Give the descriptor of the blob's file."""
+        return self._fd
+
+    def read(self, count: int) -> bytes:
+        """Give up to `count` bytes; none means the end."""
+        data = os.pread(self._fd, count, self.at)
+        if not data and self.at < self.size:
+            raise _damaged(self.digest)
+        self.at += len(data)
+        return data
+
+    def descriptor(self) -> dict[str, Any]:
+        """Give the layer's own descriptor, with all that it says."""
+        return self._layer
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class Compressed(Upload):
+    """An uncompressed blob that is compressed, and verified, while it is read."""
+
+    def __init__(self, store: Store, layer: dict[str, Any], compression: str) -> None:
+        super().__init__(MEDIA_TYPES[compression])
+        self._store = store
+        self._key = _key(layer["digest"], compression)
+        self._diff_id: str = layer["digest"]
+        self._encoder: Encoder | None = encoder(compression)
+        self._file = store.content.open(self._diff_id)
+        self._plain = digests.sha256(bulk=True)
+        self._packed = digests.sha256(bulk=True)
+        self._sent = 0
+        self._ahead: Ahead | None = None
+        self._source = Ahead(lambda count: os.read(self._file, count), self._plain.update)
+        self._ahead = Ahead(self._encode, self._packed.update)
+
+    def read(self, count: int) -> bytes:
+        """Give up to `count` bytes; none means the end, and that the digest is known."""
+        assert self._ahead is not None
+        data = self._ahead.read(count)
+        self._sent += len(data)
+        if not data and not self.digest:
+            self._end()
+        return data
+
+    def close(self) -> None:
+        """Stop compressing."""
+        if self._file < 0:
+            return
+        if self._ahead is not None:
+            self._ahead.close()
+        self._source.close()
+        os.close(self._file)
+        self._file = -1
+
+    def _encode(self, count: int) -> bytes:
+        while self._encoder is not None:
+            data = self._source.read(count)
+            if data:
+                out = self._encoder.compress(data)
+            else:
+                out, self._encoder = self._encoder.flush(), None
+            if out:
+                return out
+        return b""
+
+    def _end(self) -> None:
+        if digests.PREFIX + self._plain.hexdigest() != self._diff_id:
+            raise _damaged(self._diff_id)
+        self.digest = digests.PREFIX + self._packed.hexdigest()
+        self.size = self._sent
+        self._store.buildcache.put(self._key, {"digest": self.digest, "size": self.size})
+
+
+def _damaged(digest: str) -> IntegrityError:
+    return IntegrityError(
+        f"cannot send layer {digest}: its blob is damaged: its content has another digest", "remove and pull its image"
+    )
+
+
+def _key(diff_id: str, compression: str) -> str:
+    return f"{compression} of {diff_id}"
+
+
+def open_layer(store: Store, layer: dict[str, Any], compression: str = "gzip") -> Upload:
+    """Open a layer for sending, compressed on the way with `compression` ("gzip", "zstd", "" for never) if it is plain.
+
+    Raises NotFound when the blob is not here, IntegrityError when it is damaged: at the latest at the end of reading.
+    """
+    if image.compression(layer["mediaType"]) or not compression:
+        return Plain(store.content, layer)
+    return Compressed(store, layer, compression)
+
+
+def known(store: Store, layer: dict[str, Any], compression: str = "gzip") -> dict[str, Any] | None:
+    """Give the descriptor that an upload of this layer had before, or has for sure; None when nobody knows."""
+    if image.compression(layer["mediaType"]) or not compression:
+        return layer
+    found = store.buildcache.get(_key(layer["digest"], compression))
+    if not isinstance(found, dict) or not digests.is_valid(found.get("digest")) or not isinstance(found["size"], int):
+        return None
+    return image.descriptor(MEDIA_TYPES[compression], found["digest"], found["size"])
+
+
+def encoder(compression: str) -> Encoder:
+    """Begin a compression: zstd's level 3, or igzip's level 1: as small as zlib's default and 20 times as fast."""
+    if compression == "gzip":
+        return _gzip()
+    if compression == "zstd":
+        try:
+            import zstandard
+        except ImportError as exc:
+            raise NotSupported(
+                "cannot compress with zstd: the zstandard library is not installed",
+                "pip install zstandard",
+            ) from exc
+        zstd: Encoder = zstandard.ZstdCompressor(level=3, write_checksum=True).compressobj()
+        return zstd
+    raise InvalidArgument(f"cannot compress with {compression!r}", "use gzip or zstd")
+
+
+def _gzip() -> Encoder:
+    made: Encoder
+    try:
+        from isal import isal_zlib
+    except ImportError:  # no wheel for this host
+        import zlib
+
+        made = zlib.compressobj(6, zlib.DEFLATED, 31)
+    else:
+        made = isal_zlib.compressobj(1, isal_zlib.DEFLATED, 31)
+    return made

@@ -1,0 +1,174 @@
+"""Layers on their way out: compressed once, described exactly, and the work of a dropped upload ends."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import zstandard
+
+import sampan
+from sampan.errors import IntegrityError, InvalidArgument
+from sampan.oci import image
+from sampan.transfer import compress
+from sampan.transfer.ahead import Ahead
+
+DATA = b"".join(b"%d\n" % number for number in range(1_000_000))
+BIG = 3 << 20
+
+
+def layer_of(engine: sampan.Engine, data: bytes, media_type: str = image.OCI_LAYER) -> dict[str, Any]:
+    return image.descriptor(media_type, engine.store.content.add(data), len(data))
+
+
+def sent(upload: compress.Upload, step: int = 1 << 16) -> bytes:
+    parts = []
+    while part := upload.read(step):
+        assert len(part) <= step
+        parts.append(part)
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("name, unpack", [("gzip", gzip.decompress), ("zstd", None)])
+def test_a_plain_layer_is_compressed_and_described(
+    engine: sampan.Engine, name: str, unpack: Callable[[bytes], bytes] | None
+) -> None:
+    layer = layer_of(engine, DATA)
+    assert compress.known(engine.store, layer, name) is None
+    with compress.open_layer(engine.store, layer, name) as upload:
+        assert (upload.digest, upload.size) == ("", -1)
+        with pytest.raises(InvalidArgument):
+            upload.descriptor()
+        data = sent(upload)
+        found = upload.descriptor()
+    assert (unpack or (lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data)))(data) == DATA
+    assert found["digest"] == "sha256:" + hashlib.sha256(data).hexdigest() and found["size"] == len(data)
+    assert found["mediaType"] == image.OCI_LAYER + "+" + name
+    assert compress.known(engine.store, layer, name) == found
+    with compress.open_layer(engine.store, layer, name) as upload:
+        assert sent(upload, 1000) == data  # the same bytes again
+
+
+def test_a_compressed_layer_goes_as_it_is(engine: sampan.Engine) -> None:
+    packed = gzip.compress(DATA)
+    layer = {**layer_of(engine, packed, image.OCI_LAYER_GZIP), "annotations": {"a": "b"}}
+    assert compress.known(engine.store, layer) == layer
+    with compress.open_layer(engine.store, layer) as upload:
+        assert upload.size == len(packed)
+        assert sent(upload) == packed and upload.descriptor() == layer
+    plain = layer_of(engine, DATA)
+    with compress.open_layer(engine.store, plain, "") as upload:
+        assert sent(upload) == DATA and upload.descriptor() == plain
+
+
+@pytest.mark.parametrize("spoil", [lambda data: data[:-1], lambda data: b"x" + data[1:]])
+def test_a_damaged_blob_is_never_sent_for_whole(engine: sampan.Engine, spoil: Callable[[bytes], bytes]) -> None:
+    layer = layer_of(engine, DATA)
+    path = engine.store.content.path(layer["digest"])
+    with open(path, "wb") as file:
+        file.write(spoil(DATA))
+    with compress.open_layer(engine.store, layer) as upload, pytest.raises(IntegrityError, match="damaged"):
+        sent(upload)
+    assert compress.known(engine.store, layer) is None
+
+
+def test_a_plain_upload_of_a_cut_blob_fails(engine: sampan.Engine) -> None:
+    layer = layer_of(engine, DATA)
+    os.truncate(engine.store.content.path(layer["digest"]), 5)
+    with pytest.raises(IntegrityError, match="damaged"):
+        compress.open_layer(engine.store, layer, "")
+
+
+def test_an_upload_that_is_dropped_ends_its_threads(engine: sampan.Engine) -> None:
+    layer = layer_of(engine, os.urandom(BIG) * 8)
+    before = threading.active_count()
+    upload = compress.open_layer(engine.store, layer)
+    assert upload.read(10)
+    upload.close()
+    upload.close()
+    assert threading.active_count() == before
+
+
+def test_without_igzip_zlib_compresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "isal", None)
+    running = compress.encoder("gzip")
+    assert zlib.decompress(running.compress(DATA) + running.flush(), 31) == DATA
+
+
+def test_an_unknown_compression_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="lzma"):
+        compress.encoder("lzma")
+
+
+# -- reading ahead --
+
+
+def test_ahead_gives_the_stream_and_does_its_work_once() -> None:
+    seen: list[bytes] = []
+    with Ahead(io.BytesIO(DATA).read, seen.append, step=1000) as ahead:
+        assert b"".join(iter(lambda: ahead.read(77), b"")) == DATA
+        assert ahead.read(1) == b""
+    assert b"".join(seen) == DATA
+
+
+def test_ahead_hands_on_what_its_source_raised_after_what_came_before() -> None:
+    pieces = iter([b"one", b"two"])
+
+    def source(count: int) -> bytes:
+        piece = next(pieces, None)
+        if piece is None:
+            raise IntegrityError("broken")
+        return piece
+
+    with Ahead(source) as ahead:
+        assert ahead.read(10) + ahead.read(10) == b"onetwo"
+        for _ in range(2):
+            with pytest.raises(IntegrityError, match="broken"):
+                ahead.read(1)
+
+
+def test_ahead_does_not_run_away_from_its_reader() -> None:
+    count = 0
+
+    def source(step: int) -> bytes:
+        nonlocal count
+        count += 1
+        return b"x"
+
+    with Ahead(source) as ahead:
+        for _ in range(20):
+            time.sleep(0.001)
+            ahead.read(1)
+        assert count <= 20 + 5
+
+
+def test_a_closed_ahead_does_nothing_with_what_a_blocked_read_still_brings() -> None:
+    read, write = os.pipe()
+    seen: list[bytes] = []
+    ahead = Ahead(lambda count: os.read(read, count), seen.append)
+    start = time.monotonic()
+    ahead.close()
+    assert time.monotonic() - start < 2
+    os.write(write, b"late")
+    for _ in range(100):
+        if not any(thread is ahead._thread for thread in threading.enumerate()):
+            break
+        time.sleep(0.02)
+    assert seen == []
+    os.close(read)
+    os.close(write)
+
+
+def test_a_process_ends_with_a_stage_that_is_blocked() -> None:
+    code = "import os; from sampan.transfer.ahead import Ahead; r, w = os.pipe(); Ahead(lambda n: os.read(r, n))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=20, check=False).returncode == 0
