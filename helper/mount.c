@@ -47,125 +47,6 @@ static int set_attributes(int fd, uint64_t set, uint64_t propagation, bool recur
 	return syscall(SYS_mount_setattr, fd, "", flags, &attr, sizeof attr) < 0 ? errno : 0;
 }
 
-static int open_in_root(int dir, const char *path, uint64_t flags, uint64_t resolve)
-{
-	struct open_how how = { .flags = flags | O_CLOEXEC, .resolve = resolve };
-	return (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
-}
-
-/* Opens PATH below "/", with the kernel following links inside the root only.  With CREATE, missing directories are made;
- * a dangling link is followed and its target made, as runc does.  */
-int resolve_directory(const char *path, bool create, mode_t mode, int *fd)
-{
-	char want[PATH_MAX], link[PATH_MAX];
-	int at, links = 0;
-	if (strlen(path) >= sizeof want)
-		return ENAMETOOLONG;
-	strcpy(want, path);
-again:
-	at = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (at < 0)
-		return errno;
-	for (size_t from = 0, to; want[from]; from = to) {
-		int next;
-		while (want[from] == '/')
-			from++;
-		for (to = from; want[to] && want[to] != '/'; to++)
-			;
-		if (to == from)
-			break;
-		char saved = want[to];
-		want[to] = 0;
-		next = open_in_root(AT_FDCWD, want[0] == '/' ? want : "/", O_PATH, RESOLVE_NO_MAGICLINKS);
-		if (next < 0 && errno == ENOENT && create) {
-			if (mkdirat(at, want + from, mode) == 0) {
-				next = open_in_root(at, want + from, O_PATH | O_NOFOLLOW | O_DIRECTORY, RESOLVE_NO_MAGICLINKS);
-			} else if (errno == EEXIST) {
-				ssize_t n = readlinkat(at, want + from, link, sizeof link - 1);
-				size_t tail;
-				close(at);
-				if (n <= 0 || ++links > 40)
-					return ELOOP;
-				link[n] = 0;
-				want[to] = saved;
-				tail = strlen(want + to);
-				if (link[0] == '/') {
-					if ((size_t)n + tail >= sizeof want)
-						return ENAMETOOLONG;
-					memmove(want + n, want + to, tail + 1);
-					memcpy(want, link, (size_t)n);
-				} else {
-					if (from + (size_t)n + tail >= sizeof want)
-						return ENAMETOOLONG;
-					memmove(want + from + n, want + to, tail + 1);
-					memcpy(want + from, link, (size_t)n);
-				}
-				goto again;
-			}
-		}
-		if (next < 0) {
-			int e = errno;
-			close(at);
-			return e;
-		}
-		close(at);
-		at = next;
-		want[to] = saved;
-	}
-	*fd = at;
-	return 0;
-}
-
-static int not_procfs(int fd)
-{
-	struct statfs fs;
-	if (fstatfs(fd, &fs) < 0)
-		return errno;
-	return fs.f_type == PROC_SUPER_MAGIC ? EPERM : 0;
-}
-
-static int is_kind(int fd, bool directory)
-{
-	struct stat st;
-	if (fstat(fd, &st) < 0)
-		return errno;
-	if (S_ISDIR(st.st_mode) != directory)
-		return directory ? ENOTDIR : EISDIR;
-	return 0;
-}
-
-/* The mount point for a file: its parents are made, then the file; an existing one is left as it is. */
-static int resolve_file(const char *path, int *fd)
-{
-	char parent[PATH_MAX];
-	const char *name = strrchr(path, '/');
-	int dir, made, e;
-	if (name == NULL || strlen(path) >= sizeof parent)
-		return EINVAL;
-	*fd = open_in_root(AT_FDCWD, path, O_PATH, RESOLVE_NO_MAGICLINKS);
-	if (*fd >= 0)
-		return 0;
-	if (errno != ENOENT)
-		return errno;
-	memcpy(parent, path, (size_t)(name - path));
-	parent[name - path] = 0;
-	e = resolve_directory(parent, true, 0755, &dir);
-	if (e)
-		return e;
-	e = not_procfs(dir);
-	made = e ? -1 : openat(dir, name + 1, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, 0644);
-	if (!e && made < 0)
-		e = errno;
-	if (made >= 0)
-		close(made);
-	if (!e) {
-		*fd = openat(dir, name + 1, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-		e = *fd < 0 ? errno : 0;
-	}
-	close(dir);
-	return e;
-}
-
 /* A copy of the host's mounts still exchanges mounts with them where these are shared, as systemd makes them: nothing
  * mounted here may show there, and pivot_root(2) refuses shared parents. */
 static int leave_peers(void)
@@ -206,8 +87,9 @@ static int do_source(struct child *child, const struct op *op)
 	return child->sources[slot] < 0 ? errno : 0;
 }
 
-/* The new root is entered with the old one stacked on it (pivot_root(".", ".")), because procfs may be mounted in a user
- * namespace only while another full procfs is visible; OP_DETACH takes the old root away. */
+/* Until OP_DETACH the new root is a chroot: procfs may be mounted in a user namespace only while another full procfs is
+ * visible, so the old root has to stay.  It must not be stacked on the new one meanwhile (pivot_root(".", ".")): ".." at
+ * the root, which openat2 keeps there, would still cross into what is mounted on it, and a link of the image lead out. */
 static int do_pivot(struct child *child, const struct op *op)
 {
 	struct stat st;
@@ -217,23 +99,27 @@ static int do_pivot(struct child *child, const struct op *op)
 	if (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))
 		return ENODEV;
 	child->old_root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (child->old_root < 0 || chdir(text(op, 0)) < 0 || syscall(SYS_pivot_root, ".", ".") < 0)
+	if (child->old_root < 0 || chdir(text(op, 0)) < 0 || chroot(".") < 0)
 		return errno;
 	return 0;
 }
 
 static int do_detach(struct child *child)
 {
-	if (fchdir(child->old_root) < 0)
+	int e = 0, root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0)
 		return errno;
-	if (mount(NULL, ".", NULL, 1ul << 18 | 16384 /* MS_PRIVATE | MS_REC */, NULL) < 0 || umount2(".", DETACH) < 0)
-		return errno;
+	if (fchdir(child->old_root) < 0 || chroot(".") < 0 || fchdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0
+	    || fchdir(child->old_root) < 0 || mount(NULL, ".", NULL, 1ul << 18 | 16384 /* MS_PRIVATE | MS_REC */, NULL) < 0
+	    || umount2(".", DETACH) < 0 || chdir("/") < 0)
+		e = errno;
+	close(root);
 	close(child->old_root);
-	return chdir("/") < 0 ? errno : 0;
+	return e;
 }
 
-/* A file system of the kernel's own at a place that must be a real directory: an image whose /proc or /dev is a link is
- * refused (CVE-2019-19921 and its kin). */
+/* A new file system.  With bit 31 it is one of the kernel's own, at a place that must be a real directory: an image whose
+ * /proc or /dev is a link is refused (CVE-2019-19921 and its kin). */
 static int do_mount(const struct op *op)
 {
 	const char *target = text(op, 2);
@@ -244,13 +130,16 @@ static int do_mount(const struct op *op)
 	e = is_kind(fd, true);
 	if (!e && strcmp(text(op, 0), "proc") != 0)
 		e = not_procfs(fd);
-	close(fd);
-	if (e)
+	if (!e && op->flags & 1u << 31) {
+		close(fd);
+		fd = open_in_root(AT_FDCWD, target, O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
+		if (fd < 0)
+			return errno;
+	}
+	if (e) {
+		close(fd);
 		return e;
-	fd = open_in_root(AT_FDCWD, target, O_PATH | O_DIRECTORY | O_NOFOLLOW,
-	                  RESOLVE_NO_MAGICLINKS | (op->flags & 1u << 31 ? RESOLVE_NO_SYMLINKS : 0));
-	if (fd < 0)
-		return errno;
+	}
 	if (fchdir(fd) < 0)
 		e = errno;
 	close(fd);
@@ -277,6 +166,12 @@ static int do_attach(struct child *child, const struct op *op)
 		e = resolve_file(text(op, 1), &target);
 	if (e)
 		return e;
+	if (op->flags & 1u << 31) {
+		close(target);
+		target = open_in_root(AT_FDCWD, text(op, 1), O_PATH, RESOLVE_NO_SYMLINKS);
+		if (target < 0)
+			return errno;
+	}
 	e = is_kind(target, S_ISDIR(st.st_mode));
 	if (!e)
 		e = not_procfs(target);

@@ -132,7 +132,8 @@ int split(const struct plan *plan, int (*body)(void *), void *argument, pid_t *p
 	int cgroup = -1, gate[2] = { -1, -1 }, e = 0, attach[V1_MAX];
 	unsigned attachments = 0;
 	/* The cgroup namespace is joined last: from within it clone3 may not reach the container's cgroup where namespaces are
-	 * boundaries of delegation (nsdelegate, cgroups(7)). */
+	 * boundaries of delegation (nsdelegate, cgroups(7)).  A new one is made last where v1 directories are attached to: its
+	 * root is where its maker is in each hierarchy (cgroup_namespaces(7)). */
 	unsigned late = how->code == OP_ENTER ? how->flags & CLONE_NEWCGROUP : 0;
 	char byte = 0, pid_text[16];
 	for (op = plan->ops; op < how; op++) {
@@ -154,11 +155,13 @@ int split(const struct plan *plan, int (*body)(void *), void *argument, pid_t *p
 		}
 	}
 	bool gated = maps != NULL || attachments > 0;
+	if (attachments > 0)
+		late = how->flags & CLONE_NEWCGROUP;
 	if (how->code == OP_ENTER && syscall(SYS_setns, FD_TARGET, how->flags & ~late) < 0)
 		return fail_at(plan, how, errno);
 	if (gated && pipe2(gate, O_CLOEXEC) < 0)
 		return fail_at(plan, how, errno);
-	*pid = sys_clone(how->code == OP_CLONE ? how->flags : 0, cgroup, pidfd);
+	*pid = sys_clone(how->code == OP_CLONE ? how->flags & ~late : 0, cgroup, pidfd);
 	if (*pid < 0)
 		return fail_at(plan, how, errno);
 	if (*pid == 0) {
@@ -168,7 +171,7 @@ int split(const struct plan *plan, int (*body)(void *), void *argument, pid_t *p
 				_exit(125);
 			close(gate[0]);
 		}
-		if (late && syscall(SYS_setns, FD_TARGET, late) < 0) {
+		if (late && (how->code == OP_ENTER ? syscall(SYS_setns, FD_TARGET, late) : syscall(SYS_unshare, late)) < 0) {
 			fail_at(plan, how, errno);
 			_exit(125);
 		}

@@ -145,7 +145,11 @@ int child_perform(struct child *child);                  /* returns only on fail
 int mount_perform(struct child *child, const struct op *op);
 int cred_perform(struct child *child, const struct op *op);
 int tty_open(struct child *child, const struct op *op);
+int open_in_root(int dir, const char *path, uint64_t flags, uint64_t resolve);
 int resolve_directory(const char *path, bool create, mode_t mode, int *fd);
+int resolve_file(const char *path, int *fd);
+int is_kind(int fd, bool directory);                     /* 0, ENOTDIR, EISDIR or errno */
+int not_procfs(int fd);
 
 int split(const struct plan *plan, int (*body)(void *), void *argument, pid_t *pid, int *pidfd);
 int supervise(const struct plan *plan);

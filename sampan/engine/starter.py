@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from sampan.runtime.compile import Facts
+    from sampan.runtime.compile import Facts, HostDevice
     from sampan.runtime.launch import Accounts, Child
     from sampan.runtime.plan import Plan
     from sampan.store.paths import Paths
@@ -156,7 +156,7 @@ def resolver(spec: dict[str, Any], single_id: bool) -> Callable[[bytes, bytes], 
     return answer
 
 
-def host_devices(spec: dict[str, Any], privileged: bool) -> list[tuple[str, int, int, int, int, int]]:
+def host_devices(spec: dict[str, Any], privileged: bool) -> list[HostDevice]:
     """Give the devices to make in the container's /dev: those asked for, or all of the host's for a privileged one."""
     from sampan.oci import spec as specs
 
@@ -168,7 +168,7 @@ def host_devices(spec: dict[str, Any], privileged: bool) -> list[tuple[str, int,
         state = os.lstat(f"/dev/{name}")
         if name not in taken and (stat.S_ISCHR(state.st_mode) or stat.S_ISBLK(state.st_mode)):
             major, minor = os.major(state.st_rdev), os.minor(state.st_rdev)
-            found.append((name, state.st_mode, major, minor, state.st_uid, state.st_gid))
+            found.append((name, state.st_mode, major, minor, state.st_uid, state.st_gid, f"/dev/{name}"))
     return found
 
 

@@ -59,6 +59,9 @@ def _adapted(mount: Mount, options: RunOptions, rootless: bool) -> Mount | None:
     if destination == "/sys" and rootless and options.network == "host":
         # The kernel lets a user namespace mount sysfs only together with a network namespace of its own.
         return {**mount, "type": "bind", "source": "/sys", "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]}
+    if destination == "/proc" and rootless and options.pid == "host":
+        # Likewise procfs: only together with a pid namespace of its own. Masks come on top, as on a fresh one.
+        return {**mount, "type": "bind", "source": "/proc", "options": ["rbind", "nosuid", "noexec", "nodev"]}
     if options.privileged and destination in ("/sys", "/sys/fs/cgroup"):
         return {**mount, "options": [word for word in mount["options"] if word != "ro"]}
     return mount

@@ -149,6 +149,7 @@ def _device(text: str, source: str, target: str, access: str, look: Callable[[st
         "uid": state.st_uid,
         "gid": state.st_gid,
         "sampan.access": access,
+        "sampan.source": source,
     }
 
 

@@ -62,8 +62,8 @@ def config_for(
     return spec
 
 
-def host_devices(spec: dict[str, Any]) -> list[tuple[str, int, int, int, int, int]]:
-    """Return the devices that were asked for as (name below /dev, mode with type, major, minor, uid, gid)."""
+def host_devices(spec: dict[str, Any]) -> list[tuple[str, int, int, int, int, int, str]]:
+    """Return the devices asked for: (name below /dev, mode with type, major, minor, uid, gid, path on the host)."""
     types = {"c": 0o020000, "b": 0o060000}
     return [
         (
@@ -73,6 +73,7 @@ def host_devices(spec: dict[str, Any]) -> list[tuple[str, int, int, int, int, in
             device["minor"],
             device["uid"],
             device["gid"],
+            device.get("sampan.source") or device["path"],
         )
         for device in spec["linux"].get("devices") or ()
     ]

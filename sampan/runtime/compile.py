@@ -16,6 +16,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    # name below /dev, mode with type, major, minor, uid, gid, path on the host
+    HostDevice = tuple[str, int, int, int, int, int, str]
+
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_SYNCHRONOUS, MS_REMOUNT = 1, 2, 4, 8, 16, 32
 MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = (
     1024,
@@ -51,6 +54,8 @@ _PROPAGATION = {
     "rshared": MS_SHARED,
 }
 
+# The kernel's file systems, which an ordinary user's container may have to share: bound before anything below them.
+_KERNEL = ("/proc", "/sys", "/sys/fs/cgroup")
 NODES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
 _LINKS = (
     ("/dev/fd", "/proc/self/fd"),
@@ -110,7 +115,7 @@ class Facts:
         self.cgroup_v1: list[str] = []
         self.cgroup_version = "v2"
         self.devices = b""
-        self.host_devices: list[tuple[str, int, int, int, int, int]] = []
+        self.host_devices: list[HostDevice] = []
         self.caps = 0
         self.ambient = 0
         self.seccomp = b""
@@ -144,7 +149,7 @@ def compile_run(spec: dict[str, Any], facts: Facts) -> Plan:
     plan.add(p.PIVOT, facts.target, label="make it the root (pivot_root)")
     tty = bool(spec["process"].get("terminal"))
     mounts(plan, spec, facts, slots)
-    devices(plan, spec, facts, tty)
+    devices(plan, facts, slots, tty)
     volumes(plan, spec, slots)
     linux = spec["linux"]
     if "uts" in namespaces and spec.get("hostname"):
@@ -251,9 +256,10 @@ def sources(plan: Plan, spec: dict[str, Any], facts: Facts) -> dict[str, int]:
         recursive = "bind" not in mount.get("options", ())
         plan.add(p.SOURCE, len(slots) - 1, mount["source"], flags=int(recursive), label=f"open {mount['source']}")
     if facts.rootless:
-        for name in (*(node[0] for node in NODES), *(device[0] for device in facts.host_devices)):
-            slots["/dev/" + name] = len(slots)
-            plan.add(p.SOURCE, len(slots) - 1, "/dev/" + name, label=f"open /dev/{name}")
+        nodes = [("/dev/" + node[0], "/dev/" + node[0]) for node in NODES]
+        for target, source in nodes + [("/dev/" + device[0], device[6]) for device in facts.host_devices]:
+            slots[target] = len(slots)
+            plan.add(p.SOURCE, len(slots) - 1, source, label=f"open {source}")
     if len(slots) > 250:
         raise InvalidArgument(f"cannot start: {len(slots)} bind mounts asked for, at most 250 are possible")
     return slots
@@ -264,7 +270,7 @@ def mounts(plan: Plan, spec: dict[str, Any], facts: Facts, slots: dict[str, int]
     for mount in spec["mounts"]:
         target, kind = mount["destination"], mount["type"]
         if _is_bind(mount):
-            if target in ("/sys", "/sys/fs/cgroup"):
+            if target in _KERNEL:
                 _attach(plan, mount, slots)
             continue
         flags, _, _, data = _options(mount.get("options", []))
@@ -332,21 +338,21 @@ def _attach(plan: Plan, mount: dict[str, Any], slots: dict[str, int]) -> None:
         target,
         attributes,
         propagation,
-        flags=int(recursive),
+        flags=int(recursive) | (p.NOFOLLOW if target in _KERNEL else 0),
         label=f"bind {mount['source']} at {target} ({how})",
     )
 
 
-def devices(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool) -> None:
+def devices(plan: Plan, facts: Facts, slots: dict[str, int], tty: bool) -> None:
     """Fill /dev: nodes as root, binds of the host's as an ordinary user."""
-    nodes: list[tuple[str, int, int, int, int, int]] = [(n, 0o20666, a, b, 0, 0) for n, a, b in NODES]
+    nodes: list[HostDevice] = [(n, 0o20666, a, b, 0, 0, "/dev/" + n) for n, a, b in NODES]
     nodes += facts.host_devices
     if facts.rootless:
-        for name, *_ in nodes:
-            slot = _slot(plan, "/dev/" + name)
-            plan.add(p.ATTACH, slot, "/dev/" + name, 2 | 8, MS_PRIVATE, label=f"bind the host's /dev/{name}")
+        for name, *_, source in nodes:
+            target = "/dev/" + name
+            plan.add(p.ATTACH, slots[target], target, 2 | 8, MS_PRIVATE, label=f"bind the host's {source} at {target}")
     else:
-        for name, mode, major, minor, uid, gid in nodes:
+        for name, mode, major, minor, uid, gid, _ in nodes:
             plan.add(
                 p.MKNOD,
                 "/dev/" + name,
@@ -363,15 +369,8 @@ def devices(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool) -> None:
         plan.add(p.FILE, "/dev/console", b"", flags=0o620)
 
 
-def _slot(plan: Plan, path: str) -> int:
-    for operation in plan.operations:
-        if operation.code == p.SOURCE and operation.fields[1] == path:
-            return int(operation.fields[0])
-    raise InvalidArgument(f"cannot bind {path}: it was not opened")
-
-
 def volumes(plan: Plan, spec: dict[str, Any], slots: dict[str, int]) -> None:
     """Bind volumes and host paths, the outer ones first."""
-    binds = [m for m in spec["mounts"] if _is_bind(m) and m["destination"] not in ("/sys", "/sys/fs/cgroup")]
+    binds = [m for m in spec["mounts"] if _is_bind(m) and m["destination"] not in _KERNEL]
     for mount in sorted(binds, key=lambda m: m["destination"].count("/")):
         _attach(plan, mount, slots)

@@ -266,7 +266,7 @@ def test_ulimits_become_rlimits() -> None:
 
 def test_a_device_is_made_and_allowed() -> None:
     found = spec(devices=["/dev/fuse:/dev/inner:rw"])
-    assert host_devices(found) == [("inner", stat.S_IFCHR | 0o666, 10, 229, 0, 5)]
+    assert host_devices(found) == [("inner", stat.S_IFCHR | 0o666, 10, 229, 0, 5, "/dev/fuse")]
     assert found["linux"]["resources"]["devices"][-1] == {
         "allow": True,
         "type": "c",

@@ -8,113 +8,20 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import os
-import pty
-import select
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
 
 import pytest
+from attackkit import ROOT, Image, answers, command, descendants, gone, in_terminal, resident, status, table
 
 import sampan
 from sampan.errors import InvalidArgument, SampanError
 from sampan.runtime import launch
-
-HERE = os.path.dirname(os.path.abspath(__file__))
-ROOT = os.geteuid() == 0
-PROGRAMS = ["sh", "cat", "ls", "id", "sleep", "env", "stat", "head", "sort", "true", "mount"]
-
-
-@pytest.fixture(scope="session")
-def engine() -> Iterator[sampan.Engine]:
-    with tempfile.TemporaryDirectory(prefix="sampan-attack-") as root:
-        os.chmod(root, 0o711)
-        engine = sampan.Engine(os.path.join(root, "store"))
-        engine.bootstrap("host", "base", PROGRAMS)
-        yield engine
-        for row in engine.containers.ls(all=True):
-            engine.containers.remove(row["ID"], force=True)
-        engine.close()
-
-
-@pytest.fixture(scope="session")
-def attack() -> Iterator[str]:
-    if shutil.which("cc") is None:
-        pytest.skip("no C compiler on this host")
-    with tempfile.TemporaryDirectory() as place:
-        program = os.path.join(place, "attack")
-        words = ["cc", "-O1", "-static", "-Wall", "-Werror", os.path.join(HERE, "attack.c"), "-o", program]
-        subprocess.run(words, check=True)
-        yield program
-
-
-class Image:
-    """Write a tar of one hostile image."""
-
-    def __init__(self, program: str = "") -> None:
-        self.file = io.BytesIO()
-        self.tar = tarfile.open(fileobj=self.file, mode="w")
-        if program:
-            with open(program, "rb") as source:
-                self.add("attack", source.read(), mode=0o755)
-
-    def add(
-        self, name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "", mode: int = 0o644
-    ) -> Image:
-        entry = tarfile.TarInfo(name)
-        entry.type, entry.linkname, entry.size, entry.mode = kind, link, len(data), mode
-        self.tar.addfile(entry, io.BytesIO(data))
-        return self
-
-    def link(self, name: str, target: str) -> Image:
-        return self.add(name, kind=tarfile.SYMTYPE, link=target)
-
-    def load(self, engine: sampan.Engine, name: str, changes: tuple[str, ...] = ()) -> str:
-        self.tar.close()
-        read, write = os.pipe()
-        os.close(write)
-        with tempfile.TemporaryFile() as spool:
-            spool.write(self.file.getvalue())
-            spool.seek(0)
-            engine.images.import_(spool.fileno(), name, changes)
-        os.close(read)
-        return name
-
-
-@pytest.fixture(scope="session")
-def image(engine: sampan.Engine, attack: str) -> str:
-    made = Image(attack).add("etc/passwd", b"root:x:0:0::/:\napp:x:1000:1000::/:\n")
-    made.add("etc/group", b"root:x:0:\napp:x:1000:\nextra:x:2000:app\nother:x:3000:\n")
-    return made.load(engine, "attack", ("ENV PATH=/",))
-
-
-def table(data: bytes) -> dict[str, int]:
-    return {words[0]: int(words[1]) for words in (line.split() for line in data.decode().splitlines())}
-
-
-def status(data: bytes) -> dict[str, str]:
-    return dict(line.split(":\t", 1) for line in data.decode().splitlines() if ":\t" in line)
-
-
-def command(engine: sampan.Engine, *words: str, **settings: object) -> subprocess.CompletedProcess[bytes]:
-    settings.setdefault("stdin", subprocess.DEVNULL)
-    return subprocess.run(engine.command(list(words)), capture_output=True, timeout=30, **settings)  # type: ignore[call-overload, no-any-return]
-
-
-@pytest.fixture
-def container(engine: sampan.Engine, image: str) -> Iterator[str]:
-    result = command(engine, "run", "-d", image, "/attack", "sleep", "60")
-    assert result.returncode == 0, result.stderr
-    name = result.stdout.decode().strip()
-    yield name
-    command(engine, "rm", "-f", name)
-
 
 # ---- 1, 3, 4: the runtime's own program and descriptors ----
 
@@ -422,11 +329,6 @@ def test_traps_in_place_of_passwd_are_quick_and_read_nothing(engine: sampan.Engi
     assert resident() - before < 64 << 20
 
 
-def resident() -> int:
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * 4096
-
-
 def test_a_link_inside_the_image_to_passwd_works(engine: sampan.Engine, attack: str) -> None:
     made = Image(attack).add("nix/passwd", b"app:x:0:0::/:\n").link("etc/passwd", "/nix/passwd")
     assert engine.run(made.load(engine, "nix"), ["/attack", "fds"], user="app").exit_code == 0
@@ -497,32 +399,6 @@ def test_nothing_is_mounted_on_a_host_whose_mounts_are_shared(engine: sampan.Eng
     assert engine.store.paths.run.encode() not in result.stdout
 
 
-def in_terminal(words: list[str]) -> bytes:
-    """Run with a terminal of our own as the caller's and give what it shows."""
-    pid, master = pty.fork()
-    if pid == 0:
-        os.execv(words[0], words)
-    out, deadline = b"", time.monotonic() + 10
-    while time.monotonic() < deadline:
-        if not select.select([master], [], [], 0.1)[0]:
-            continue
-        try:
-            part = os.read(master, 4096)
-        except OSError:
-            break
-        if not part:
-            break
-        out += part
-    os.close(master)
-    os.waitpid(pid, 0)
-    return out
-
-
-def answers(shown: bytes) -> list[int]:
-    lines = [line.split() for line in shown.replace(b"\r", b"").splitlines()]
-    return [int(words[1]) for words in lines if len(words) == 2 and words[0].endswith(b"sti")]
-
-
 @pytest.mark.parametrize("flags", [[], ["-i"], ["--init"]])
 def test_nothing_is_typed_into_the_callers_terminal(
     engine: sampan.Engine, image: str, attack: str, flags: list[str]
@@ -556,29 +432,6 @@ def test_hostile_names_find_nothing(engine: sampan.Engine, name: str) -> None:
 
 
 # ---- 118, 119: zombies and the truth about ends ----
-
-
-def descendants(pid: int) -> list[tuple[int, str]]:
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                text = open(f"/proc/{name}/stat", encoding="ascii", errors="replace").read()
-            except OSError:
-                continue
-            state, parent = text[text.rindex(")") + 2 :].split()[:2]
-            if int(parent) == pid:
-                found.append((int(name), state))
-    return found
-
-
-def gone(pid: int) -> bool:
-    """Say whether a process has ended; the host's first process may be slow to collect it."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] in "ZX"
-    except OSError:
-        return True
 
 
 def test_orphans_leave_nothing_behind(engine: sampan.Engine, image: str) -> None:

@@ -1,0 +1,53 @@
+"""One engine, one program of attacks and one image that holds it, for all tests here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+from attackkit import HERE, PROGRAMS, Image, command
+
+import sampan
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[sampan.Engine]:
+    with tempfile.TemporaryDirectory(prefix="sampan-attack-") as root:
+        os.chmod(root, 0o711)
+        engine = sampan.Engine(os.path.join(root, "store"))
+        engine.bootstrap("host", "base", PROGRAMS)
+        yield engine
+        for row in engine.containers.ls(all=True):
+            engine.containers.remove(row["ID"], force=True)
+        engine.close()
+
+
+@pytest.fixture(scope="session")
+def attack() -> Iterator[str]:
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler on this host")
+    with tempfile.TemporaryDirectory() as place:
+        program = os.path.join(place, "attack")
+        words = ["cc", "-O1", "-static", "-Wall", "-Werror", os.path.join(HERE, "attack.c"), "-o", program]
+        subprocess.run(words, check=True)
+        yield program
+
+
+@pytest.fixture(scope="session")
+def image(engine: sampan.Engine, attack: str) -> str:
+    made = Image(attack).add("etc/passwd", b"root:x:0:0::/:\napp:x:1000:1000::/:\n")
+    made.add("etc/group", b"root:x:0:\napp:x:1000:\nextra:x:2000:app\nother:x:3000:\n")
+    return made.load(engine, "attack", ("ENV PATH=/",))
+
+
+@pytest.fixture
+def container(engine: sampan.Engine, image: str) -> Iterator[str]:
+    result = command(engine, "run", "-d", image, "/attack", "sleep", "60")
+    assert result.returncode == 0, result.stderr
+    name = result.stdout.decode().strip()
+    yield name
+    command(engine, "rm", "-f", name)
