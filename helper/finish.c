@@ -111,6 +111,7 @@ void finish(struct supervisor *s)
 		log_line(&s->log, stream);
 	/* Whoever sees the record may start the container again: its cgroup must be gone by then. */
 	remove_cgroups(s->plan, true);
+	event_ended(s, kills);
 	write_record(s, kills);
 	for (int i = 0; i < CLIENTS; i++)
 		if (s->clients[i].attached && s->clients[i].control != FD_IN)

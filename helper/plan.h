@@ -32,6 +32,7 @@ enum op_code {
 	OP_STDIO = 6,     /* flags: enum stdio_flags; log path, max size, max files */
 	OP_SUPERVISE = 7, /* outlive the caller; exit record path, attach socket path */
 	OP_CLEANUP = 8,   /* argv of a program to start after the exit */
+	OP_EVENTS = 9,    /* directory of events, beginning of each of ours, action at the start, action at the end */
 	/* the split */
 	OP_CLONE = 20, /* flags: CLONE_NEW* */
 	OP_ENTER = 21, /* flags: CLONE_NEW*, into the namespaces of FD_TARGET */

@@ -152,6 +152,8 @@ static int open_outside(struct supervisor *s)
 		? log_open(&s->log, text(s->stdio, 0), number(s->stdio, 1), (unsigned)number(s->stdio, 2)) : 0;
 	if (e)
 		return e;
+	if (s->subject)
+		s->events = open(text(s->subject, 0), O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (*path == 0)
 		return 0;
 	if (strlen(path) >= sizeof address.sun_path)
@@ -211,6 +213,7 @@ int supervise(const struct plan *plan)
 	s.stdio = find(plan, OP_STDIO);
 	s.record = find(plan, OP_SUPERVISE);
 	s.cleanup = find(plan, OP_CLEANUP);
+	s.subject = find(plan, OP_EVENTS);
 	s.exited = s.input_ended = false;
 	s.input_size = s.input_at = 0;
 	s.chunk_size = s.log.size = s.log.max = s.log.line_size[0] = s.log.line_size[1] = 0;
@@ -254,12 +257,15 @@ int supervise(const struct plan *plan)
 		return 125;
 	close(ends[0]);
 	clock_gettime(CLOCK_REALTIME, &s.started);
+	clock_gettime(CLOCK_MONOTONIC, &s.began);
 	if (tty_socket >= 0 && (e = receive_master(&s, tty_socket)) != 0) {
 		send_signal(&s, SIGKILL);
 		report(REPORT_FAILED, UINT32_MAX, e, 0, 0, NULL, 0);
 		return 125;
 	}
 	add_caller(&s);
+	if (s.subject)
+		event(&s, text(s.subject, 2), "");
 	report(REPORT_STARTED, 0, 0, s.pid, (uint64_t)s.started.tv_sec * 1000000000u + (uint64_t)s.started.tv_nsec, NULL, 0);
 	relay(&s);
 	finish(&s);

@@ -26,6 +26,7 @@ COMMANDS = {
     "bootstrap": "Make a base image from files of this host",
     "images": "List images",
     "logs": "Show what a container printed",
+    "events": "Show what happens to containers, images and volumes",
     "inspect": "Show everything about containers and images, as JSON",
     "create": "Create a container without starting it",
     "start": "Start created or stopped containers",
@@ -77,6 +78,7 @@ ALIASES = {
     "image rm": "rmi",
     "image save": "save",
     "image tag": "tag",
+    "system events": "events",
     "system info": "info",
 }
 

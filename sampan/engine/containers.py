@@ -13,8 +13,8 @@ from sampan.engine import outcome, starter, stopping, terminal
 from sampan.errors import Conflict, NotFound, SampanError, Unavailable
 from sampan.oci import spec as specs
 from sampan.runtime import cgroup, process
-from sampan.runtime import plan as p
 from sampan.runtime.compile import Facts
+from sampan.store import names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Containers:
         except BaseException:
             self.discard(record)
             raise
+        self.engine.events.container("create", record)
         return record.id
 
     def _new(self, image: str, options: RunOptions, name: str, auto_remove: bool) -> Record:
@@ -118,6 +119,7 @@ class Containers:
             from sampan.runtime import hostfiles
 
             hostfiles.write(spec, home)
+        facts.events = self.engine.events.for_supervisor(record)
         prepared = starter.prepare(spec, facts, self.engine.host, record.id, privileged)
         self.engine.warn(prepared.warnings + self.engine.host.notes)
         if foreground:
@@ -166,6 +168,8 @@ class Containers:
                             f"cannot start container {record.name}: it is running", "use `sampan logs -f` to watch it"
                         )
                     return None
+                if attach:
+                    self.engine.events.container("attach", record)
                 child = self._launch(record, foreground=attach, interactive=interactive, supervised=True, keys=keys)
                 self._mark_running(record, child)
             if not attach:
@@ -195,6 +199,8 @@ class Containers:
             try:
                 if on_create is not None:
                     on_create(container_id)
+                if not detach:
+                    self.engine.events.container("attach", record)
                 keys = terminal.keys(detach_keys) if options.tty else ""
                 supervised = detach or options.tty or not auto_remove
                 child = self._launch(
@@ -223,7 +229,10 @@ class Containers:
         It is recorded once it runs: one transaction where `run` has two.
         """
         record, child = self._new(image, options, "", True), None
+        record.name = names.pick(9)  # known before it is in the store, for its events
         try:
+            for action in ("create", "attach"):
+                self.engine.events.container(action, record)
             self._make_home(record.id)
             child = self._launch(record, foreground=True, interactive=True, supervised=False, fds=fds)
             record.status, record.pid, record.started = "running", child.pid, child.started_ns
@@ -233,6 +242,7 @@ class Containers:
             if child is not None:
                 child.close()  # which ends what nobody supervises
             self.discard(record)
+            self.engine.events.container("destroy", record)
             raise
         return record, child
 
@@ -315,6 +325,7 @@ class Containers:
         record = self.get(name)
         if record.status != "running":
             raise Conflict(f"cannot kill container {record.name}: it is not running")
+        self.engine.events.container("kill", record, signal=number)
         self._send(record, number)
 
     @staticmethod
@@ -373,7 +384,8 @@ class Containers:
         cgroup.remove_named(record.id)
         self._forget(os.path.join(self.paths.run, "attach", record.id[:12]))
         self.engine.remove_tree(self.paths.container(record.id))
-        self.store.remove(record.id, durable=durable)
+        if self.store.remove(record.id, durable=durable):
+            self.engine.events.container("destroy", record)
         inside = self.paths.volumes + "/"
         if volumes and any(
             str(mount.get("source") or "").startswith(inside) for mount in record.config["spec"]["mounts"]
@@ -425,19 +437,7 @@ class Containers:
 
     def explain(self, image: str, options: RunOptions) -> list[str]:
         """List, in words and in order, what a run would do; nothing is created."""
-        from sampan.runtime import compile
+        from sampan.engine import explain
 
         found = self.engine.images.resolve(image)
-        spec = self._spec(found.config, options, "0" * 64)
-        facts = Facts()
-        facts.snapshots = self.paths.snapshots
-        facts.lowers = self.engine.store.snapshots.lowers(found.diff_ids)
-        facts.upper, facts.work = "UPPER", "WORK"
-        facts.transient = True
-        facts.target = os.path.join(self.paths.run, "rootfs")
-        facts.stdio = p.FOREGROUND
-        notes = starter.fill(facts, spec, self.engine.host) + self.engine.host.notes
-        limits = (spec["linux"].get("resources") or {}).items()
-        words = [f"note: {note}" for note in notes]
-        words += [f"limit {key}: {value}" for key, value in limits if key != "devices" and value]
-        return words + compile.compile_run(spec, facts).explain()
+        return explain.explain(self.engine, self._spec(found.config, options, "0" * 64), found.diff_ids)

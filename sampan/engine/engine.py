@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.engine.containers import Containers
+    from sampan.engine.events import Events
     from sampan.engine.images import Images
     from sampan.engine.library import Result
     from sampan.engine.starter import Host
@@ -134,6 +135,13 @@ class Engine:
         from sampan.engine.images import Images
 
         return Images(self)
+
+    @property
+    def events(self) -> Events:
+        """What happened in this store: `emit` records, and a call of it gives the events (engine/events.py)."""
+        from sampan.engine.events import Events
+
+        return Events(self)
 
     def warn(self, notes: Iterable[str]) -> None:
         """Say each note once: to the function given at construction, else on standard error."""

@@ -70,17 +70,27 @@ class Images:
         parsed = reference.parse(name)
         if parsed.digest:
             raise InvalidArgument(f"cannot tag {source}: {name} has a digest", "a name has a tag at most")
-        self.store.tag(str(parsed), self.resolve(source).manifest_digest)
+        image = self.resolve(source)
+        self.store.tag(str(parsed), image.manifest_digest)
+        self._tell("tag", image, parsed.familiar())
+
+    def _tell(self, action: str, image: Image, name: str) -> None:
+        """Record an event with the attributes of Docker's: the image's labels and the name it was called by."""
+        labels = (image.config.get("config") or {}).get("Labels") or {}
+        self.engine.events.emit("image", action, image.id, {**labels, "name": name})
 
     def remove(self, name: str, force: bool = False) -> list[str]:
         """Remove a name, and the image with its last one; give "Untagged: …" and "Deleted: …" messages."""
         from sampan.store import gc
 
-        self.resolve(name)
+        image = self.resolve(name)
         names, image_id = self.store.remove(name, force=force)
         said = [f"Untagged: {reference.parse(text).familiar()}" for text in names]
+        for text in names:
+            self._tell("untag", image, reference.parse(text).familiar())
         if image_id:
             said.append(f"Deleted: {image_id}")
+            self._tell("delete", image, image_id)
             store = self.engine.store
             gc.collect(store.db, store.content, store.paths, remove_tree=self.engine.remove_tree)
         return said
@@ -108,7 +118,10 @@ class Images:
             kept += [text for text in _names_of(image, name) if text not in kept]
         if not chosen:
             raise InvalidArgument("cannot save: no image was named")
-        return save.save(self.engine.store, list(chosen.values()), fd)
+        size = save.save(self.engine.store, list(chosen.values()), fd)
+        for image, _ in chosen.values():
+            self._tell("save", image, image.id)
+        return size
 
     def load(self, source: int | str) -> list[str]:
         """Load an archive or an OCI layout directory; give "Loaded image: …" for each, and what lost its name."""
@@ -121,8 +134,10 @@ class Images:
                 if name in one.replaced:
                     said.append(_replaced(shown, one.replaced[name]))
                 said.append(f"Loaded image: {shown}")
+                self._tell("load", self.resolve(name), shown)
             if not one.references:
                 said.append(f"Loaded image ID: {one.id}")
+                self._tell("load", self.resolve(one.id), one.id)
         return said
 
     def import_(self, source: int | str, name: str = "", changes: Iterable[str] = (), message: str = "") -> str:
@@ -156,6 +171,7 @@ class Images:
         )
         if before:
             self.engine.warn([_replaced(reference.parse(name).familiar(), before)])
+        self.engine.events.emit("image", "import", image_id, {"name": name or image_id})
         return image_id
 
 

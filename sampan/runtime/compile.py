@@ -80,6 +80,7 @@ class Facts:
         "cleanup",
         "detach_keys",
         "devices",
+        "events",
         "gid_map",
         "host_devices",
         "identity",
@@ -110,6 +111,7 @@ class Facts:
         self.target = ""
         self.transient = False
         self.rootless = self.single_id = False
+        self.events: tuple[str, bytes, str, str] | None = None  # helper/events.c
         self.uid_map = self.gid_map = self.newuidmap = self.newgidmap = ""
         self.cgroup = ""
         self.cgroup_v1: list[str] = []
@@ -175,6 +177,8 @@ def supervisor(plan: Plan, facts: Facts) -> None:
         plan.add(p.SUPERVISE, facts.record, facts.socket, flags=int(facts.transient), label="stay as its supervisor")
     if facts.cleanup:
         plan.add(p.CLEANUP, *facts.cleanup)
+    if facts.events:
+        plan.add(p.EVENTS, *facts.events)
     if facts.cgroup:
         plan.add(p.CGROUP, facts.cgroup, label=f"start in cgroup {facts.cgroup}")
     for directory in facts.cgroup_v1:

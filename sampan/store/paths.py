@@ -8,6 +8,7 @@
       containers/<id>/        upper, work, log, exit …
       volumes/<name>/_data    named volumes
       cache/                  all of it may be deleted at any time
+      events/                 what happened during the last day (store/events.py)
       .reserve                space given back when the disk is full (store/db.py)
     run/                      state that ends with the boot
 
@@ -40,6 +41,7 @@ class Paths:
         "containers",
         "volumes",
         "cache",
+        "events",
         "reserve",
     )
 
@@ -55,6 +57,7 @@ class Paths:
         self.containers = self.root + "/containers"
         self.volumes = self.root + "/volumes"
         self.cache = self.root + "/cache"
+        self.events = self.root + "/events"
         self.reserve = self.root + "/.reserve"
 
     def blob(self, digest: str) -> str:

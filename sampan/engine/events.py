@@ -1,0 +1,55 @@
+"""What happened: recorded by whoever did it, read by whoever asks (store/events.py tells how it lies on the disk).
+
+    engine.events.emit("image", "tag", image_id, {"name": "app:1"})      one line, for every verb of the engine
+    engine.events.container("rename", record, oldName="/web")            with a container's image, name and labels
+    for event in engine.events(since=time.time() - 3600): …              Docker's EventMessage as dictionaries
+
+Types, actions and attributes are Docker's (Engine API, /events).
+"""
+
+from __future__ import annotations
+
+from sampan.store import events as record_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+    from sampan.engine.engine import Engine
+    from sampan.store.containers import Record
+
+
+class Events:
+    """The events of one engine's store."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.directory = engine.store.paths.events
+
+    def emit(self, type: str, action: str, id: str, attributes: Mapping[str, Any] | None = None) -> None:
+        """Record an event; it is lost, and nothing else, when it cannot be written."""
+        record_of.emit(self.directory, type, action, id, attributes or {})
+
+    def container(self, action: str, record: Record, /, **attributes: Any) -> None:
+        """Record an event of a container, with its image, name and labels."""
+        known = record_of.container_attributes(record)
+        record_of.emit(self.directory, "container", action, record.id, {**known, **attributes})
+
+    def for_supervisor(self, record: Record) -> tuple[str, bytes, str, str]:
+        """Give what a container's supervisor needs to record `start`, `oom` and `die` itself, in their true order."""
+        return record_of.for_supervisor(self.directory, record, "start", "die")
+
+    def __call__(
+        self,
+        since: float | None = None,
+        until: float | None = None,
+        filters: Mapping[str, list[str]] | None = None,
+        follow: bool = False,
+    ) -> Iterator[dict[str, Any]]:
+        """Give events between two unix times, the oldest first; InvalidArgument for an unknown filter.
+
+        Without `since` there are none of the past; with `follow` new ones are waited for, until `until` if given.
+        """
+        from sampan.engine import eventlog
+
+        return eventlog.events(self.directory, since, until, filters or {}, follow)
