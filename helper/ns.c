@@ -1,5 +1,8 @@
-/* The split: one clone3 into the new namespaces (or into those of a running container) and, where the kernel can, straight
- * into its cgroup: attaching afterwards costs milliseconds (an RCU grace period). */
+/* The split: one clone3 into the new namespaces (or into those of a running container) and straight into its cgroup.
+ *
+ * Moving another process, or a whole one, into a cgroup costs 5 to 14 ms after a rest: the kernel excludes all forks and
+ * exits with a lock that waits for an RCU grace period.  A lone thread that moves itself does not need that lock (kernel
+ * >= 5.5, cgroup_procs_write_start), so into groups of cgroup v1 the child writes itself, through their `tasks`. */
 #include "plan.h"
 
 #include <errno.h>
@@ -110,14 +113,27 @@ static pid_t sys_clone(uint64_t flags, int cgroup, int *pidfd)
 	return (pid_t)syscall(SYS_clone3, &args, sizeof args);
 }
 
-/* Opened on the host: the writer may have left its mount namespace when the pid is known. */
-static int open_procs(const char *directory, int *fd)
+struct groups {
+	const struct op *op[V1_MAX];
+	int tasks[V1_MAX];
+	unsigned count;
+};
+
+/* Opened on the host: the child may be in another mount namespace when it writes. */
+static int open_tasks(struct groups *groups, const struct op *op)
 {
 	char path[4096];
-	if ((size_t)snprintf(path, sizeof path, "%s/cgroup.procs", directory) >= sizeof path)
+	int fd;
+	if (groups->count == V1_MAX)
+		return E2BIG;
+	if ((size_t)snprintf(path, sizeof path, "%s/tasks", text(op, 0)) >= sizeof path)
 		return ENAMETOOLONG;
-	*fd = open(path, O_WRONLY | O_CLOEXEC);
-	return *fd < 0 ? errno : 0;
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno;
+	groups->op[groups->count] = op;
+	groups->tasks[groups->count++] = fd;
+	return 0;
 }
 
 static int fail_at(const struct plan *plan, const struct op *op, int e)
@@ -126,74 +142,94 @@ static int fail_at(const struct plan *plan, const struct op *op, int e)
 	return e;
 }
 
-int split(const struct plan *plan, int (*body)(void *), void *argument, pid_t *pid, int *pidfd)
+/* In the child: what must happen there before anything of the plan.  A cgroup namespace shows as its root the groups that
+ * its maker is in, so it comes after them. */
+static void arrive(const struct plan *plan, const struct op *how, const struct groups *groups, const int *gate, int late)
 {
-	const struct op *how = &plan->ops[plan->split], *maps = NULL, *op;
-	int cgroup = -1, gate[2] = { -1, -1 }, e = 0, attach[V1_MAX];
-	unsigned attachments = 0;
-	/* The cgroup namespace is joined last: from within it clone3 may not reach the container's cgroup where namespaces are
-	 * boundaries of delegation (nsdelegate, cgroups(7)).  A new one is made last where v1 directories are attached to: its
-	 * root is where its maker is in each hierarchy (cgroup_namespaces(7)). */
-	unsigned late = how->code == OP_ENTER ? how->flags & CLONE_NEWCGROUP : 0;
-	char byte = 0, pid_text[16];
+	char byte;
+	int e = 0;
+	if (gate[0] >= 0) {
+		close(gate[1]);
+		if (read_full(gate[0], &byte, 1) != 0)
+			_exit(125);
+		close(gate[0]);
+	}
+	for (unsigned i = 0; i < groups->count; i++) {
+		e = write_full(groups->tasks[i], "0", 1);
+		if (e) {
+			fail_at(plan, groups->op[i], e);
+			_exit(125);
+		}
+		close(groups->tasks[i]);
+	}
+	if (late && how->code == OP_ENTER)
+		e = syscall(SYS_setns, FD_TARGET, late) < 0 ? errno : 0;
+	else if (late)
+		e = unshare(late) < 0 ? errno : 0;
+	if (e) {
+		fail_at(plan, how, e);
+		_exit(125);
+	}
+}
+
+/* What stands before the split: where to be, the groups, and the maps, which are found for later. */
+static const struct op *prepare(const struct plan *plan, const struct op *how, int *cgroup, struct groups *groups,
+                                const struct op **maps)
+{
+	const struct op *op;
 	for (op = plan->ops; op < how; op++) {
-		if (op->code == OP_WORKDIR && chdir(text(op, 0)) < 0)
-			return fail_at(plan, op, errno);
-		if (op->code == OP_CGROUP && (cgroup = open(text(op, 0), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
-			return fail_at(plan, op, errno);
-		if (op->code == OP_DEVICES && (e = cgroup < 0 || op->count < 1 ? EINVAL : attach_devices(cgroup, op)))
-			return fail_at(plan, op, e);
-		if (op->code == OP_IDMAP)
-			maps = op;
-		if (op->code == OP_CGROUP_V1) {
-			if (attachments == V1_MAX)
-				return fail_at(plan, op, E2BIG);
-			e = open_procs(text(op, 0), &attach[attachments]);
-			if (e)
-				return fail_at(plan, op, e);
-			attachments++;
+		int e = 0;
+		if (op->code == OP_WORKDIR)
+			e = chdir(text(op, 0)) < 0 ? errno : 0;
+		else if (op->code == OP_CGROUP)
+			e = (*cgroup = open(text(op, 0), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0 ? errno : 0;
+		else if (op->code == OP_DEVICES)
+			e = *cgroup < 0 || op->count < 1 ? EINVAL : attach_devices(*cgroup, op);
+		else if (op->code == OP_CGROUP_V1)
+			e = open_tasks(groups, op);
+		else if (op->code == OP_IDMAP)
+			*maps = op;
+		if (e) {
+			fail_at(plan, op, e);
+			return op;
 		}
 	}
-	bool gated = maps != NULL || attachments > 0;
-	if (attachments > 0)
-		late = how->flags & CLONE_NEWCGROUP;
+	return NULL;
+}
+
+int split(const struct plan *plan, int (*body)(void *), void *argument, pid_t *pid, int *pidfd)
+{
+	const struct op *how = &plan->ops[plan->split], *maps = NULL;
+	struct groups groups = { .count = 0 };
+	int cgroup = -1, gate[2] = { -1, -1 }, e = 0;
+	char byte = 0;
+	if (prepare(plan, how, &cgroup, &groups, &maps) != NULL)
+		return EIO;
+	/* The cgroup namespace is joined last: from within it clone3 may not reach the container's cgroup where namespaces are
+	 * boundaries of delegation (nsdelegate, cgroups(7)). */
+	unsigned late = how->code == OP_ENTER || groups.count > 0 ? how->flags & CLONE_NEWCGROUP : 0;
 	if (how->code == OP_ENTER && syscall(SYS_setns, FD_TARGET, how->flags & ~late) < 0)
 		return fail_at(plan, how, errno);
-	if (gated && pipe2(gate, O_CLOEXEC) < 0)
+	if (maps != NULL && pipe2(gate, O_CLOEXEC) < 0)
 		return fail_at(plan, how, errno);
 	*pid = sys_clone(how->code == OP_CLONE ? how->flags & ~late : 0, cgroup, pidfd);
 	if (*pid < 0)
 		return fail_at(plan, how, errno);
 	if (*pid == 0) {
-		if (gated) {
-			close(gate[1]);
-			if (read_full(gate[0], &byte, 1) != 0)
-				_exit(125);
-			close(gate[0]);
-		}
-		if (late && (how->code == OP_ENTER ? syscall(SYS_setns, FD_TARGET, late) : syscall(SYS_unshare, late)) < 0) {
-			fail_at(plan, how, errno);
-			_exit(125);
-		}
+		arrive(plan, how, &groups, gate, (int)late);
 		_exit(body(argument));
 	}
+	for (unsigned i = 0; i < groups.count; i++)
+		close(groups.tasks[i]);
 	if (cgroup >= 0)
 		close(cgroup);
-	if (!gated)
+	if (maps == NULL)
 		return 0;
 	close(gate[0]);
-	snprintf(pid_text, sizeof pid_text, "%d", (int)*pid);
-	attachments = 0;
-	for (op = plan->ops; op < how; op++) {
-		if (op->code == OP_CGROUP_V1) {
-			if (!e && (e = write_full(attach[attachments], pid_text, strlen(pid_text))) != 0)
-				fail_at(plan, op, e);
-			close(attach[attachments++]);
-		} else if (op->code == OP_IDMAP && !e && (e = write_maps(*pid, op)) != 0) {
-			fail_at(plan, op, e);
-		}
-	}
-	if (!e)
+	e = write_maps(*pid, maps);
+	if (e)
+		fail_at(plan, maps, e);
+	else
 		e = write_full(gate[1], &byte, 1);
 	close(gate[1]);
 	return e;

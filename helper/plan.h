@@ -26,7 +26,7 @@ enum op_code {
 	/* before the split: performed by the supervisor */
 	OP_WORKDIR = 1,   /* host directory that relative layer names start from */
 	OP_CGROUP = 2,    /* v2 directory; the child is cloned into it */
-	OP_CGROUP_V1 = 3, /* v1 directory; the child's pid is written to cgroup.procs */
+	OP_CGROUP_V1 = 3, /* v1 directory; the child writes itself to its tasks */
 	OP_DEVICES = 4,   /* eBPF program for the v2 directory */
 	OP_IDMAP = 5,     /* uid_map, gid_map, newuidmap, newgidmap */
 	OP_STDIO = 6,     /* flags: enum stdio_flags; log path, max size, max files */

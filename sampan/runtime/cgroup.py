@@ -2,9 +2,9 @@
 
 Groups are `sampan/sampan-<id>` below what `cgrouphost.detect` found. The one on cgroup2 is always made when possible:
 the process is cloned into it, it costs a mkdir, and it freezes, kills and holds the device program. On v1 a group is
-made only for the controllers that a requested limit needs, because moving a process there costs milliseconds (an RCU
-grace period). This module is on the run path: limits (`cgroupapply.py`) and the rest of a group's life
-(`cgroupcontrol.py`) are imported when they are asked for.
+made only for the controllers that a requested limit needs.
+This module is on the run path: limits (`cgroupapply.py`) and the rest of a group's life (`cgroupcontrol.py`) are
+imported when they are asked for.
 """
 
 from __future__ import annotations

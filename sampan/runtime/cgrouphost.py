@@ -54,7 +54,7 @@ class Placement:
 
     @property
     def v1_dirs(self) -> list[str]:
-        """Return the v1 directories whose cgroup.procs must be written; controllers mounted together share one."""
+        """Return the v1 directories to join; controllers mounted together share one."""
         return list(dict.fromkeys(self.v1.values()))
 
     def directories(self) -> list[str]:

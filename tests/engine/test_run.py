@@ -9,7 +9,7 @@ import time
 import pytest
 
 import sampan
-from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
+from sampan.errors import Conflict, InvalidArgument, NotFound, NotSupported, SampanError
 
 
 def out(engine: sampan.Engine, *args: str, **settings: object) -> str:
@@ -47,6 +47,15 @@ def test_the_program_is_alone(engine: sampan.Engine) -> None:
     lines = text.split()
     assert lines[0] == "1" and "lo" in lines and "0" in lines
     assert os.uname().nodename not in lines
+
+
+def test_a_container_with_limits_sees_its_own_groups_as_the_root(engine: sampan.Engine) -> None:
+    """Its cgroup namespace is made within its groups, on v1 too: nothing of the host's tree is seen."""
+    try:
+        text = out(engine, "cat", "/proc/self/cgroup", pids_limit=50)
+    except NotSupported as lack:
+        pytest.skip(f"this user may not make cgroups: {lack}")
+    assert {line.split(":", 2)[2] for line in text.splitlines()} == {"/"}
 
 
 def test_default_capabilities_are_dockers(engine: sampan.Engine) -> None:
