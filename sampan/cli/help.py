@@ -9,24 +9,26 @@ if TYPE_CHECKING:
     from sampan.cli.options import Command, Option
 
 
-def overview(commands: dict[str, str]) -> str:
+def overview(commands: dict[str, str], groups: list[str]) -> str:
     """Return the text of `sampan help`."""
     lines = ["Usage:  sampan [--debug] [--root DIR] COMMAND", ""]
     lines += ["Build, run and move containers: no daemon, nothing to set up.", "", "Commands:"]
     lines += [f"  {word:11}{summary}" for word, summary in commands.items()]
+    lines += ["", "Groups of commands, as `sampan GROUP` lists them:", "  " + ", ".join(groups)]
     lines += ["", "Options before the command:"]
     lines += ["  -D, --debug     Show where an error comes from", "      --root DIR  Keep images and containers in DIR"]
     lines += ["  -v, --version   Show the version", "", "sampan help COMMAND says more about one command."]
     return "\n".join(lines) + "\n"
 
 
-def group(word: str, aliases: dict[str, str]) -> str:
+def group(word: str, aliases: dict[str, str], grouped: dict[str, str]) -> str:
     """Return the help of a management word such as `container`, or an empty string."""
-    found = [(alias, full) for alias, full in aliases.items() if alias.startswith(word + " ")]
+    rows = {alias: f"as sampan {full}" for alias, full in aliases.items()} | grouped
+    found = sorted((name.split()[1], text) for name, text in rows.items() if name.startswith(word + " "))
     if not found:
         return ""
     lines = [f"Usage:  sampan {word} COMMAND", "", "Commands:"]
-    return "\n".join(lines + [f"  {alias.split()[1]:11}as sampan {full}" for alias, full in found]) + "\n"
+    return "\n".join(lines + [f"  {name:11}{text}" for name, text in found]) + "\n"
 
 
 def help_text(command: Command) -> str:

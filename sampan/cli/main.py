@@ -47,6 +47,9 @@ COMMANDS = {
     "version": "Show the version",
 }
 
+# Commands of two words: `sampan help` names the group only; the module is sampan/cli/<group>_<word>.py.
+GROUPED: dict[str, str] = {}
+
 # Docker's management words: what they stand for, options included.
 ALIASES = {
     "builder build": "build",
@@ -162,8 +165,8 @@ def _dispatch(argv: list[str]) -> int:
     words = _expand(asked.words)
     if not words or words[0] == "help":
         return _help(words[1:], asked.words)
-    word, rest = words[0], words[1:]
-    if word not in COMMANDS:
+    word, rest = _command(words)
+    if not word:
         raise _unknown(asked.words)
     module = load_command(word)
     from sampan.cli import options
@@ -171,14 +174,22 @@ def _dispatch(argv: list[str]) -> int:
     try:
         values = options.parse(rest, module.OPTIONS)
     except options.HelpAsked:
-        return _help([word], [word])
+        return _help(word.split(), word.split())
     code: int = module.run(_engine(asked.root, module), values)
     return code
 
 
+def _command(words: list[str]) -> tuple[str, list[str]]:
+    """Split a command's word, or its two, from the rest; "" when there is no such command."""
+    if words[0] in COMMANDS:
+        return words[0], words[1:]
+    two = " ".join(words[:2])
+    return (two, words[2:]) if two in GROUPED else ("", words)
+
+
 def load_command(word: str) -> ModuleType:
-    """Import the module of one command."""
-    name = "sampan.cli." + ("import_" if word == "import" else word.replace("-", "_"))
+    """Import the module of one command, of one word or two."""
+    name = "sampan.cli." + ("import_" if word == "import" else word.replace("-", "_").replace(" ", "_"))
     __import__(name)
     return sys.modules[name]
 
@@ -201,12 +212,13 @@ def _help(words: list[str], given: list[str]) -> int:
 
     words = _expand(words)
     if not words:
-        sys.stdout.write(help.overview(COMMANDS))
+        sys.stdout.write(help.overview(COMMANDS, sorted({name.split()[0] for name in (*ALIASES, *GROUPED)})))
         return 0
-    if words[0] in COMMANDS:
-        sys.stdout.write(help.help_text(load_command(words[0]).OPTIONS))
+    word = _command(words)[0]
+    if word:
+        sys.stdout.write(help.help_text(load_command(word).OPTIONS))
         return 0
-    group = help.group(words[0], ALIASES)
+    group = help.group(words[0], ALIASES, GROUPED)
     if not group:
         raise _unknown(words)
     sys.stdout.write(group)
@@ -216,9 +228,9 @@ def _help(words: list[str], given: list[str]) -> int:
 def _unknown(words: list[str]) -> SampanError:
     from sampan.cli.options import nearest
 
-    groups = {alias.split()[0] for alias in ALIASES}
+    groups = {name.split()[0] for name in (*ALIASES, *GROUPED)}
     if words[0] in groups:
-        known = [alias for alias in ALIASES if alias.startswith(words[0] + " ")]
+        known = sorted(name for name in (*ALIASES, *GROUPED) if name.startswith(words[0] + " "))
         if len(words) == 1 or words[1].startswith("-"):
             return InvalidArgument(f"command {words[0]} needs another word", "one of: " + ", ".join(known))
         word = " ".join(words[:2])

@@ -33,7 +33,7 @@ def sampan(
 
 
 def test_every_command_and_alias_leads_to_a_module() -> None:
-    for word in main.COMMANDS:
+    for word in (*main.COMMANDS, *main.GROUPED):
         module = main.load_command(word)
         assert module.OPTIONS.name == word
         assert callable(module.run)
@@ -47,7 +47,7 @@ def test_every_command_and_alias_leads_to_a_module() -> None:
 
 
 def test_every_option_of_a_command_is_written_once() -> None:
-    for word in main.COMMANDS:
+    for word in (*main.COMMANDS, *main.GROUPED):
         table = main.load_command(word).OPTIONS.options
         longs = [name for option in table for name in (option.long, *option.aliases)]
         shorts = [option.short for option in table if option.short]
@@ -58,11 +58,11 @@ def test_every_option_of_a_command_is_written_once() -> None:
 def test_help_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["help"]) == 0
     overview = capsys.readouterr().out
-    for word in main.COMMANDS:
-        assert f"  {word} " in overview
-        assert main.main(["help", word]) == 0
+    for word in (*main.COMMANDS, *main.GROUPED):
+        assert f"  {word} " in overview or word.split()[0] in overview
+        assert main.main(["help", *word.split()]) == 0
         assert f"sampan {word}" in capsys.readouterr().out
-        assert main.main([word, "--help"]) == 0
+        assert main.main([*word.split(), "--help"]) == 0
         assert f"sampan {word}" in capsys.readouterr().out
     assert main.main(["help", "container"]) == 0
     assert "ls" in capsys.readouterr().out
