@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Read = Callable[[int], bytes]
     Extents = list[tuple[int, int]]
 
-READ_SIZE = 1 << 18
+READ_SIZE = 1 << 20
 _ZERO = bytes(BLOCK)
 _TYPES = {b"0": "F", b"\0": "F", b"7": "F", b"S": "F", b"1": "H", b"2": "L", b"3": "C", b"4": "B", b"5": "D", b"6": "P"}
 _TYPES[b"D"] = "D"  # GNU's incremental dumps: the directory, then a listing that is skipped

@@ -156,6 +156,13 @@ class Ingest:
         self._hash.update(data)
         self.size += len(data)
 
+    def sync(self) -> None:
+        """Make what was written durable, so that the commit need not wait for it; any thread may do this."""
+        try:
+            os.fsync(self._fd)
+        except OSError as exc:
+            raise files.failure(f"write a blob in {self._paths.ingest}", exc) from exc
+
     def commit(self, expected: str = "", size: int = -1) -> tuple[str, int]:
         """Verify digest and size where given, make the blob durable and visible; return (digest, size).
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 
+from sampan.errors import Unavailable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     Read = Callable[[int], bytes]
@@ -51,11 +53,15 @@ class Ahead:
         self._held = data[count:]
         return data[:count]
 
-    def close(self) -> None:
-        """Stop the thread; `each` is not called any more."""
+    def stop(self) -> None:
+        """Tell the thread to end, from any thread: a `read` that waits, and every later one, fails."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+
+    def close(self) -> None:
+        """Stop the thread; `each` is not called any more."""
+        self.stop()
         with self._working:
             pass
         self._thread.join(_PATIENCE)
@@ -70,8 +76,10 @@ class Ahead:
 
     def _next(self) -> bytes:
         with self._changed:
-            while not self._pieces and not self._ended:
+            while not self._pieces and not self._ended and not self._stopped:
                 self._changed.wait()
+            if self._stopped:
+                raise Unavailable("cannot read on: it was stopped")
             if self._pieces:
                 piece = self._pieces.popleft()
                 self._changed.notify_all()
@@ -89,7 +97,7 @@ class Ahead:
                 with self._changed:
                     self._pieces.append(piece)
                     self._changed.notify_all()
-        except BaseException as exc:  # noqa: B036  (handed on to whoever reads)
+        except BaseException as exc:  # handed on to whoever reads
             self._failure = exc
         with self._changed:
             self._ended = True
@@ -108,3 +116,11 @@ class Ahead:
             if self._each is not None:
                 self._each(piece)
         return True
+
+
+def close_all(stages: Sequence[Ahead]) -> None:
+    """Close stages that read from each other."""
+    for stage in stages:
+        stage.stop()
+    for stage in stages:
+        stage.close()

@@ -8,7 +8,7 @@ from sampan.errors import InvalidArgument
 from sampan.oci import image, platform, reference, timestamp
 from sampan.store.leases import Leases
 from sampan.transfer import codec
-from sampan.transfer.layers import ingest_layer
+from sampan.transfer.layers import Promise, ingest_layer
 from sampan.transfer.load import retag
 
 TYPE_CHECKING = False
@@ -57,22 +57,22 @@ def make_image(
     full = _full(name) if name else ""
     image.check_run_config(config)
     with Leases(store.db).take("import") as lease:
-        diff_id, digest, size, media_type = ingest_layer(
-            store, _layer_stream(stream, what), facts_factory, target, lease=lease, what=what
+        promise = Promise(what=what)
+        layer = ingest_layer(
+            store, _layer_stream(stream, what), facts_factory, target, promise, lease=lease, durable=False
         )
         now = timestamp.format(time.time_ns())
         document: dict[str, Any] = {
             "created": now,
             **platform.host().descriptor(),
             "config": config,
-            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
             "history": [image.history(now, created_by, comment=comment)],
         }
         data = image.build_config(document)
         config_digest = store.content.add(data, lease=lease)
-        layer = image.descriptor(media_type, digest, size)
         described = image.descriptor(image.OCI_CONFIG, config_digest, len(data))
-        manifest = store.content.add(image.build_manifest(described, [layer]), lease=lease)
+        manifest = store.content.add(image.build_manifest(described, [layer.descriptor()]), lease=lease)
         with store.db.transaction():
             store.images.put(manifest)
             before = retag(store, full, manifest) if full else ""

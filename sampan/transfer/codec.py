@@ -116,9 +116,7 @@ class Members:
 
 def _factory(name: str) -> tuple[Callable[[], Any], tuple[type[Exception], ...]]:
     if name == "gzip":
-        import zlib
-
-        return lambda: zlib.decompressobj(31), (zlib.error,)
+        return _gunzip()
     if name == "bzip2":
         import bz2
 
@@ -126,6 +124,18 @@ def _factory(name: str) -> tuple[Callable[[], Any], tuple[type[Exception], ...]]
     import lzma
 
     return lambda: lzma.LZMADecompressor(memlimit=_WINDOW), (lzma.LZMAError, EOFError)
+
+
+def _gunzip() -> tuple[Callable[[], Any], tuple[type[Exception], ...]]:
+    """Choose igzip, twice as fast as zlib, where it is there; both compare the checksum at the end (RFC 1952)."""
+    try:
+        from isal import isal_zlib
+    except ImportError:  # no wheel for this host
+        import zlib
+
+        return lambda: zlib.decompressobj(31), (zlib.error,)
+    failure: Any = isal_zlib.IsalError  # typed as an instance there
+    return lambda: isal_zlib.decompressobj(31), (failure,)
 
 
 class Zstd:

@@ -17,7 +17,7 @@ import os
 from sampan.errors import IntegrityError, InvalidArgument, NotSupported
 from sampan.oci import digest as digests
 from sampan.oci import image
-from sampan.transfer.ahead import Ahead
+from sampan.transfer.ahead import Ahead, close_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,13 +125,11 @@ class Compressed(Upload):
         self._plain = digests.sha256(bulk=True)
         self._packed = digests.sha256(bulk=True)
         self._sent = 0
-        self._ahead: Ahead | None = None
         self._source = Ahead(lambda count: os.read(self._file, count), self._plain.update)
         self._ahead = Ahead(self._encode, self._packed.update)
 
     def read(self, count: int) -> bytes:
         """Give up to `count` bytes; none means the end, and that the digest is known."""
-        assert self._ahead is not None
         data = self._ahead.read(count)
         self._sent += len(data)
         if not data and not self.digest:
@@ -142,9 +140,7 @@ class Compressed(Upload):
         """Stop compressing."""
         if self._file < 0:
             return
-        if self._ahead is not None:
-            self._ahead.close()
-        self._source.close()
+        close_all((self._ahead, self._source))
         os.close(self._file)
         self._file = -1
 

@@ -1,7 +1,12 @@
 """One layer from a stream into the store: its blob as it came, its diff_id, and its files unpacked, in one pass.
 
+    layer = Layer(store, facts, target, Promise(digest=…), lease)    looks into the database, makes directories
+    layer.receive(stream)       read, hash, write | inflate, hash | parse, unpack: three threads, and the helper
+    layer.commit()              or abort
+
 Nothing of a layer is kept before its digests are what was promised: blob and snapshot are committed at the end or not
-at all.  Memory is bounded by the step, whatever the layer holds.
+at all. Memory is bounded by the steps, whatever the layer holds. `receive` may run on any thread, the rest belongs to
+the one that has the database; `ingest_all` brings several layers at once that way.
 """
 
 from __future__ import annotations
@@ -14,11 +19,12 @@ from sampan.oci import image
 from sampan.oci.layer import TarReader, to_overlay
 from sampan.runtime import rootfs, tree
 from sampan.transfer import codec
+from sampan.transfer.ahead import Ahead, close_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Protocol
+    from typing import Any, Protocol
 
     from sampan.runtime.compile import Facts
     from sampan.runtime.launch import Child
@@ -51,55 +57,161 @@ if TYPE_CHECKING:
         def images(self) -> Images: ...
 
 
-STEP = 1 << 18
+STEP = 1 << 20
 _MEDIA_TYPES = {"": image.OCI_LAYER, "gzip": image.OCI_LAYER_GZIP, "zstd": image.OCI_LAYER_ZSTD}
 
 
-class _Blob:
-    """Pass on the bytes of a stream, and write them to an ingest; refuse more of them than were promised."""
+class Promise:
+    """What is known of a layer beforehand: "" and -1 where nothing is.
 
-    def __init__(self, stream: Stream, ingest: Ingest, size: int, what: str) -> None:
-        self._stream = stream
-        self._ingest = ingest
-        self._size = size
-        self._what = what
+    `limit` bounds its unpacked bytes (0: no limit), `what` names it in errors.
+    """
 
-    def read(self, count: int) -> bytes:
-        data = self._stream.read(count)
-        if data:
-            self._ingest.write(data)
-            if 0 <= self._size < self._ingest.size:
-                raise IntegrityError(f"cannot read {self._what}: it is longer than the {self._size} bytes promised")
-        return data
+    __slots__ = ("diff_id", "digest", "limit", "size", "what")
+
+    def __init__(
+        self, *, digest: str = "", size: int = -1, diff_id: str = "", limit: int = 0, what: str = "the layer"
+    ) -> None:
+        self.digest = digest
+        self.size = size
+        self.diff_id = diff_id
+        self.limit = limit
+        self.what = what
 
 
-class _Decoded:
-    """Count and hash the decoded bytes of a layer."""
+class Ingested:
+    """A layer that is in the store: its `diff_id`, and the descriptor of its blob."""
 
-    def __init__(self, read: Read, hashed: bool, limit: int, what: str) -> None:
-        self._read = read
-        self._hash = digests.sha256(bulk=True) if hashed else None
-        self._limit = limit
-        self._what = what
-        self.size = 0
+    __slots__ = ("diff_id", "digest", "media_type", "size")
 
-    def read(self, count: int) -> bytes:
-        data = self._read(count)
-        if self._hash is not None:
-            self._hash.update(data)
-        self.size += len(data)
-        if self._limit and self.size > self._limit:
-            raise IntegrityError(f"cannot read {self._what}: unpacked it is over the limit of {self._limit} bytes")
-        return data
+    def __init__(self, diff_id: str, digest: str, size: int, media_type: str) -> None:
+        self.diff_id = diff_id
+        self.digest = digest
+        self.size = size
+        self.media_type = media_type
 
-    def drain(self) -> None:
-        """Read what is left."""
-        while self.read(STEP):
-            pass
+    def descriptor(self) -> dict[str, Any]:
+        """Give what a manifest says of it."""
+        return image.descriptor(self.media_type, self.digest, self.size)
 
-    def digest(self) -> str:
-        """Give the digest of all that was read, or "" when it was not hashed."""
-        return digests.PREFIX + self._hash.hexdigest() if self._hash is not None else ""
+
+class Layer:
+    """One layer on its way into the store. A promised diff_id that is unpacked already is only verified."""
+
+    def __init__(self, store: Store, facts: Facts, target: str, promise: Promise, lease: Lease | None = None) -> None:
+        if promise.diff_id and lease is not None:
+            lease.hold(promise.diff_id)  # before looking: a snapshot that is found must not be collected meanwhile
+        self._store = store
+        self._facts = facts
+        self._target = target
+        self._promise = promise
+        self._lease = lease
+        self._stages: list[Ahead] = []
+        self._cancelled = False
+        self._kind = ""
+        self._unpacked_size = 0
+        self._decoded = 0
+        self._hash: digests.Hash | None = None
+        known = promise.diff_id and store.snapshots.find(promise.diff_id) is not None
+        self._active: Active | None = None if known else store.snapshots.prepare()
+        self._ingest: Ingest = store.content.ingest(lease=lease)
+
+    # ---- on any thread ----
+
+    def receive(self, stream: Stream) -> None:
+        """Read the whole layer; raise IntegrityError as soon as it is not what was promised."""
+        try:
+            raw = codec.Peek(self._stage(stream.read, self._keep).read)
+            self._kind = codec.detect(raw.peek(6))
+            if self._kind not in _MEDIA_TYPES:
+                raise NotSupported(f"cannot read {self._promise.what}: no layer is compressed with {self._kind}")
+            content = self._content(raw)
+            if self._active is not None:
+                self._unpacked_size = unpack(content, self._facts, self._target, self._active.upper)
+            for rest in (content, raw.read):  # what a decoder left is part of the blob all the same
+                while rest(STEP):
+                    pass
+        finally:
+            close_all(self._stages)
+        self._ingest.sync()
+
+    def cancel(self) -> None:
+        """Make `receive`, on another thread, end soon."""
+        self._cancelled = True
+        for stage in self._stages[:]:
+            stage.stop()
+
+    def _stage(self, read: Read, each: Callable[[bytes], object]) -> Ahead:
+        stage = Ahead(read, each, step=STEP)
+        self._stages.append(stage)
+        if self._cancelled:
+            stage.stop()
+        return stage
+
+    def _content(self, raw: codec.Peek) -> Read:
+        """Give the decoded stream; a plain one is hashed as the blob that it is."""
+        if not self._kind:
+            return raw.read
+        self._hash = digests.sha256(bulk=True)
+        return self._stage(codec.decoder(self._kind, raw.read, self._promise.what), self._count).read
+
+    def _keep(self, data: bytes) -> None:
+        """Write a piece of the blob; refuse more than was promised."""
+        self._ingest.write(data)
+        if 0 <= self._promise.size < self._ingest.size:
+            raise IntegrityError(
+                f"cannot read {self._promise.what}: it is longer than the {self._promise.size} bytes promised"
+            )
+        if self._promise.limit and not self._kind:
+            self._check_limit(self._ingest.size)
+
+    def _count(self, data: bytes) -> None:
+        """Hash a piece of the decoded layer."""
+        assert self._hash is not None
+        self._hash.update(data)
+        self._decoded += len(data)
+        self._check_limit(self._decoded)
+
+    def _check_limit(self, size: int) -> None:
+        if self._promise.limit and size > self._promise.limit:
+            raise IntegrityError(
+                f"cannot read {self._promise.what}: unpacked it is over the limit of {self._promise.limit} bytes"
+            )
+
+    # ---- with the database ----
+
+    def commit(self, *, durable: bool = True) -> Ingested:
+        """Verify the digests and keep blob and snapshot; without `durable` Images.put makes the snapshot last."""
+        promise = self._promise
+        diff_id = digests.PREFIX + self._hash.hexdigest() if self._hash is not None else ""
+        _verify(diff_id, promise)
+        # A plain layer's diff_id is its digest, so the blob's commit compares it.
+        expected = promise.digest or ("" if self._kind else promise.diff_id)
+        digest, size = self._ingest.commit(expected, promise.size)
+        diff_id = diff_id or digest
+        if self._active is not None:
+            active, self._active = self._active, None
+            self._store.snapshots.commit(active, diff_id, size=self._unpacked_size, lease=self._lease, durable=durable)
+        return Ingested(diff_id, digest, size, _MEDIA_TYPES[self._kind])
+
+    def abort(self) -> None:
+        """Forget what has not been committed."""
+        self._ingest.abort()
+        if self._active is not None:
+            self._store.snapshots.abort(self._active)
+            self._active = None
+
+
+def _verify(diff_id: str, promise: Promise) -> None:
+    if not diff_id and promise.diff_id and promise.digest and promise.diff_id != promise.digest:
+        raise IntegrityError(
+            f"cannot read {promise.what}: its diff_id is its digest {promise.digest}, not {promise.diff_id}"
+            " as its image says"
+        )
+    if diff_id and promise.diff_id and diff_id != promise.diff_id:
+        raise IntegrityError(
+            f"cannot read {promise.what}: its diff_id is {diff_id}, not {promise.diff_id} as its image says"
+        )
 
 
 def ingest_layer(
@@ -107,53 +219,18 @@ def ingest_layer(
     stream: Stream,
     facts_factory: Callable[[], Facts],
     target: str,
+    promise: Promise,
     *,
-    digest: str = "",
-    size: int = -1,
-    diff_id: str = "",
     lease: Lease | None = None,
-    limit: int = 0,
-    what: str = "the layer",
-) -> tuple[str, str, int, str]:
-    """Read a layer into the store and give (diff_id, digest of the blob, its size, media type).
-
-    `digest`, `size` and `diff_id` are what is promised, where known: IntegrityError when it is not so.  A diff_id whose
-    snapshot exists is only verified.  `limit` bounds the unpacked bytes; `lease` holds what was added.
-    """
-    if diff_id and lease is not None:
-        lease.hold(diff_id)  # before looking: a snapshot that is found must not be collected meanwhile
-    active: Active | None = None
-    if not diff_id or store.snapshots.find(diff_id) is None:
-        active = store.snapshots.prepare()
+    durable: bool = True,
+) -> Ingested:
+    """Read one layer into the store; IntegrityError when it is not what is promised. `lease` holds what was added."""
+    layer = Layer(store, facts_factory(), target, promise, lease)
     try:
-        with store.content.ingest(lease=lease) as ingest:
-            raw = codec.Peek(_Blob(stream, ingest, size, what).read)
-            kind = codec.detect(raw.peek(6))
-            if kind not in _MEDIA_TYPES:
-                raise NotSupported(f"cannot read {what}: no layer is compressed with {kind}")
-            content = _Decoded(codec.decoder(kind, raw.read, what), bool(kind), limit, what)
-            unpacked = unpack(content.read, facts_factory(), target, active.upper) if active is not None else 0
-            content.drain()
-            while raw.read(STEP):  # what a decoder left is part of the blob all the same
-                pass
-            actual = _verified(content.digest(), diff_id, digest, what)
-            blob, length = ingest.commit(digest or ("" if kind else diff_id), size)
-        if active is not None:
-            store.snapshots.commit(active, actual or blob, size=unpacked, lease=lease)
-    except BaseException:
-        if active is not None:
-            store.snapshots.abort(active)
-        raise
-    return actual or blob, blob, length, _MEDIA_TYPES[kind]
-
-
-def _verified(actual: str, diff_id: str, digest: str, what: str) -> str:
-    """Compare the diff_id with what was promised; a plain layer's is its blob's digest, which the commit compares."""
-    if not actual and diff_id and digest and diff_id != digest:
-        raise IntegrityError(f"cannot read {what}: its diff_id is its digest {digest}, not {diff_id} as its image says")
-    if actual and diff_id and actual != diff_id:
-        raise IntegrityError(f"cannot read {what}: its diff_id is {actual}, not {diff_id} as its image says")
-    return actual
+        layer.receive(stream)
+        return layer.commit(durable=durable)
+    finally:
+        layer.abort()
 
 
 def unpack(read: Read, facts: Facts, target: str, directory: str) -> int:

@@ -12,7 +12,8 @@ from sampan.oci import image
 from sampan.store.leases import Leases
 from sampan.transfer import dockerarchive, found, layout
 from sampan.transfer.archive import open_archive
-from sampan.transfer.layers import ingest_layer
+from sampan.transfer.layers import Promise
+from sampan.transfer.together import ingest_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from sampan.store.leases import Lease
     from sampan.transfer.archive import Archive
     from sampan.transfer.found import Found, Wanted
-    from sampan.transfer.layers import Store
+    from sampan.transfer.layers import Ingested, Store
 
 
 class Loaded:
@@ -47,11 +48,33 @@ class Loader:
         self.target = target
         self.lease = lease
         self.limit = limit
-        self._layers: dict[tuple[str, str], dict[str, Any]] = {}
 
-    def image(self, archive: Archive, one: Found) -> Loaded:
-        """Ingest the layers, the config and the manifest of one image."""
-        descriptors = [self._layer(archive, wanted) for wanted in one.layers]
+    def images(self, archive: Archive, found: list[Found]) -> list[Loaded]:
+        """Ingest the layers of all images, several at once and each once however often it is named; then the images."""
+        wanted = list({(layer.name, layer.diff_id): layer for one in found for layer in one.layers}.values())
+        promises = [self._promise(archive, layer) for layer in wanted]
+        done = ingest_all(
+            self.store,
+            promises,
+            lambda index: archive.open(wanted[index].name),
+            self.facts_factory,
+            self.target,
+            lease=self.lease,
+        )
+        layers = {(one.name, one.diff_id): layer for one, layer in zip(wanted, done, strict=True)}
+        return [self._image(archive, one, layers) for one in found]
+
+    def _promise(self, archive: Archive, layer: Wanted) -> Promise:
+        return Promise(
+            digest=layer.digest,
+            size=layer.size,
+            diff_id=layer.diff_id,
+            limit=self.limit,
+            what=f"layer {layer.name} of {archive.what}",
+        )
+
+    def _image(self, archive: Archive, one: Found, layers: dict[tuple[str, str], Ingested]) -> Loaded:
+        descriptors = [self._descriptor(archive, layer, layers[layer.name, layer.diff_id]) for layer in one.layers]
         config_digest = self.store.content.add(one.config, lease=self.lease)
         manifest = one.manifest
         if not manifest:
@@ -59,31 +82,12 @@ class Loader:
             manifest = image.build_manifest(config, descriptors)
         return Loaded(config_digest, self.store.content.add(manifest, lease=self.lease), one.names)
 
-    def _layer(self, archive: Archive, wanted: Wanted) -> dict[str, Any]:
-        """Ingest one layer, once however often the archive's images name it, and give its descriptor."""
-        key = (wanted.name, wanted.diff_id)
-        if key not in self._layers:
-            self._layers[key] = self._ingest(archive, wanted)
-        if wanted.descriptor is not None and wanted.size != self._layers[key]["size"]:
+    def _descriptor(self, archive: Archive, wanted: Wanted, layer: Ingested) -> dict[str, Any]:
+        if wanted.descriptor is None:
+            return layer.descriptor()
+        if wanted.size != layer.size:
             raise IntegrityError(f"cannot load {archive.what}: the size of layer {wanted.digest} is not {wanted.size}")
-        return self._layers[key]
-
-    def _ingest(self, archive: Archive, wanted: Wanted) -> dict[str, Any]:
-        what = f"layer {wanted.name} of {archive.what}"
-        with archive.open(wanted.name) as part:
-            _, digest, size, media_type = ingest_layer(
-                self.store,
-                part,
-                self.facts_factory,
-                self.target,
-                digest=wanted.digest,
-                size=wanted.size,
-                diff_id=wanted.diff_id,
-                lease=self.lease,
-                limit=self.limit,
-                what=what,
-            )
-        return wanted.descriptor or image.descriptor(media_type, digest, size)
+        return wanted.descriptor
 
 
 def load(
@@ -95,9 +99,7 @@ def load(
     """
     with open_archive(source, store.paths.ingest) as archive, Leases(store.db).take("load") as lease:
         try:
-            images = _find(archive)
-            loader = Loader(store, facts_factory, target, lease, limit)
-            loaded = [loader.image(archive, one) for one in images]
+            loaded = Loader(store, facts_factory, target, lease, limit).images(archive, _find(archive))
         except SampanError as exc:
             found.locate(exc, archive.what)
             raise
