@@ -281,9 +281,14 @@ class HelperExecutor:
         return path
 
     def _absent(self, root: Root, destinations: list[str]) -> list[str]:
-        """List the mount points that the root does not have: what the mounts make of them is no part of the layer."""
+        """List the mount points that the root does not have, and parents: made for the mounts, they are no part of the
+        layer.  The deepest are first.
+        """
         inner = ("/proc/", "/sys/", "/dev/")
-        return [path for path in destinations if not path.startswith(inner) and not self.kind(root.layers, path)]
+        wanted = {path for path in destinations if not path.startswith(inner)}
+        for path in list(wanted):
+            wanted.update(path[:at] for at in range(1, len(path)) if path[at] == "/")
+        return sorted((path for path in wanted if not self.kind(root.layers, path)), key=len, reverse=True)
 
     def notes(self) -> list[str]:
         """Give what the user should know about this host and was not told yet."""

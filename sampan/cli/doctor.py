@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.cli import output
-from sampan.cli.options import Command, Option
+from sampan.cli.options import FLAG, Command, Option
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,10 @@ OPTIONS = Command(
     "Say what this host can and cannot do for containers, what follows, and the command that mends it. "
     "The exit code is 1 when something is missing.",
     "",
-    (Option("format", "f", help="Print with a Go template per finding, or `json`"),),
+    (
+        Option("format", "f", help="Print with a Go template per finding, or `json`"),
+        Option("json", "", FLAG, "Print as JSON: the same as --format json"),
+    ),
 )
 
 
@@ -24,7 +27,7 @@ def run(engine: Engine, values: Values) -> int:
     from sampan.engine import doctor
 
     findings = doctor.report_for(engine)
-    if values.format == "json":
+    if values.json or values.format == "json":
         output.line(output.json_text(doctor.report_json(findings)))
     elif values.format:
         from sampan.cli import template

@@ -19,8 +19,8 @@ EXIT_INTERRUPTED = 128 + 2  # as a shell reports SIGINT
 EXIT_PIPE = 128 + 13  # as a shell reports SIGPIPE
 
 
-def report(exc: BaseException, debug: bool) -> int:
-    """Print one failure to standard error; return the exit code."""
+def report(exc: BaseException, debug: bool, ours: int = EXIT_OURS) -> int:
+    """Print one failure to standard error; return the exit code, `ours` when the error itself has no other."""
     if isinstance(exc, SystemExit):
         return exc.code if isinstance(exc.code, int) else 0 if exc.code is None else EXIT_OURS
     if isinstance(exc, KeyboardInterrupt):
@@ -32,6 +32,8 @@ def report(exc: BaseException, debug: bool) -> int:
     if debug:
         _traceback(exc)
     code, lines = describe(exc)
+    if code == EXIT_OURS:
+        code = ours
     _write("\n".join(lines) + "\n")
     return code
 

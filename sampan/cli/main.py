@@ -1,7 +1,8 @@
 """The command: finds the module of a command word, imports that one only, and turns every outcome into an exit code.
 
 Rules: this is the one place that prints an error (`sampan: …`, `hint: …`) and the one place that ends the process.
-No error shows a traceback unless --debug asks for it. Exit codes as Docker's: 125 ours, 130 interrupted, else what the
+No error shows a traceback unless --debug asks for it. Exit codes as Docker's: 125 for options that are wrong and for
+what `run` cannot do (its module says EXIT_OURS), 1 for what other commands cannot, 130 interrupted, else what the
 command returns.
 """
 
@@ -118,14 +119,15 @@ class _Globals:
 def main(argv: list[str]) -> int:
     """Run one command line (without the program's name) and return the exit code; prints errors itself."""
     debug = "--debug" in argv[:3] or "-D" in argv[:3]
+    ours = [125]
     try:
-        code = _dispatch(argv)
+        code = _dispatch(argv, ours)
         sys.stdout.flush()
         return code
     except BaseException as exc:
         from sampan.cli.failure import report
 
-        return report(exc, debug)
+        return report(exc, debug, ours[0])
 
 
 def entry() -> None:
@@ -160,7 +162,7 @@ def _open_streams() -> None:
     sys.stderr = sys.stderr or open(2, "w", closefd=False)
 
 
-def _dispatch(argv: list[str]) -> int:
+def _dispatch(argv: list[str], ours: list[int]) -> int:
     asked = _Globals(argv)
     words = _expand(asked.words)
     if not words or words[0] == "help":
@@ -175,6 +177,7 @@ def _dispatch(argv: list[str]) -> int:
         values = options.parse(rest, module.OPTIONS)
     except options.HelpAsked:
         return _help(word.split(), word.split())
+    ours[0] = getattr(module, "EXIT_OURS", 1)
     code: int = module.run(_engine(asked.root, module), values)
     return code
 
@@ -232,11 +235,11 @@ def _unknown(words: list[str]) -> SampanError:
     if words[0] in groups:
         known = sorted(name for name in (*ALIASES, *GROUPED) if name.startswith(words[0] + " "))
         if len(words) == 1 or words[1].startswith("-"):
-            return InvalidArgument(f"command {words[0]} needs another word", "one of: " + ", ".join(known))
+            return InvalidArgument(f"command {words[0]} needs another word", "one of: " + ", ".join(known), exit_code=1)
         word = " ".join(words[:2])
     else:
         known = [*COMMANDS, *groups, "help"]
         word = words[0]
     guess = nearest(word, known)
     hint = f"did you mean {guess}?" if guess else "sampan help lists the commands"
-    return InvalidArgument(f"there is no command {word!r}", hint)
+    return InvalidArgument(f"there is no command {word!r}", hint, exit_code=1)

@@ -226,7 +226,7 @@ def _check_count(command: Command, args: list[str]) -> None:
         text = f"{command.name} takes {'at most ' + _count(len(words)) if words else 'no arguments'}, not {len(args)}"
     else:
         return
-    raise InvalidArgument(text, f"usage: {usage(command)}")
+    raise InvalidArgument(text, f"usage: {usage(command)}", exit_code=1)
 
 
 def _count(number: int) -> str:

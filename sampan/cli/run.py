@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from sampan.engine.engine import Engine
     from sampan.oci.options import RunOptions
 
+EXIT_OURS = 125  # Docker's: the program's own codes are below
+
 OPTIONS = Command(
     "run",
     "Start a program in a new container; its exit code becomes ours.",

@@ -121,10 +121,8 @@ def _user_namespaces(subject: Subject) -> Iterator[Finding]:
 
 
 def _start(subject: Subject) -> Iterator[Finding]:
-    """Try the namespaces and mounts of a container on the store's own disk."""
-    from tempfile import mkdtemp
-
-    from sampan.engine.removal import remove_own
+    """Try the namespaces and mounts of a container one by one on the store's own disk, then a whole container."""
+    from sampan.engine import trial
 
     parent = host.existing_parent(subject.root)
     if not os.access(parent, os.W_OK):
@@ -132,12 +130,37 @@ def _start(subject: Subject) -> Iterator[Finding]:
             "store", MISSING, f"{parent} is not writable", "nothing can be stored", "export SAMPAN_ROOT=DIRECTORY"
         )
         return
-    directory = mkdtemp(prefix=".sampan-probe-", dir=parent)
-    try:
+    with _Scratch(parent) as directory:
         attempt = host.try_start(subject.rootless, directory)
-    finally:
-        remove_own(directory)  # overlayfs leaves a directory of mode 0000
     yield from judge_start(attempt, subject.rootless)
+    with _Scratch(parent) as directory:
+        microseconds, error = trial.attempt(directory)
+    yield judge_trial(microseconds, error)
+
+
+class _Scratch:
+    """Make a directory beside the store for a trial, and remove it."""
+
+    def __init__(self, parent: str) -> None:
+        from tempfile import mkdtemp
+
+        self.path = mkdtemp(prefix=".sampan-probe-", dir=parent)
+
+    def __enter__(self) -> str:
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        from sampan.engine.removal import remove_own
+
+        remove_own(self.path)  # overlayfs leaves a directory of mode 0000
+
+
+def judge_trial(microseconds: int, error: SampanError | None) -> Finding:
+    """Judge the start of a whole container."""
+    if error is None:
+        return Finding("container", OK, f"an empty one was started and has ended in {microseconds / 1000:.1f} ms")
+    hint = "" if "doctor" in error.hint else error.hint
+    return Finding("container", MISSING, error.message, "no container starts", hint)
 
 
 def judge_start(attempt: host.Attempt, rootless: bool) -> Iterator[Finding]:

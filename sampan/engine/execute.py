@@ -53,8 +53,8 @@ def spec_for(
 
 def plan_for(
     engine: Engine, record: Record, spec: dict[str, Any], stdio: int, keys: str, size: tuple[int, int], detach: bool
-) -> tuple[Plan, bool]:
-    """Compile the plan that joins; the flag says that only one id is mapped."""
+) -> Plan:
+    """Compile the plan that joins."""
     facts = compile.Facts()
     starter.fill(facts, spec, engine.host)
     uid_map, facts.uid_map = facts.uid_map, ""
@@ -81,12 +81,10 @@ def plan_for(
         plan.add(p.TTY, *size, label="open a pseudo-terminal")
     confine.identity(plan, spec, facts, tty, make_cwd=False)
     confine.program(plan, {k: v for k, v in spec["process"].items() if k != "sampan.init"})
-    return plan, facts.single_id
+    return plan
 
 
-def start(
-    engine: Engine, record: Record, plan: Plan, spec: dict[str, Any], single: bool, fds: tuple[int, int, int]
-) -> Child:
+def start(engine: Engine, record: Record, plan: Plan, spec: dict[str, Any], fds: tuple[int, int, int]) -> Child:
     """Start the joining helper against a checked pidfd."""
     if record.status != "running":
         raise Conflict(f"cannot execute in container {record.name}: it is not running", "start it first")
@@ -96,7 +94,7 @@ def start(
     finally:
         os.close(target)
     try:
-        return child.await_start(starter.resolver(spec, single))
+        return child.await_start(starter.resolver(spec, engine.host))
     except launch.StartFailure as failure:
         if failure.code != p.EXEC and not process.alive(record.pid, record.pid_start, record.boot_id):
             raise Conflict(f"cannot execute in container {record.name}: it has just ended") from failure
@@ -131,16 +129,16 @@ def run(
         flags = p.NULL_OUT
     keys = terminal.keys(detach_keys) if tty else ""
     size = terminal.size(1) if tty and not detach else (0, 0)
-    plan, single = plan_for(engine, record, spec, flags, keys, size, detach)
+    plan = plan_for(engine, record, spec, flags, keys, size, detach)
     if detach:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
-            start(engine, record, plan, spec, single, (null, null, null)).close()
+            start(engine, record, plan, spec, (null, null, null)).close()
         finally:
             os.close(null)
         return 0
     with terminal.Forward() as forward:
-        child = start(engine, record, plan, spec, single, (0, 1, 2))
+        child = start(engine, record, plan, spec, (0, 1, 2))
         forward.to(child.signal, (lambda: child.resize(*terminal.size(1))) if tty else None)
         with terminal.Raw(0 if tty else -1):
             return child.wait().code

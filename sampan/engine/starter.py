@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from sampan.store.paths import Paths
 
 
+_ALL_IDS = (1 << 32) - 1
+
+
 class Host:
     """Hold what does not change while this process lives: who we are, id maps, capability mask, filters."""
 
@@ -66,6 +69,14 @@ class Host:
         facts.uid_map, facts.gid_map = self._identity["uid"], self._identity["gid"]
         facts.newuidmap, facts.newgidmap = self._identity["newuidmap"], self._identity["newgidmap"]
         facts.single_id = self._identity["single"]
+
+    def counts(self) -> tuple[int, int]:
+        """Give how many user ids and group ids a container has, from 0 on: for root, all that there are."""
+        if not self.rootless:
+            return _ALL_IDS, _ALL_IDS
+        self.add_idmap(compile.Facts())
+        uids, gids = (sum(int(line.split()[2]) for line in self._identity[kind].split("\n")) for kind in ("uid", "gid"))
+        return uids, gids
 
     def filter(self, setting: str, caps: list[str]) -> bytes:
         """Give the compiled system call filter: "default", "unconfined" or a profile's path."""
@@ -138,7 +149,7 @@ def fill(facts: Facts, spec: dict[str, Any], host: Host) -> list[str]:
     return [f"this host lacks capability {name}: it is dropped" for name in missing]
 
 
-def resolver(spec: dict[str, Any], single_id: bool) -> Callable[[bytes, bytes], tuple[int, int, list[int], list[str]]]:
+def resolver(spec: dict[str, Any], host: Host) -> Callable[[bytes, bytes], tuple[int, int, list[int], list[str]]]:
     """Make the function that answers the helper's question who the user is."""
     user = spec["process"].get("user") or {}
     name, extra = user.get("username", ""), [str(g) for g in user.get("additionalGids", ())]
@@ -146,14 +157,26 @@ def resolver(spec: dict[str, Any], single_id: bool) -> Callable[[bytes, bytes], 
 
     def answer(passwd: bytes, group: bytes) -> tuple[int, int, list[int], list[str]]:
         uid, gid, groups, home = accounts.resolve(name, extra, passwd, group)
-        if single_id and (uid or gid):
-            raise NotSupported(
-                f"cannot become user {name}: only one id is mapped on this host",
-                "give yourself a range in /etc/subuid and /etc/subgid, and newuidmap (`sampan doctor` shows how)",
-            )
+        if host.rootless:
+            _check_mapped(name, uid, [gid, *groups], bool(extra), host.counts())
         return uid, gid, groups, [] if has_home else [f"HOME={home}"]
 
     return answer
+
+
+def _check_mapped(name: str, uid: int, gids: list[int], asked: bool, counts: tuple[int, int]) -> None:
+    """Refuse ids that an ordinary user's containers do not have; with one id only, also groups that were asked for."""
+    if counts == (1, 1) and (uid or gids[0] or (asked and any(gids))):
+        raise NotSupported(
+            f"cannot become user {name or 'root'}: only one id is mapped on this host",
+            "give yourself a range in /etc/subuid and /etc/subgid, and newuidmap (`sampan doctor` shows how)",
+        )
+    for kind, number, count in (("user", uid, counts[0]), *(("group", gid, counts[1]) for gid in gids)):
+        if number >= count > 1:
+            raise NotSupported(
+                f"cannot become user {name or 'root'}: {kind} id {number} is not among the {count} that you have",
+                f"add a range for yourself to /etc/sub{'u' if kind == 'user' else 'g'}id, or use a smaller id",
+            )
 
 
 def host_devices(spec: dict[str, Any], privileged: bool) -> list[HostDevice]:
@@ -201,7 +224,7 @@ def _compiled(
     facts.target = os.path.join(host.paths.run, "rootfs")
     os.makedirs(facts.target, mode=0o700, exist_ok=True)
     plan = compile.compile_run(spec, facts)
-    return Prepared(plan, resolver(spec, facts.single_id), placement, warnings)
+    return Prepared(plan, resolver(spec, host), placement, warnings)
 
 
 def start(prepared: Prepared, stdin: int, stdout: int, stderr: int) -> Child:

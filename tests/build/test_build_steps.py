@@ -288,6 +288,15 @@ def test_program_that_is_missing(build: Build) -> None:
     assert caught.value.line == 3
 
 
+def test_what_the_hosts_network_needs_is_no_part_of_a_layer(build: Build) -> None:
+    """resolv.conf, hosts and hostname are bound below an /etc that the image may not have."""
+    built = build(
+        "FROM base\nRUN --network=none rm -rf /etc\nRUN cat /etc/hosts\nRUN mkdir /made && echo x > /made/x\n",
+        network="host",
+    )
+    assert built.files().keys() == {".wh.etc", "made", "made/x"}
+
+
 def test_network_hint_and_consent(build: Build) -> None:
     with pytest.raises(BuildError, match="exit code: 127") as caught:
         build("FROM base\nRUN apt-get update\n")

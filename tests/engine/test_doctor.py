@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+import sampan
 from sampan.engine import doctor
 from sampan.engine.doctor import MISSING, OK, WARN, Finding, Subject
+from sampan.errors import NotSupported
 from sampan.runtime import cgrouphost, host, idmap
 
 UBUNTU = {"ID": "ubuntu", "ID_LIKE": "debian"}
@@ -52,6 +56,29 @@ def test_forbidden_user_namespaces(setting: str, value: int, remedy: str, monkey
     found = only(list(doctor._user_namespaces(user())))
     assert found.status == MISSING and found.remedy == f"sudo sysctl -w {remedy}"
     assert only(list(doctor._user_namespaces(Subject("/", False, {})))).status == WARN
+
+
+def test_a_container_is_really_started(tmp_path: Path) -> None:
+    found = [finding for finding in doctor.report(str(tmp_path / "store")) if finding.name == "container"]
+    assert only(found).status == OK and "started" in found[0].detail
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting over a device needs root")
+def test_what_every_single_test_allows_may_still_start_nothing(tmp_path: Path) -> None:
+    """Namespaces and mounts work where /dev/null is no null device, and the helper masks nothing with it."""
+    program = sampan.Engine(str(tmp_path)).command(["--root", f"{tmp_path}/store", "doctor", "--json"])
+    script = 'mount --bind /dev/full /dev/null && exec "$@"'
+    words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *program]
+    done = subprocess.run(words, capture_output=True, check=False)
+    found = {row["name"]: row for row in json.loads(done.stdout)}
+    assert done.returncode == 1 and found["overlay"]["status"] == found["namespaces"]["status"] == OK
+    assert found["container"]["status"] == MISSING and "No such device" in found["container"]["detail"]
+
+
+def test_a_failed_start_is_told_as_run_tells_it() -> None:
+    found = doctor.judge_trial(0, NotSupported("cannot mount proc at /proc: no", "mount it"))
+    assert (found.status, found.detail, found.remedy) == (MISSING, "cannot mount proc at /proc: no", "mount it")
+    assert doctor.judge_trial(0, NotSupported("cannot x", "`sampan doctor` knows")).remedy == ""
 
 
 def test_failed_trial_names_what_failed() -> None:
