@@ -24,13 +24,25 @@ _HOST = "use --network host"
 _LATER = "it is not there yet"
 
 OPTIONS = (
+    Option("blkio-weight", "", INT, "Weight of block IO (10 to 1000)"),
+    Option("blkio-weight-device", "", LIST, "Weight of block IO on one device: /dev/NAME:WEIGHT"),
     Option("cap-add", "", LIST, "Add a capability"),
     Option("cap-drop", "", LIST, "Drop a capability, or ALL"),
     Option("cidfile", help="Write the container's id to this file"),
+    Option("cpu-period", "", INT, "Period of the CPU quota, in microseconds"),
+    Option("cpu-quota", "", INT, "CPU time in each period, in microseconds; -1 for no limit"),
+    Option("cpu-rt-period", "", INT, "Period of real-time CPU time, in microseconds (cgroup v1)"),
+    Option("cpu-rt-runtime", "", INT, "Real-time CPU time in each period, in microseconds (cgroup v1)"),
     Option("cpu-shares", "c", INT, "Weight of CPU time (1024 is usual)"),
     Option("cpus", "", NUMBER, "Number of CPUs, as 1.5"),
     Option("cpuset-cpus", help="CPUs to run on: 0-2,5"),
+    Option("cpuset-mems", help="Memory nodes to use: 0-3"),
     Option("device", "", LIST, "Give a device of the host: HOST[:CONTAINER[:rwm]]"),
+    Option("device-cgroup-rule", "", LIST, "Allow devices: 'c 10:200 rwm'"),
+    Option("device-read-bps", "", LIST, "Limit of reading from a device: /dev/NAME:1mb (a second)"),
+    Option("device-read-iops", "", LIST, "Limit of reads from a device: /dev/NAME:100 (a second)"),
+    Option("device-write-bps", "", LIST, "Limit of writing to a device: /dev/NAME:1mb (a second)"),
+    Option("device-write-iops", "", LIST, "Limit of writes to a device: /dev/NAME:100 (a second)"),
     Option("entrypoint", help="Program to run instead of the image's entry point"),
     Option("env", "e", LIST, "Set a variable: NAME=VALUE, or NAME to pass the caller's"),
     Option("env-file", "", LIST, "Read variables from a file"),
@@ -44,9 +56,11 @@ OPTIONS = (
     Option("memory", "m", BYTES, "Limit of memory, as 64m"),
     Option("memory-reservation", "", BYTES, "Memory that is left to it when the host has too little"),
     Option("memory-swap", "", BYTES, "Limit of memory and swap together; -1 for no limit of swap"),
+    Option("memory-swappiness", "", INT, "Preference for swapping (0 to 100; cgroup v1)"),
     Option("mount", "", LIST, "Mount: type=bind|volume|tmpfs,source=…,target=…[,readonly]"),
     Option("name", help="Name of the container"),
     Option("network", help="Network: none or host", aliases=("net",)),
+    Option("oom-kill-disable", "", FLAG, "Let it wait, not be killed, when its memory is used up (cgroup v1)"),
     Option("oom-score-adj", "", INT, "Preference of the kernel's out-of-memory killer (-1000 to 1000)"),
     Option("pid", help="Process namespace", choices=("private", "host")),
     Option("pids-limit", "", INT, "Limit of processes; -1 for none"),
@@ -83,20 +97,8 @@ OPTIONS = (
     Option("network-alias", "", LIST, refuse=_BRIDGE, aliases=("net-alias",)),
     Option("annotation", "", LIST, refuse=_LATER, hint="use --label"),
     Option("attach", "a", LIST, refuse=_LATER, hint="without -d output and errors are attached, with -i input too"),
-    Option("blkio-weight", refuse=_LATER),
-    Option("blkio-weight-device", "", LIST, refuse=_LATER),
     Option("cgroup-parent", refuse=_LATER),
     Option("cgroupns", refuse="a container always has its own cgroup namespace"),
-    Option("cpu-period", refuse=_LATER, hint="use --cpus"),
-    Option("cpu-quota", refuse=_LATER, hint="use --cpus"),
-    Option("cpu-rt-period", refuse=_LATER),
-    Option("cpu-rt-runtime", refuse=_LATER),
-    Option("cpuset-mems", refuse=_LATER),
-    Option("device-cgroup-rule", "", LIST, refuse=_LATER),
-    Option("device-read-bps", "", LIST, refuse=_LATER),
-    Option("device-read-iops", "", LIST, refuse=_LATER),
-    Option("device-write-bps", "", LIST, refuse=_LATER),
-    Option("device-write-iops", "", LIST, refuse=_LATER),
     Option("domainname", refuse=_LATER),
     Option("gpus", refuse=_LATER, hint="use --device"),
     Option("health-cmd", refuse=_LATER),
@@ -109,8 +111,6 @@ OPTIONS = (
     Option("kernel-memory", refuse="kernels do not have this limit any more", hint="use --memory"),
     Option("log-driver", refuse=_LATER, hint="logs are kept as json-file"),
     Option("log-opt", "", LIST, refuse=_LATER),
-    Option("memory-swappiness", refuse=_LATER),
-    Option("oom-kill-disable", "", FLAG, refuse="cgroup v2 does not have it"),
     Option("restart", refuse=_LATER),
     Option("runtime", refuse="there is one runtime, and it needs no name"),
     Option("storage-opt", "", LIST, refuse=_LATER),
@@ -119,12 +119,20 @@ OPTIONS = (
 )
 
 # Where a field of RunOptions is not named as its option.
-_NAMES = {"cpuset_cpus": "cpuset", "device": "devices", "sysctl": "sysctls", "ulimit": "ulimits"}
+_NAMES = {
+    "cpuset_cpus": "cpuset",
+    "device": "devices",
+    "device_cgroup_rule": "device_cgroup_rules",
+    "sysctl": "sysctls",
+    "ulimit": "ulimits",
+}
 _SAME = frozenset(
     ("user", "workdir", "group_add", "hostname", "network", "pid", "ipc", "uts", "userns", "tmpfs", "shm_size")
     + ("read_only", "memory", "memory_swap", "memory_reservation", "cpus", "cpu_shares", "pids_limit")
     + ("oom_score_adj", "cap_add", "cap_drop", "security_opt", "privileged", "init", "tty", "interactive")
-    + ("stop_signal", "stop_timeout")
+    + ("stop_signal", "stop_timeout", "cpu_period", "cpu_quota", "cpu_rt_period", "cpu_rt_runtime", "cpuset_mems")
+    + ("blkio_weight", "blkio_weight_device", "memory_swappiness", "oom_kill_disable")
+    + ("device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops")
 )
 
 

@@ -284,6 +284,8 @@ class Containers:
         if record.status != "running" or process.alive(record.pid, record.pid_start, record.boot_id):
             return record
         code, oom, finished = outcome.await_record(self.paths.container(record.id), self._socket(record.id))
+        if code == 137 and not oom:  # a group that `update` made is not the supervisor's to look at
+            oom = int(cgroup.oom_kills(cgroup.named(record.id)) > 0)
         state: dict[str, Any] = {"status": "exited", "exit_code": code, "finished": finished, "pid": 0, "oom": oom}
         try:
             self.store.update(record.id, **state)
@@ -407,6 +409,18 @@ class Containers:
         from sampan.engine import logs
 
         logs.logs(self.engine, name, **settings)
+
+    def rename(self, name: str, new: str) -> None:
+        """Give a container another name (engine/updating.py)."""
+        from sampan.engine import updating
+
+        updating.rename(self.engine, name, new)
+
+    def update(self, name: str, changes: dict[str, Any]) -> None:
+        """Change limits of a container, running or not (engine/updating.py)."""
+        from sampan.engine import updating
+
+        updating.update(self.engine, name, changes)
 
     def ls(self, **settings: Any) -> list[dict[str, Any]]:
         """List containers (engine/listing.py)."""

@@ -37,6 +37,20 @@ _DEFAULTS: dict[str, Any] = {
     "cpus": 0.0,
     "cpu_shares": 0,
     "cpuset": "",
+    "cpuset_mems": "",
+    "cpu_period": 0,  # microseconds, as the next; -1 is no quota
+    "cpu_quota": 0,
+    "cpu_rt_period": 0,
+    "cpu_rt_runtime": 0,
+    "memory_swappiness": None,  # 0 to 100
+    "oom_kill_disable": False,
+    "blkio_weight": 0,
+    "blkio_weight_device": list,  # /dev/NAME:weight
+    "device_read_bps": list,  # /dev/NAME:rate, as the next three
+    "device_write_bps": list,
+    "device_read_iops": list,
+    "device_write_iops": list,
+    "device_cgroup_rules": list,  # "c 10:200 rwm"
     "pids_limit": 0,
     "ulimits": list,  # name=soft[:hard]
     "oom_score_adj": 0,
@@ -87,6 +101,20 @@ class RunOptions:
         cpus: float
         cpu_shares: int
         cpuset: str
+        cpuset_mems: str
+        cpu_period: int
+        cpu_quota: int
+        cpu_rt_period: int
+        cpu_rt_runtime: int
+        memory_swappiness: int | None
+        oom_kill_disable: bool
+        blkio_weight: int
+        blkio_weight_device: list[str]
+        device_read_bps: list[str]
+        device_write_bps: list[str]
+        device_read_iops: list[str]
+        device_write_iops: list[str]
+        device_cgroup_rules: list[str]
         pids_limit: int
         ulimits: list[str]
         oom_score_adj: int

@@ -28,7 +28,15 @@ _RLIMITS = frozenset(
 _CPUSET = frozenset("0123456789,-")
 
 
-def resources_for(options: RunOptions, devices: list[dict[str, Any]]) -> dict[str, Any]:
+_BLOCK = (
+    *("blkio_weight", "blkio_weight_device"),
+    *("device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops"),
+)
+
+
+def resources_for(
+    options: RunOptions, devices: list[dict[str, Any]], look: Callable[[str], os.stat_result] = os.stat
+) -> dict[str, Any]:
     """Return `linux.resources`; raise InvalidArgument."""
     found: dict[str, Any] = {}
     memory = _memory(options)
@@ -46,22 +54,38 @@ def resources_for(options: RunOptions, devices: list[dict[str, Any]]) -> dict[st
         for device in devices:
             rule = {key: device[key] for key in ("type", "major", "minor")}
             rules.append({"allow": True, **rule, "access": device["sampan.access"]})
+        if options.device_cgroup_rules:
+            from sampan.oci import blockio
+
+            rules += blockio.rules(options.device_cgroup_rules)
         found["devices"] = rules
+    if any(getattr(options, name) for name in _BLOCK):
+        from sampan.oci import blockio
+
+        found["blockIO"] = blockio.block_io(options, look)
     return found
 
 
-def _memory(options: RunOptions) -> dict[str, int]:
+def _memory(options: RunOptions) -> dict[str, Any]:
     limit, swap = _integer(options.memory, "--memory"), _integer(options.memory_swap, "--memory-swap")
     reservation = _integer(options.memory_reservation, "--memory-reservation")
+    limit = 0 if limit == -1 else limit
     if limit < 0 or 0 < limit < _MIN_MEMORY:
         raise InvalidArgument(f"invalid --memory {limit}: the smallest limit is 6m")
-    if swap and not limit:
+    if swap > 0 and not limit:
         raise InvalidArgument("invalid --memory-swap: it needs --memory as well")
     if swap < -1 or 0 < swap < limit:
         raise InvalidArgument(f"invalid --memory-swap {swap}: it includes --memory ({limit}), so it cannot be less")
     if reservation < 0 or (limit and reservation > limit):
         raise InvalidArgument(f"invalid --memory-reservation {reservation}: it cannot be more than --memory")
-    found = {"reservation": reservation} if reservation else {}
+    found: dict[str, Any] = {"reservation": reservation} if reservation else {}
+    swappiness = options.memory_swappiness
+    if swappiness is not None and swappiness != -1:
+        if not 0 <= _integer(swappiness, "--memory-swappiness") <= 100:
+            raise InvalidArgument(f"invalid --memory-swappiness {swappiness}: it must be between 0 and 100")
+        found["swappiness"] = swappiness
+    if options.oom_kill_disable:
+        found["disableOOMKiller"] = True
     # Docker's rule: without --memory-swap, as much swap as memory.
     return {"limit": limit, "swap": swap or 2 * limit, **found} if limit else found
 
@@ -74,17 +98,29 @@ def _cpu(options: RunOptions) -> dict[str, Any]:
         raise InvalidArgument(f"invalid --cpus {options.cpus!r}: it is not a number") from exc
     if not (cpus == 0 or 0.01 <= cpus <= 1 << 16):
         raise InvalidArgument(f"invalid --cpus {options.cpus}: it must be at least 0.01")
+    period, quota = _integer(options.cpu_period, "--cpu-period"), _integer(options.cpu_quota, "--cpu-quota")
+    if cpus and (period or quota):
+        raise InvalidArgument("invalid --cpus: it sets what --cpu-period and --cpu-quota set", "give one or the other")
+    if period and not 1000 <= period <= 1_000_000:
+        raise InvalidArgument(f"invalid --cpu-period {period}: it must be between 1000 and 1000000 microseconds")
+    if quota > 0 and quota < 1000:
+        raise InvalidArgument(f"invalid --cpu-quota {quota}: it must be at least 1000 microseconds")
     if cpus:
         found.update(quota=int(cpus * _PERIOD), period=_PERIOD)
+    found.update({key: value for key, value in (("period", period), ("quota", quota)) if value > 0})
     shares = _integer(options.cpu_shares, "--cpu-shares")
     if shares and not 2 <= shares <= 262144:
         raise InvalidArgument(f"invalid --cpu-shares {shares}: it must be between 2 and 262144")
     if shares:
         found["shares"] = shares
-    if options.cpuset:
-        if not _CPUSET.issuperset(options.cpuset):
-            raise InvalidArgument(f"invalid --cpuset-cpus {options.cpuset[:100]!r}: write a list such as 0-3,7")
-        found["cpus"] = options.cpuset
+    for name, key in (("cpu_rt_period", "realtimePeriod"), ("cpu_rt_runtime", "realtimeRuntime")):
+        if getattr(options, name):
+            found[key] = _integer(getattr(options, name), "--" + name.replace("_", "-"))
+    for text, key in ((options.cpuset, "cpus"), (options.cpuset_mems, "mems")):
+        if text and not _CPUSET.issuperset(text):
+            raise InvalidArgument(f"invalid --cpuset-{key} {text[:100]!r}: write a list such as 0-3,7")
+        if text:
+            found[key] = text
     return found
 
 

@@ -156,7 +156,7 @@ def _linux(
     open_paths = options.privileged or security["system_paths"]
     return {
         "namespaces": [{"type": name} for name in _namespaces(options)],
-        "resources": resources_for(options, devices),
+        "resources": resources_for(options, devices, look),
         "devices": devices,
         "sysctl": _sysctls(options),
         "seccomp": {"sampan": security["seccomp"]},

@@ -14,11 +14,12 @@ import time
 
 from sampan.errors import Conflict, InvalidArgument, NotSupported
 from sampan.runtime import cgrouphost
-from sampan.runtime.cgrouphost import PARENT, PATIENCE, Layout, processes, read, tree_processes, write
+from sampan.runtime.cgrouphost import PARENT, PATIENCE, Layout, read, tree_processes, write
 from sampan.runtime.cgrouphost import Placement as Placement
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from sampan.runtime.cgroupapply import Chosen
@@ -133,30 +134,19 @@ def _limit_devices(placement: Placement, layout: Layout, name: str, rules: list[
             raise NotSupported(f"cannot apply device rule {line!r}: {error.strerror}") from error
 
 
-def update(placement: Placement, limits: dict[str, Any]) -> None:
-    """Apply limits to a running container; processes are moved where a v1 controller has no group yet."""
-    from sampan.runtime import cgroupapply
+def update(
+    placement: Placement, limits: dict[str, Any], before: dict[str, Any] | None = None, layout: Layout | None = None
+) -> Callable[[], None]:
+    """Apply limits to a running container, all or none; return what takes them back (`cgroupupdate.py`).
 
-    layout = detect()
-    chosen = cgroupapply.choose(limits, layout)
-    if not placement.directories():
-        raise NotSupported("cannot update limits: the container has no control group")
-    source = placement.directories()[0]
-    if any(not v1 for _, v1 in chosen):
-        cgroupapply.enable(layout, chosen)
-    for controller in sorted({v1 for _, v1 in chosen if v1} - set(placement.v1)):
-        name = "/".join(source.split("/")[-2:])
-        placement.v1[controller] = _mkdir(layout.v1[controller], name, controller == "cpuset")
-        for pid in processes(source):
-            _move(placement.v1[controller], pid)
-    cgroupapply.apply(placement, chosen)
+    `before` are the limits that it has; what they have and `limits` does not is lifted.
+    """
+    from sampan.runtime import cgroupupdate
 
-
-def _move(directory: str, pid: int) -> None:
-    try:
-        write(f"{directory}/cgroup.procs", str(pid))
-    except ProcessLookupError:  # it has ended meanwhile
-        return
+    found = layout or detect()
+    return cgroupupdate.update(
+        placement, before or {}, limits, found, lambda c, name: _mkdir(found.v1[c], name, c == "cpuset")
+    )
 
 
 def named(container_id: str, layout: Layout | None = None) -> Placement:

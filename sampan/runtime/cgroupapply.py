@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import os
 
-from sampan.errors import NotSupported
+from sampan.errors import Conflict, NotSupported, SampanError
 from sampan.runtime.cgrouphost import PARENT, Layout, Placement, read, write
 from sampan.runtime.limits import V1_NAMES, Setting, holds, settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     Chosen = list[tuple[Setting, str]]  # each with the v1 controller that it is written to, or "" for v2
@@ -77,14 +78,18 @@ def enable(layout: Layout, chosen: Chosen) -> None:
                 raise _refused(needed[controller], f"the {controller} controller cannot be enabled ({why})") from error
 
 
-def apply(placement: Placement, chosen: Chosen) -> None:
-    """Write every setting and see that it holds."""
+def apply(placement: Placement, chosen: Chosen, note: Callable[[str], None] | None = None) -> None:
+    """Write every setting and see that it holds; `note` is told each file before it is written."""
     pending = list(chosen)
     deferred: set[int] = set()
     while pending:
         setting, v1 = pending.pop(0)
         directory = placement.v1[v1] if v1 else placement.v2_dir
         path, value = _file_for(directory, setting)
+        if not path:
+            continue
+        if note is not None:
+            note(path)
         try:
             write(path, value)
         except OSError as error:
@@ -93,12 +98,20 @@ def apply(placement: Placement, chosen: Chosen) -> None:
                 deferred.add(id(setting))
                 pending.insert(1, (setting, v1))
                 continue
-            name = os.path.basename(path)
-            raise _refused(setting, f"writing {value!r} to {name} failed: {error.strerror}") from error
+            raise _failed(setting, path, value, error) from error
         shown = read(path)
         if not holds(setting, value, shown):
             name = os.path.basename(path)
             raise _refused(setting, f"{name} shows {shown.strip()!r} after writing {value!r}")
+
+
+def _failed(setting: Setting, path: str, value: str, error: OSError) -> SampanError:
+    if error.errno == errno.EBUSY and setting.controller == "memory":  # memory.rst of cgroup v1, section 6
+        return Conflict(
+            f"cannot apply limit {setting.flag}: the container uses more than {value} bytes",
+            "give it more, or end some of its processes first",
+        )
+    return _refused(setting, f"writing {value!r} to {os.path.basename(path)} failed: {error.strerror}")
 
 
 def _file_for(directory: str, setting: Setting) -> tuple[str, str]:
@@ -106,6 +119,10 @@ def _file_for(directory: str, setting: Setting) -> tuple[str, str]:
         path = f"{directory}/{name}"
         if os.path.exists(path):
             return path, value
-    name = setting.choices[0][0]
-    swap = ": boot with swapaccount=1" if "memsw" in name or "swap" in name else ""
-    raise _refused(setting, f"this kernel has no {name}{swap}")
+    name, value = setting.choices[0]
+    if "memsw" in name or "swap" in name:
+        if value in ("max", "-1"):
+            return "", value  # no limit of swap is what there is without the file
+        remedy = "--memory-swap -1 gives the limit of swap up"
+        raise _refused(setting, f"this kernel has no {name}: boot with swapaccount=1", remedy)
+    raise _refused(setting, f"this kernel has no {name}")

@@ -50,13 +50,15 @@ def holds(setting: Setting, value: str, text: str) -> bool:
     """Say whether a file's text shows that a value is in force."""
     if setting.shows == NUMBER:
         have, want = text.strip(), value.strip()
+        if have == want:
+            return True
         if want in ("max", "-1"):
             return have in ("max", "-1") or (have.isdigit() and int(have) >= 1 << 62)
         return have.isdigit() and int(have) in (int(want), int(want) - int(want) % _PAGE)
     if setting.shows == SET:
         return parse_set(text) == parse_set(value)
     if setting.shows == WORDS:
-        return text.split() == value.split()
+        return text.split()[: len(value.split())] == value.split()
     return set(value.split()) <= set(text.split())
 
 
@@ -118,6 +120,28 @@ def settings(resources: dict[str, Any], v2: bool) -> list[Setting]:
         words = [f"hca_{name}={values[key]}" for name, key in _RDMA if values.get(key) is not None]
         found.append(Setting("rdma", "rdma", [("rdma.max", " ".join([device, *words]))], TOKENS))
     return found + _unified(resources.get("unified") or {}, v2)
+
+
+# What an update can take away: section, key, flag, then file and text of "no limit" in v2 and in v1.
+_LIFTED = (
+    ("memory", "swap", "--memory-swap", ("memory.swap.max", "max"), ("memory.memsw.limit_in_bytes", "-1")),
+    ("memory", "limit", "--memory", ("memory.max", "max"), ("memory.limit_in_bytes", "-1")),
+    ("memory", "reservation", "--memory-reservation", ("memory.low", "0"), ("memory.soft_limit_in_bytes", "-1")),
+    ("cpu", "quota", "--cpus", ("cpu.max", "max"), ("cpu.cfs_quota_us", "-1")),
+    ("pids", "limit", "--pids-limit", ("pids.max", "max"), ("pids.max", "max")),
+)
+
+
+def lifted(before: dict[str, Any], after: dict[str, Any], v2: bool) -> list[Setting]:
+    """Return the settings that end limits which are in `before` and not in `after` any more."""
+    found = []
+    for section, key, flag, new, old in _LIFTED:
+        had, has = _positive(before.get(section) or {}, key), _positive(after.get(section) or {}, key)
+        unlimited = (after.get(section) or {}).get(key) == -1  # then it is written as a setting already
+        if had and not has and not (unlimited and key == "swap"):
+            file, value = new if v2 else old
+            found.append(Setting(section, flag, [(file, value)], WORDS if v2 and file == "cpu.max" else NUMBER))
+    return found
 
 
 _RDMA = (("handle", "hcaHandles"), ("object", "hcaObjects"))

@@ -138,6 +138,13 @@ class Containers:
         if not count:
             raise NotFound(f"no such container: {container_id[:12]}")
 
+    def reconfigure(self, container_id: str, config: dict[str, Any]) -> None:
+        """Write down another configuration of a container; raise NotFound if it is gone."""
+        with self._db.transaction():
+            data = jsontext.dumps(config)
+            if not self._db.execute("UPDATE containers SET config = ? WHERE id = ?", (data, container_id)):
+                raise NotFound(f"no such container: {container_id[:12]}")
+
     def rename(self, container_id: str, name: str) -> None:
         """Give a container another name; raise Conflict when it is taken."""
         names.check(name, "container")
