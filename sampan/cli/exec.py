@@ -37,7 +37,7 @@ def run(engine: Engine, values: Values) -> int:
 
     if values.tty and values.interactive and not values.detach and not os.isatty(0):
         raise InvalidArgument("cannot use -t with -i: standard input is not a terminal", "leave -t out")
-    return engine.containers.exec(
+    code: int = engine.containers.exec(
         values.args[0],
         values.args[1:],
         env=environment(values.env_file, values.env),
@@ -49,3 +49,4 @@ def run(engine: Engine, values: Values) -> int:
         privileged=values.privileged,
         detach_keys=values.detach_keys,
     )
+    return code

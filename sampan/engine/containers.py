@@ -7,6 +7,7 @@ in the record that its supervisor wrote.
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 from sampan.engine import outcome, starter, stopping, terminal
@@ -24,6 +25,17 @@ if TYPE_CHECKING:
     from sampan.oci.spec import RunOptions
     from sampan.runtime.launch import Child, Exit
     from sampan.store.containers import Record
+
+
+# Operations that a run never needs, each a function of its module that takes the engine first.
+ELSEWHERE = {
+    "exec": "sampan.engine.execute",
+    "inspect": "sampan.engine.inspect",
+    "logs": "sampan.engine.logs",
+    "ls": "sampan.engine.listing",
+    "rename": "sampan.engine.updating",
+    "update": "sampan.engine.updating",
+}
 
 
 class Containers:
@@ -398,35 +410,14 @@ class Containers:
 
     # ---- what is elsewhere ----
 
-    def exec(self, name: str, args: list[str], **settings: Any) -> int:
-        """Execute a program in a running container (engine/execute.py)."""
-        from sampan.engine import execute
-
-        return execute.run(self.engine, name, args, **settings)
-
-    def logs(self, name: str, **settings: Any) -> None:
-        """Write a container's log (engine/logs.py)."""
-        from sampan.engine import logs
-
-        logs.logs(self.engine, name, **settings)
-
-    def rename(self, name: str, new: str) -> None:
-        """Give a container another name (engine/updating.py)."""
-        from sampan.engine import updating
-
-        updating.rename(self.engine, name, new)
-
-    def update(self, name: str, changes: dict[str, Any]) -> None:
-        """Change limits of a container, running or not (engine/updating.py)."""
-        from sampan.engine import updating
-
-        updating.update(self.engine, name, changes)
-
-    def ls(self, **settings: Any) -> list[dict[str, Any]]:
-        """List containers (engine/listing.py)."""
-        from sampan.engine import listing
-
-        return listing.ls(self.engine, **settings)
+    def __getattr__(self, name: str) -> Any:
+        """Find an operation of ELSEWHERE: `containers.ls(…)` is `sampan.engine.listing.ls(engine, …)`."""
+        module = ELSEWHERE.get(name)
+        if module is None:
+            raise AttributeError(f"containers have no operation {name!r}")
+        __import__(module)
+        operation, engine = getattr(sys.modules[module], name), self.engine
+        return lambda *args, **settings: operation(engine, *args, **settings)
 
     def export(self, name: str, fd: int) -> int:
         """Write the container's whole file system as a tar archive; give its size in bytes."""
@@ -440,12 +431,6 @@ class Containers:
         lowers = [upper, *self.engine.store.snapshots.lowers(record.config["layers"])]
         root = Rootfs(self.paths.snapshots, lowers)
         return export_tar(facts, root, os.path.join(self.paths.run, "rootfs"), fd)
-
-    def inspect(self, name: str) -> dict[str, Any]:
-        """Describe a container in Docker's shape (engine/inspect.py)."""
-        from sampan.engine import inspect
-
-        return inspect.inspect(self.engine, name)
 
     # ---- explain ----
 

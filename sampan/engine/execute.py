@@ -105,7 +105,7 @@ def start(engine: Engine, record: Record, plan: Plan, spec: dict[str, Any], fds:
         raise
 
 
-def run(
+def exec(
     engine: Engine,
     name: str,
     args: list[str],

@@ -6,7 +6,10 @@ As root on cgroup v1 and hybrid hosts here; cgroup v2 with systemd is tests/vm/g
 from __future__ import annotations
 
 import os
+import pathlib
+import subprocess
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -42,8 +45,10 @@ def shown(engine: sampan.Engine, controller: str, v1: str, v2: str, **settings: 
 
 def test_memory_kills_and_is_told(engine: sampan.Engine) -> None:
     needs("memory")
-    result = engine.run("base", ["dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1"], memory=20 << 20)
-    assert result.exit_code == 137 and result.oom
+    options = RunOptions(command=["dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1"], memory=20 << 20)
+    assert engine.containers.run(options, image="base", name="hog") == 137
+    assert engine.containers.inspect("hog")["State"]["OOMKilled"] is True
+    engine.containers.remove("hog")
 
 
 def test_memory_and_swap_together(engine: sampan.Engine) -> None:
@@ -113,22 +118,23 @@ def test_pids(engine: sampan.Engine) -> None:
     assert engine.run("base", ["sh", "-c", script], pids_limit=-1).exit_code == 0
 
 
-def block_device() -> str:
-    """Return a disk of this host that can be read, for reading only."""
+@pytest.fixture
+def disk(tmp_path: pathlib.Path) -> Iterator[str]:
+    """Make a block device that reads a file of 4 MiB."""
     needs("blkio")
-    for name in sorted(os.listdir("/sys/block")):
-        sectors = int(open(f"/sys/block/{name}/size").read())
-        if (
-            not name.startswith(("loop", "ram", "zram", "sr", "dm-"))
-            and sectors > 8192
-            and os.path.exists(f"/dev/{name}")
-        ):
-            return f"/dev/{name}"
-    pytest.skip("this host has no disk of its own to read from")
+    if os.geteuid():
+        pytest.skip("only root makes loop devices")
+    file = tmp_path / "disk"
+    file.write_bytes(bytes(4 << 20))
+    made = subprocess.run(["losetup", "--find", "--show", "-r", file], capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"this host gives no loop device: {made.stderr.strip()}")
+    device = made.stdout.strip()
+    yield device
+    subprocess.run(["losetup", "--detach", device], check=True)
 
 
-def test_reading_from_a_device_is_throttled(engine: sampan.Engine) -> None:
-    disk = block_device()
+def test_reading_from_a_device_is_throttled(engine: sampan.Engine, disk: str) -> None:
     script = f"dd if={disk} of=/dev/null bs=256k count=8 iflag=direct 2>/dev/null"
     began = time.monotonic()
     out(engine, script, devices=[f"{disk}:{disk}:r"])
@@ -139,8 +145,7 @@ def test_reading_from_a_device_is_throttled(engine: sampan.Engine) -> None:
     assert throttled > 1.0 and throttled > free  # 2 MiB at 1 MiB a second; load only makes it longer
 
 
-def test_rates_of_a_device(engine: sampan.Engine) -> None:
-    disk = block_device()
+def test_rates_of_a_device(engine: sampan.Engine, disk: str) -> None:
     number = f"{os.major(os.stat(disk).st_rdev)}:{os.minor(os.stat(disk).st_rdev)}"
     v1 = "blkio" in LAYOUT.v1
     for field, name, word in (
@@ -181,20 +186,16 @@ def test_oom_score_adj(engine: sampan.Engine) -> None:
     assert out(engine, "cat /proc/self/oom_score_adj", oom_score_adj=500) == "500\n"
 
 
-def test_a_device_rule_opens_a_device(engine: sampan.Engine) -> None:
-    if os.geteuid():
-        pytest.skip("an ordinary user makes no device nodes")
+def test_a_device_rule_opens_a_device(engine: sampan.Engine, disk: str) -> None:
     if not (LAYOUT.v2_base or "devices" in LAYOUT.v1):
         pytest.skip("this host cannot limit devices")
-    disk = block_device()
     number = os.stat(disk).st_rdev
     code = f"{os.major(number)} {os.minor(number)}"
     script = f"mknod /d b {code} && head -c 1 /d >/dev/null"
-    engine_run = engine.run
     engine.bootstrap("host", "mknodbase", ["sh", "mknod", "head"])
-    assert engine_run("mknodbase", ["sh", "-c", script]).exit_code != 0
+    assert engine.run("mknodbase", ["sh", "-c", script]).exit_code != 0
     rule = f"b {os.major(number)}:* r"
-    assert engine_run("mknodbase", ["sh", "-c", script], device_cgroup_rules=[rule]).exit_code == 0
+    assert engine.run("mknodbase", ["sh", "-c", script], device_cgroup_rules=[rule]).exit_code == 0
     engine.images.remove("mknodbase", force=True)
 
 
