@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 enum { SYMLINKS_MAX = 40 };
@@ -42,6 +43,21 @@ static int look(int at, const char *name, struct statx *st)
 static bool mounted_over(const struct pack *p, const struct statx *st)
 {
 	return (p->o->flags & TREE_ONE_FILE_SYSTEM) && (st->stx_attributes & STATX_ATTR_MOUNT_ROOT); /* kernel >= 5.8 */
+}
+
+/* File systems whose files are the kernel's answers: endless, blocking or different at each look (linux/magic.h). */
+static bool is_kernels(const struct pack *p, int fd, const struct statx *st)
+{
+	static const unsigned long kinds[] = { 0x9fa0 /* proc */, 0x62656572 /* sysfs */, 0x27e0eb /* cgroup */, 0x63677270 /* cgroup2 */,
+		0x1cd1 /* devpts */, 0x19800202 /* mqueue */, 0x64626720 /* debugfs */, 0x74726163 /* tracefs */, 0x73636673 /* securityfs */,
+		0xcafe4a11 /* bpf */, 0x6165676c /* pstore */, 0x62656570 /* configfs */, 0x65735543 /* fusectl */, 0x42494e4d /* binfmt_misc */ };
+	struct statfs fs;
+	if (!(p->o->flags & TREE_NO_KERNEL) || !(st->stx_attributes & STATX_ATTR_MOUNT_ROOT) || fstatfs(fd, &fs) < 0)
+		return false;
+	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+		if ((unsigned long)fs.f_type == kinds[i])
+			return true;
+	return false;
 }
 
 /* ---- the walk ---- */
@@ -74,7 +90,7 @@ static int enter_directory(struct pack *p, int fd, const char *name, const struc
 {
 	bool top = !p->walk.levels;
 	int e = send_directory(p, fd, st, path);
-	if (e || (top ? 0 : p->walk.depth + 1) >= p->depth || (!top && mounted_over(p, st))) {
+	if (e || (top ? 0 : p->walk.depth + 1) >= p->depth || (!top && (mounted_over(p, st) || is_kernels(p, fd, st)))) {
 		close(fd);
 		return e;
 	}

@@ -44,6 +44,7 @@ COMMANDS = {
     "save": "Write images to a tar archive",
     "load": "Read images from a tar archive",
     "import": "Make an image from a tar archive of a file system",
+    "cp": "Copy files between a container and the host",
     "export": "Write a container's file system as a tar archive",
     "info": "Show the store and the host",
     "doctor": "Say what this host can and cannot do",
@@ -57,6 +58,7 @@ GROUPED: dict[str, str] = {}
 ALIASES = {
     "builder build": "build",
     "buildx build": "build",
+    "container cp": "cp",
     "container create": "create",
     "container exec": "exec",
     "container export": "export",

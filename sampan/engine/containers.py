@@ -29,12 +29,17 @@ if TYPE_CHECKING:
 
 # Operations that a run never needs, each a function of its module that takes the engine first.
 ELSEWHERE = {
+    "copy_in": "sampan.engine.copying",
+    "copy_out": "sampan.engine.copying",
     "exec": "sampan.engine.execute",
+    "export": "sampan.engine.exporting",
     "inspect": "sampan.engine.inspect",
     "logs": "sampan.engine.logs",
     "ls": "sampan.engine.listing",
+    "read_archive": "sampan.engine.copying",
     "rename": "sampan.engine.updating",
     "update": "sampan.engine.updating",
+    "write_archive": "sampan.engine.copying",
 }
 
 
@@ -418,19 +423,6 @@ class Containers:
         __import__(module)
         operation, engine = getattr(sys.modules[module], name), self.engine
         return lambda *args, **settings: operation(engine, *args, **settings)
-
-    def export(self, name: str, fd: int) -> int:
-        """Write the container's whole file system as a tar archive; give its size in bytes."""
-        from sampan.runtime.rootfs import Rootfs
-        from sampan.transfer.export import export_tar
-
-        record = self.get(name)
-        facts = Facts()
-        self.engine.host.add_idmap(facts)
-        upper = os.path.relpath(os.path.join(self.paths.container(record.id), "upper"), self.paths.snapshots)
-        lowers = [upper, *self.engine.store.snapshots.lowers(record.config["layers"])]
-        root = Rootfs(self.paths.snapshots, lowers)
-        return export_tar(facts, root, os.path.join(self.paths.run, "rootfs"), fd)
 
     # ---- explain ----
 

@@ -62,8 +62,9 @@ def _tree_plan(facts: Facts, code: int, base: str, flags: int, verb: str) -> Pla
     return plan
 
 
-def _start(plan: Plan, tree_in: int, tree_out: int) -> Child:
-    child = launch.start(plan, -1, -1, -1, tree_in=tree_in, tree_out=tree_out)
+def start(plan: Plan, tree_in: int, tree_out: int, target: int = -1) -> Child:
+    """Start a plan that ends in APPLY or PACK; `target` is a pidfd of the container that an ENTER joins."""
+    child = launch.start(plan, -1, -1, -1, tree_in=tree_in, tree_out=tree_out, target=target)
     try:
         return child.await_start()
     except launch.StartFailure as failure:
@@ -76,7 +77,7 @@ def open_apply(facts: Facts, root: Rootfs, target: str, base: str = "", flags: i
     read, write = os.pipe()
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     try:
-        child = _start(_tree_plan(facts, p.APPLY, base, flags, "write files"), read, null)
+        child = start(_tree_plan(facts, p.APPLY, base, flags, "write files"), read, null)
     except BaseException:
         os.close(write)
         raise
@@ -92,7 +93,7 @@ def open_pack(facts: Facts, root: Rootfs, target: str, base: str = "", flags: in
     out_read, out_write = os.pipe()
     in_read, in_write = os.pipe()
     try:
-        child = _start(_tree_plan(facts, p.PACK, base, flags, "read files"), in_read, out_write)
+        child = start(_tree_plan(facts, p.PACK, base, flags, "read files"), in_read, out_write)
     except BaseException:
         os.close(out_read)
         os.close(in_write)

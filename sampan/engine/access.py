@@ -1,0 +1,246 @@
+"""A container's files as the helper reaches them, whether it runs or not.
+
+Of a running (or paused) container the helper joins the mount namespace, as `exec` does, and so sees its volumes and
+tmpfs; it joins neither its control group, which may be frozen or full, nor its pid namespace: in the container's /proc
+it is nobody.  Of one that does not run the helper mounts the layers, and volumes and binds over them, in a namespace of
+its own; a start waits meanwhile.  Either way every path is resolved by the helper below the container's root.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.engine import starter
+from sampan.errors import Conflict, NotFound, SampanError
+from sampan.runtime import compile, process, rootfs, tree
+from sampan.runtime import plan as p
+from sampan.runtime.compile import Facts
+from sampan.runtime.plan import Plan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from sampan.engine.engine import Engine
+    from sampan.oci.entry import Content, Entry
+    from sampan.runtime.launch import Child
+    from sampan.store.containers import Record
+
+
+class Files:
+    """Reach the files of one container, within a `with` block."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self.engine = engine
+        self.name = name
+        self.facts = Facts()
+        self._alone: starter.Alone | None = None
+        self._reader: tuple[tree.Packer, Child, list[int]] | None = None
+
+    def __enter__(self) -> Files:
+        containers = self.engine.containers
+        alone = starter.Alone(self.engine.store.paths.container(containers.store.get(self.name).id))
+        alone.__enter__()
+        try:
+            self.record: Record = containers.get(self.name)
+            self.running = bool(self.record.pid) and process.alive(
+                self.record.pid, self.record.pid_start, self.record.boot_id
+            )
+            self.engine.host.add_idmap(self.facts)
+            self.engine.warn(self.engine.host.notes)
+        except BaseException:
+            alone.__exit__()
+            raise
+        if self.running:
+            alone.__exit__()
+        else:
+            self._alone = alone
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close_reader()
+        if self._alone is not None:
+            self._alone.__exit__()
+
+    # ---- plans ----
+
+    def _facts(self) -> Facts:
+        facts, known = Facts(), self.facts
+        facts.rootless, facts.single_id = known.rootless, known.single_id
+        facts.uid_map, facts.gid_map = known.uid_map, known.gid_map
+        facts.newuidmap, facts.newgidmap = known.newuidmap, known.newgidmap
+        facts.stdio = p.NULL_OUT
+        return facts
+
+    def _joined(self) -> Plan:
+        """Begin a plan in the namespaces of the running container that hold its files."""
+        plan, facts = Plan(), self._facts()
+        mapped, facts.uid_map = facts.uid_map, ""
+        compile.supervisor(plan, facts)
+        flags = p.CLONE_NEWNS | (p.CLONE_NEWUSER if mapped else 0)
+        plan.add(p.ENTER, flags=flags, label=f"join the mount namespace of container {self.record.name}")
+        if mapped:
+            compile.become_root(plan, facts)
+        return plan
+
+    def _mounted(self, writable: bool) -> Plan:
+        """Begin a plan that mounts the container's root and volumes as a start would, without the kernel's mounts."""
+        store, spec = self.engine.store, self.record.config["spec"]
+        plan, facts = Plan(), self._facts()
+        home = store.paths.container(self.record.id)
+        binds = _binds(spec, home)
+        lowers = store.snapshots.lowers(self.record.config["layers"])
+        upper = os.path.relpath(os.path.join(home, "upper"), store.paths.snapshots)
+        facts.snapshots, facts.target = store.paths.snapshots, os.path.join(store.paths.run, "rootfs")
+        os.makedirs(facts.target, mode=0o700, exist_ok=True)
+        if writable or binds:  # mount points may have to be made
+            work = os.path.relpath(os.path.join(home, "work"), store.paths.snapshots)
+            facts.lowers, facts.upper, facts.work = lowers, upper, work
+        else:
+            facts.lowers = [upper, *lowers]
+        compile.supervisor(plan, facts)
+        flags = p.CLONE_NEWNS | (p.CLONE_NEWUSER if facts.rootless else 0)
+        plan.add(p.CLONE, flags=flags, label="create namespaces: mount")
+        if facts.rootless:
+            compile.become_root(plan, facts)
+        compile.root(plan, facts)
+        bare = Facts()  # the devices of an ordinary user's container are not wanted
+        slots = compile.sources(plan, {"mounts": binds}, bare)
+        plan.add(p.PIVOT, facts.target, label="make it the root (pivot_root)")
+        compile.volumes(plan, {"mounts": binds}, slots)
+        plan.add(p.DETACH, label="take the host's file systems away")
+        if spec["root"].get("readonly"):
+            plan.add(p.ROOT_RO, label="make the root file system read-only")
+        return plan
+
+    def _start(self, writable: bool, add: Callable[[Plan], None], source: int, sink: int) -> Child:
+        plan = self._joined() if self.running else self._mounted(writable)
+        add(plan)
+        if not self.running:
+            return rootfs.start(plan, source, sink)
+        record = self.record
+        try:
+            target = process.open_pidfd(record.pid, record.pid_start, record.boot_id)
+        except NotFound as exc:
+            raise Conflict(f"cannot reach the files of container {record.name}: it has just ended") from exc
+        try:
+            return rootfs.start(plan, source, sink, target)
+        finally:
+            os.close(target)
+
+    # ---- reading ----
+
+    def _open_reader(self, flags: int) -> tuple[tree.Packer, Child, list[int]]:
+        out_read, out_write = os.pipe()
+        in_read, in_write = os.pipe()
+        how = flags | tree.REQUESTS
+
+        def add(plan: Plan) -> None:
+            plan.add(p.PACK, "", rootfs.opaque_name(self.facts.rootless), flags=how, label="read files")
+
+        try:
+            child = self._start(False, add, in_read, out_write)
+        except BaseException:
+            os.close(out_read)
+            os.close(in_write)
+            raise
+        finally:
+            os.close(in_read)
+            os.close(out_write)
+        return tree.Packer(out_read, in_write, child.wait), child, [out_read, in_write]
+
+    def close_reader(self) -> None:
+        """End the helper that reads, if there is one; whatever it was doing is not wanted any more."""
+        if self._reader is not None:
+            _, child, fds = self._reader
+            self._reader = None
+            for fd in fds:
+                os.close(fd)
+            child.close()
+
+    def entries(
+        self, path: str, *, follow: bool = False, contents: bool = True, depth: int = tree.UNLIMITED
+    ) -> Iterator[tuple[Entry, Content]]:
+        """Give the entries at an absolute path, named below it ("" is the path itself); NotFound when nothing is there.
+
+        File systems of the kernel (proc, sysfs, cgroups) inside what is asked for are given as empty directories.
+        """
+        if self._reader is None:
+            self._reader = self._open_reader(tree.NO_KERNEL)
+        packer = self._reader[0]
+        label = os.fsencode(path.removesuffix("/.").strip("/"))
+        packer.request(label, follow=follow, contents=contents, depth=depth)
+        for entry, content in packer:
+            entry.path = below(label, entry.path)
+            entry.link = below(label, entry.link) if entry.type == "H" else entry.link
+            yield entry, content
+
+    def look(self, path: str, follow: bool = False) -> Entry | None:
+        """Describe what is at a path; None when nothing is."""
+        try:
+            found = [entry for entry, _ in self.entries(path, follow=follow, contents=False, depth=0)]
+        except NotFound:
+            return None
+        return found[0] if found else None
+
+    # ---- writing ----
+
+    def apply(self, base: str, send: Callable[[tree.Applier], Any]) -> None:
+        """Let `send` write entries below an existing directory; what is in the way is replaced, but a directory only by
+        a directory.  When it returns they are on disk, unless the container is one that removes itself.
+        """
+        self.close_reader()
+        flags = tree.MERGE | tree.KEEP_TYPE | (0 if self.record.auto_remove else tree.SYNC)
+        flags |= tree.BEST_EFFORT_NODES if self.facts.rootless else 0
+        flags |= tree.BEST_EFFORT_IDS if self.facts.single_id else 0
+
+        def add(plan: Plan) -> None:
+            plan.add(p.APPLY, base.removesuffix("/.").strip("/"), "", flags=flags, label="write files")
+
+        read, write = os.pipe()
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            child = self._start(True, add, read, null)
+        except BaseException:
+            os.close(write)
+            raise
+        finally:
+            os.close(read)
+            os.close(null)
+        applier = tree.Applier(write, child.wait)
+        try:
+            send(applier)
+            applier.end()
+        except BaseException:
+            os.close(write)
+            _settle(child)
+            raise
+        os.close(write)
+        child.wait()
+        if child.skipped:
+            self.engine.warn([f"{child.skipped} owners or devices could not be set: this user may not"])
+
+
+def _settle(child: Child) -> None:
+    """Wait until the helper has left the tree; why it failed is being raised already."""
+    try:
+        child.wait()
+    except SampanError:
+        return
+
+
+def _binds(spec: dict[str, Any], home: str) -> list[dict[str, Any]]:
+    """Give the volumes and binds of a container; what the engine itself puts there at each start is not among them."""
+    return [
+        mount
+        for mount in spec["mounts"]
+        if mount["type"] == "bind"
+        and not mount["source"].startswith(home + "/")
+        and mount["destination"].split("/")[1] not in ("proc", "sys", "dev")
+    ]
+
+
+def below(label: bytes, path: bytes) -> bytes:
+    """Name a path of an answer below the path that was asked for."""
+    return path[len(label) :].lstrip(b"/") if label else path
