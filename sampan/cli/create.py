@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sampan.cli import output, runflags
 from sampan.cli.options import Command
+from sampan.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ OPTIONS = Command(
 def run(engine: Engine, values: Values) -> int:
     """Create it and print its id."""
     options = runflags.run_options(values)
+    if values.attach:
+        raise InvalidArgument("option -a of create: whoever starts it attaches", "use sampan start -a")
     image = values.args[0]
     runflags.check_platform(engine, image, values.platform)
     written = runflags.cidfile(values.cidfile)

@@ -41,6 +41,8 @@ def run(engine: Engine, values: Values) -> int:
         return _explain(engine, image, options)
     if values.tty and values.interactive and not values.detach and not os.isatty(0):
         raise InvalidArgument("cannot use -t with -i: standard input is not a terminal", "leave -t out")
+    if values.attach:
+        _attach(values, options)
     on_create = runflags.cidfile(values.cidfile)
     try:
         result = engine.containers.run(
@@ -62,6 +64,21 @@ def run(engine: Engine, values: Values) -> int:
 
     output.line(result)
     return 0
+
+
+def _attach(values: Values, options: RunOptions) -> None:
+    """Leave out the standard streams that -a does not name."""
+    asked = {word.lower() for word in values.attach}
+    if not asked <= {"stdin", "stdout", "stderr"}:
+        raise InvalidArgument("option -a of run takes stdin, stdout and stderr")
+    if values.detach:
+        raise InvalidArgument("cannot use -a with -d: a detached container has no streams of ours", "leave one out")
+    options.interactive = options.interactive and "stdin" in asked
+    null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+    for fd, name in ((1, "stdout"), (2, "stderr")):
+        if name not in asked:
+            os.dup2(null, fd)
+    os.close(null)
 
 
 def _explain(engine: Engine, image: str, options: RunOptions) -> int:

@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 _BRIDGE = "it needs a bridge network, which is not available yet"
 _HOST = "use --network host"
 _LATER = "it is not there yet"
+_WINDOWS = "it exists on Windows only"
 
 OPTIONS = (
+    Option("add-host", "", LIST, "Add a line to /etc/hosts: NAME:ADDRESS"),
+    Option("annotation", "", MAP, "Keep a note with the container: NAME=VALUE"),
+    Option("attach", "a", LIST, "Attach only these of stdin, stdout and stderr"),
     Option("blkio-weight", "", INT, "Weight of block IO (10 to 1000)"),
     Option("blkio-weight-device", "", LIST, "Weight of block IO on one device: /dev/NAME:WEIGHT"),
     Option("cap-add", "", LIST, "Add a capability"),
     Option("cap-drop", "", LIST, "Drop a capability, or ALL"),
+    Option("cgroupns", help="Control group namespace", choices=("private", "host")),
     Option("cidfile", help="Write the container's id to this file"),
     Option("cpu-period", "", INT, "Period of the CPU quota, in microseconds"),
     Option("cpu-quota", "", INT, "CPU time in each period, in microseconds; -1 for no limit"),
@@ -43,14 +48,21 @@ OPTIONS = (
     Option("device-read-iops", "", LIST, "Limit of reads from a device: /dev/NAME:100 (a second)"),
     Option("device-write-bps", "", LIST, "Limit of writing to a device: /dev/NAME:1mb (a second)"),
     Option("device-write-iops", "", LIST, "Limit of writes to a device: /dev/NAME:100 (a second)"),
+    Option("disable-content-trust", "", FLAG, "There is no content trust: digests are always verified", default=True),
+    Option("dns", "", LIST, "Name server to ask"),
+    Option("dns-option", "", LIST, "Option of the resolver", aliases=("dns-opt",)),
+    Option("dns-search", "", LIST, "Domain to search names in"),
+    Option("domainname", help="Domain name in the container"),
     Option("entrypoint", help="Program to run instead of the image's entry point"),
     Option("env", "e", LIST, "Set a variable: NAME=VALUE, or NAME to pass the caller's"),
     Option("env-file", "", LIST, "Read variables from a file"),
+    Option("expose", "", LIST, "Note that it listens on a port: PORT[-PORT][/udp]"),
     Option("group-add", "", LIST, "Add a supplementary group"),
     Option("hostname", "h", help="Host name in the container"),
     Option("init", "", FLAG, "Run a small init as first process: it passes signals on and reaps"),
     Option("interactive", "i", FLAG, "Pass standard input to it"),
-    Option("ipc", help="IPC namespace", choices=("private", "host")),
+    Option("ipc", help="IPC namespace", choices=("private", "shareable", "none", "host")),
+    Option("isolation", help="Isolation; others exist on Windows only", choices=("default",)),
     Option("label", "l", LIST, "Set a label"),
     Option("label-file", "", LIST, "Read labels from a file"),
     Option("memory", "m", BYTES, "Limit of memory, as 64m"),
@@ -67,6 +79,7 @@ OPTIONS = (
     Option("platform", help="Platform that the image must be for"),
     Option("privileged", "", FLAG, "Give every right that the caller has"),
     Option("pull", help="Get the image from a registry", choices=("missing", "never", "always"), default="missing"),
+    Option("quiet", "q", FLAG, "Do not show how a pull goes on"),
     Option("read-only", "", FLAG, "Make the root file system read-only"),
     Option("rm", "", FLAG, "Remove the container when it has ended"),
     Option("security-opt", "", LIST, "Security: no-new-privileges, seccomp=…, apparmor=…, systempaths=…"),
@@ -81,25 +94,24 @@ OPTIONS = (
     Option("userns", help="User namespace", choices=("private", "host")),
     Option("uts", help="Host name namespace", choices=("private", "host")),
     Option("volume", "v", LIST, "Mount a directory or volume: [SOURCE:]DESTINATION[:ro]"),
+    Option("volume-driver", help="Driver of volumes", choices=("local",)),
+    Option("volumes-from", "", LIST, "Mount what another container mounts: CONTAINER[:ro]"),
     Option("workdir", "w", help="Directory to start in"),
     Option("publish", "p", LIST, refuse="publishing ports: " + _BRIDGE, hint=_HOST),
     Option("publish-all", "P", FLAG, refuse="publishing ports: " + _BRIDGE, hint=_HOST),
-    Option("expose", "", LIST, refuse=_BRIDGE, hint=_HOST),
-    Option("add-host", "", LIST, refuse=_LATER, hint="mount a file at /etc/hosts"),
-    Option("dns", "", LIST, refuse=_BRIDGE, hint="with --network host the host's resolver is used"),
-    Option("dns-option", "", LIST, refuse=_BRIDGE, aliases=("dns-opt",)),
-    Option("dns-search", "", LIST, refuse=_BRIDGE),
     Option("ip", refuse=_BRIDGE),
     Option("ip6", refuse=_BRIDGE),
     Option("link", "", LIST, refuse=_BRIDGE),
     Option("link-local-ip", "", LIST, refuse=_BRIDGE),
     Option("mac-address", refuse=_BRIDGE),
     Option("network-alias", "", LIST, refuse=_BRIDGE, aliases=("net-alias",)),
-    Option("annotation", "", LIST, refuse=_LATER, hint="use --label"),
-    Option("attach", "a", LIST, refuse=_LATER, hint="without -d output and errors are attached, with -i input too"),
     Option("cgroup-parent", refuse=_LATER),
-    Option("cgroupns", refuse="a container always has its own cgroup namespace"),
-    Option("domainname", refuse=_LATER),
+    Option("cpu-count", refuse=_WINDOWS, hint="use --cpus"),
+    Option("cpu-percent", refuse=_WINDOWS, hint="use --cpus"),
+    Option("io-maxbandwidth", refuse=_WINDOWS, hint="use --device-read-bps and --device-write-bps"),
+    Option("io-maxiops", refuse=_WINDOWS, hint="use --device-read-iops and --device-write-iops"),
+    Option("runtime", refuse="there is one runtime, and it needs no name"),
+    Option("use-api-socket", "", FLAG, refuse="there is no daemon, and so no socket of it"),
     Option("gpus", refuse=_LATER, hint="use --device"),
     Option("health-cmd", refuse=_LATER),
     Option("health-interval", refuse=_LATER),
@@ -107,20 +119,17 @@ OPTIONS = (
     Option("health-start-interval", refuse=_LATER),
     Option("health-start-period", refuse=_LATER),
     Option("health-timeout", refuse=_LATER),
-    Option("isolation", refuse="it exists on Windows only"),
     Option("kernel-memory", refuse="kernels do not have this limit any more", hint="use --memory"),
     Option("log-driver", refuse=_LATER, hint="logs are kept as json-file"),
     Option("log-opt", "", LIST, refuse=_LATER),
     Option("restart", refuse=_LATER),
-    Option("runtime", refuse="there is one runtime, and it needs no name"),
     Option("storage-opt", "", LIST, refuse=_LATER),
-    Option("volume-driver", refuse=_LATER),
-    Option("volumes-from", "", LIST, refuse=_LATER),
 )
 
 # Where a field of RunOptions is not named as its option.
 _NAMES = {
     "cpuset_cpus": "cpuset",
+    "annotation": "annotations",
     "device": "devices",
     "device_cgroup_rule": "device_cgroup_rules",
     "sysctl": "sysctls",
@@ -132,6 +141,7 @@ _SAME = frozenset(
     + ("oom_score_adj", "cap_add", "cap_drop", "security_opt", "privileged", "init", "tty", "interactive")
     + ("stop_signal", "stop_timeout", "cpu_period", "cpu_quota", "cpu_rt_period", "cpu_rt_runtime", "cpuset_mems")
     + ("blkio_weight", "blkio_weight_device", "memory_swappiness", "oom_kill_disable")
+    + ("add_host", "cgroupns", "dns", "dns_option", "dns_search", "domainname", "expose", "volumes_from")
     + ("device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops")
 )
 
@@ -153,6 +163,8 @@ def run_options(values: Values) -> RunOptions:
 
         options.env = variables.environment(values.env_file, values.env)
         options.labels = variables.labels(values.label_file, values.label)
+    if "expose" in given:
+        _check_ports(values.expose)
     if given & {"volume", "mount"}:
         from sampan.cli import mounts
 
@@ -161,10 +173,22 @@ def run_options(values: Values) -> RunOptions:
     return options
 
 
+def _check_ports(words: list[str]) -> None:
+    from sampan.engine import matching
+
+    for word in words:
+        try:
+            matching.ports(word)
+        except ValueError as exc:
+            raise InvalidArgument(f"option --expose: {exc}") from None
+
+
 def _check(values: Values) -> None:
     if values.pull == "always":
         hint = "images come from sampan build, load, import and bootstrap"
         raise NotSupported("option --pull always: pulling from registries is not there yet", hint)
+    if values.cgroupns == "host" and os.geteuid() != 0:
+        raise NotSupported("option --cgroupns host: an ordinary user's container has its own", "leave it out")
     if values.userns == "host" and os.geteuid() != 0:
         raise NotSupported("option --userns host: an ordinary user needs a user namespace", "leave it out")
     if values.userns == "private" and os.geteuid() == 0:

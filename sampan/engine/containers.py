@@ -71,7 +71,11 @@ class Containers:
         """Make the record of a container that is not in the store yet."""
         found = self.engine.images.resolve(image)
         container_id = os.urandom(32).hex()
-        spec = self._spec(found.config, options, container_id)
+        spec = specs.config_for(found.config, options, container_id=container_id)
+        if options.volumes_from or options.add_host or options.dns or options.dns_search or options.dns_option:
+            from sampan.engine import naming
+
+            naming.prepare(self.engine, spec, options, container_id, found.diff_ids)
         if any(mount["type"] in ("volume", "bind") for mount in spec["mounts"]):
             from sampan.engine import volumes
 
@@ -98,9 +102,6 @@ class Containers:
         os.mkdir(home + "/work", mode=0o700)
         os.mkdir(home + "/upper")
         os.chmod(home + "/upper", 0o755)  # the container's root directory, whatever the umask
-
-    def _spec(self, image_config: dict[str, Any], options: RunOptions, container_id: str) -> dict[str, Any]:
-        return specs.config_for(image_config, options, container_id=container_id)
 
     # ---- start ----
 
@@ -131,11 +132,16 @@ class Containers:
             self._forget(facts.record)
             if record.auto_remove:
                 facts.cleanup = self.engine.command(["rm", "--force", "--quiet", record.id])
-        privileged = bool((record.config.get("options") or {}).get("privileged"))
-        if (record.config.get("options") or {}).get("network") == "host":
+        asked = record.config.get("options") or {}
+        privileged = bool(asked.get("privileged"))
+        if asked.get("network") == "host":
             from sampan.runtime import hostfiles
 
             hostfiles.write(spec, home)
+        if "add_host" in asked or "dns" in asked or "dns_search" in asked or "dns_option" in asked:
+            from sampan.engine import naming
+
+            naming.write(asked, home)
         facts.events = self.engine.events.for_supervisor(record)
         prepared = starter.prepare(spec, facts, self.engine.host, record.id, privileged)
         self.engine.warn(prepared.warnings + self.engine.host.notes)
@@ -431,4 +437,6 @@ class Containers:
         from sampan.engine import explain
 
         found = self.engine.images.resolve(image)
-        return explain.explain(self.engine, self._spec(found.config, options, "0" * 64), found.diff_ids)
+        return explain.explain(
+            self.engine, specs.config_for(found.config, options, container_id="0" * 64), found.diff_ids
+        )

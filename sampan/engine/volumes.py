@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import os
 
-from sampan.errors import Conflict, NotFound
+from sampan.engine import matching
+from sampan.errors import Conflict, InvalidArgument, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.engine.engine import Engine
+    from sampan.oci.options import RunOptions
     from sampan.store.containers import Record
 
 
@@ -40,6 +42,29 @@ def attach(engine: Engine, spec: dict[str, Any], layers: list[str]) -> None:
     except BaseException:
         release(engine, anonymous)
         raise
+
+
+def borrow(engine: Engine, spec: dict[str, Any], options: RunOptions) -> None:
+    """Add the mounts of other containers (--volumes-from); own ones win, then the first that has a destination."""
+    taken = {mount[2] for mount in options.mounts} | {text.partition(":")[0] for text in options.tmpfs}
+    for word in options.volumes_from:
+        name, _, mode = word.partition(":")
+        if mode not in ("", "ro", "rw"):
+            raise InvalidArgument(f"invalid --volumes-from {word[:200]!r}: the mode is ro or rw, not {mode[:40]!r}")
+        for mount in matching.mounts(engine, engine.store.containers.get(name)):
+            if mount["destination"] in taken:
+                continue
+            taken.add(mount["destination"])
+            words = [text for text in mount["options"] if text not in ("ro", "rw") or not mode] + (
+                [mode] if mode else []
+            )
+            borrowed = {
+                "type": "bind",
+                "source": mount["source"],
+                "destination": mount["destination"],
+                "options": words,
+            }
+            spec["mounts"] = [m for m in spec["mounts"] if m["destination"] != mount["destination"]] + [borrowed]
 
 
 def unnamed(engine: Engine, record: Record) -> list[str]:

@@ -54,6 +54,8 @@ def mounts_for(config: dict[str, Any], options: RunOptions, rootless: bool) -> l
 def _adapted(mount: Mount, options: RunOptions, rootless: bool) -> Mount | None:
     """Return a default mount as the namespaces that stay the host's allow it, or None."""
     destination = mount["destination"]
+    if destination == "/dev/shm" and options.ipc == "none":
+        return None
     if destination in ("/dev/shm", "/dev/mqueue") and options.ipc == "host":
         return {**mount, "type": "bind", "source": destination, "options": ["bind", "nosuid", "noexec", "nodev"]}
     if destination == "/sys" and rootless and options.network == "host":

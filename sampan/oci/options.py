@@ -67,6 +67,14 @@ _DEFAULTS: dict[str, Any] = {
     "stop_signal": "",
     "stop_timeout": None,  # seconds
     "expose": list,  # port[-port][/protocol]
+    "domainname": "",
+    "add_host": list,  # name:address
+    "dns": list,
+    "dns_search": list,
+    "dns_option": list,
+    "volumes_from": list,  # container[:ro|rw]
+    "cgroupns": "",  # private, host
+    "annotations": dict,
 }
 
 
@@ -131,6 +139,14 @@ class RunOptions:
         stop_signal: str
         stop_timeout: float | None
         expose: list[str]
+        domainname: str
+        add_host: list[str]
+        dns: list[str]
+        dns_search: list[str]
+        dns_option: list[str]
+        volumes_from: list[str]
+        cgroupns: str
+        annotations: dict[str, str]
 
     def __init__(self, **fields: Any) -> None:
         for name, default in _DEFAULTS.items():

@@ -57,6 +57,8 @@ def config_for(
     }
     if options.uts != "host":
         spec["hostname"] = hostname
+    if options.domainname:
+        spec["domainname"] = _domainname(options)
     if container_id:
         spec["linux"]["cgroupsPath"] = f"/sampan/{container_id}"
     return spec
@@ -179,12 +181,13 @@ def _throttles(look: Callable[[str], os.stat_result]) -> list[str]:
 def _namespaces(options: RunOptions) -> list[str]:
     if options.network not in ("", "none", "host"):
         raise NotSupported(f"network {options.network[:60]!r} is not supported", "use --network none or --network host")
-    for name in ("pid", "ipc", "uts", "userns"):
-        if getattr(options, name) not in ("", "private", "host"):
+    for name in ("pid", "ipc", "uts", "userns", "cgroupns"):
+        known = ("private", "host", "none", "shareable") if name == "ipc" else ("private", "host")
+        if getattr(options, name) not in ("", *known):
             raise NotSupported(
-                f"--{name} {getattr(options, name)[:60]!r} is not supported", f"use --{name} host or none"
+                f"--{name} {getattr(options, name)[:60]!r} is not supported", f"use one of: {', '.join(known)}"
             )
-    found = ["mount", "cgroup"]
+    found = ["mount"] if options.cgroupns == "host" else ["mount", "cgroup"]
     found += [name for name in ("pid", "ipc", "uts") if getattr(options, name) != "host"]
     return found if options.network == "host" else [*found, "network"]
 
@@ -214,6 +217,15 @@ def _hostname(options: RunOptions, container_id: str) -> str:
     if name and (len(name) > 64 or not _HOSTNAME.issuperset(name) or name[0] in "-." or name[-1] in "-."):
         raise InvalidArgument(f"invalid --hostname {name[:100]!r}: it must be letters, digits, '-' and '.', at most 64")
     return name or container_id[:12]
+
+
+def _domainname(options: RunOptions) -> str:
+    name = options.domainname
+    if options.uts == "host":
+        raise InvalidArgument("invalid --domainname: the container shares the host's name (--uts host)")
+    if len(name) > 64 or not _HOSTNAME.issuperset(name) or name[0] in "-." or name[-1] in "-.":
+        raise InvalidArgument(f"invalid --domainname {name[:100]!r}: it must be letters, digits, '-' and '.'")
+    return name
 
 
 def _user(config: dict[str, Any], options: RunOptions) -> dict[str, Any]:

@@ -156,6 +156,8 @@ def compile_run(spec: dict[str, Any], facts: Facts) -> Plan:
     linux = spec["linux"]
     if "uts" in namespaces and spec.get("hostname"):
         plan.add(p.HOSTNAME, spec["hostname"], label=f"set hostname {spec['hostname']}")
+    if "uts" in namespaces and spec.get("domainname"):
+        plan.add(p.DOMAINNAME, spec["domainname"], label=f"set domain name {spec['domainname']}")
     if "network" in namespaces:
         plan.add(p.LOOPBACK, label="bring the loopback interface up")
     for key, value in sorted((linux.get("sysctl") or {}).items()):

@@ -25,12 +25,13 @@ def add(spec: dict[str, Any], home: str, layers: list[str]) -> None:
     taken = {mount["destination"] for mount in spec["mounts"]}
     for name in NAMES:
         path = "/etc/" + name
-        if path not in taken and os.path.isfile(path) and not _is_link(path, layers):
+        if path not in taken and os.path.isfile(path) and not is_link(path, layers):
             source = os.path.join(home, name)
             spec["mounts"].append({"type": "bind", "source": source, "destination": path, "options": ["bind"]})
 
 
-def _is_link(path: str, layers: list[str]) -> bool:
+def is_link(path: str, layers: list[str]) -> bool:
+    """Say whether a path of the image is a symbolic link."""
     found = next((layer + path for layer in layers if os.path.lexists(layer + path)), "")
     return os.path.islink(found)
 

@@ -84,6 +84,15 @@ def asked(*words: str) -> Any:
         (["--device", "/dev/fuse"], "devices", ["/dev/fuse"]),
         (["--sysctl", "net.x=1"], "sysctls", {"net.x": "1"}),
         (["-l", "a=b", "--label", "c"], "labels", {"a": "b", "c": ""}),
+        (["--annotation", "a=b"], "annotations", {"a": "b"}),
+        (["--add-host", "a:1.2.3.4"], "add_host", ["a:1.2.3.4"]),
+        (["--dns", "1.1.1.1", "--dns-opt", "debug"], "dns_option", ["debug"]),
+        (["--volumes-from", "x:ro"], "volumes_from", ["x:ro"]),
+        (["--expose", "80-81/udp"], "expose", ["80-81/udp"]),
+        (["--cpu-period", "50000", "--cpu-quota", "-1"], "cpu_quota", -1),
+        (["--device-read-bps", "/dev/a:1mb"], "device_read_bps", ["/dev/a:1mb"]),
+        (["--device-cgroup-rule", "c 1:3 r"], "device_cgroup_rules", ["c 1:3 r"]),
+        (["--oom-kill-disable"], "oom_kill_disable", True),
         (["--init"], "init", True),
         (["-it"], "tty", True),
         (["-it"], "interactive", True),
@@ -102,13 +111,14 @@ def test_run_options(words: list[str], field: str, expected: object) -> None:
 def test_every_option_of_run_reaches_the_engine_or_is_refused() -> None:
     """An option that is parsed and then forgotten would make a container weaker than asked."""
     elsewhere = {"cidfile", "name", "platform", "pull", "rm", "detach", "detach_keys", "explain", "sig_proxy"}
+    elsewhere |= {"attach", "disable_content_trust", "isolation", "quiet", "volume_driver"}
     elsewhere |= {"env", "env_file", "label", "label_file", "volume", "mount", "entrypoint"}
     for option in main.load_command("run").OPTIONS.options:
         name = options.field(option.long)
         assert option.refuse or name in elsewhere or name in runflags._SAME or name in runflags._NAMES, name
 
 
-@pytest.mark.parametrize("words", [["-p", "80:80"], ["--dns", "1.1.1.1"], ["--add-host", "a:1"], ["--gpus", "all"]])
+@pytest.mark.parametrize("words", [["-p", "80:80"], ["--ip", "1.1.1.1"], ["--cpu-count", "1"], ["--gpus", "all"]])
 def test_what_is_not_there_is_refused_by_name(words: list[str]) -> None:
     with pytest.raises(NotSupported, match=words[0]):
         asked(*words)
