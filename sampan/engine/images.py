@@ -9,10 +9,11 @@ from sampan.oci import reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
     from sampan.engine.engine import Engine
+    from sampan.engine.pulling import Pulled
     from sampan.runtime.compile import Facts
     from sampan.store.images import Image
 
@@ -39,7 +40,7 @@ class Images:
         from sampan.engine import imageviews
 
         meant = imageviews.nearest(name, [text for image in self.store.ls() for text in image.references])
-        way = "pulling from registries is not there yet: make it with `sampan build`, `load`, `import` or `bootstrap`"
+        way = "get it with `sampan pull`, `build`, `load`, `import` or `bootstrap`"
         return f"did you mean {meant}? ({way})" if meant else way
 
     def ls(self, filters: dict[str, list[str]] | None = None, *, all: bool = True) -> list[dict[str, Any]]:
@@ -95,16 +96,27 @@ class Images:
             gc.collect(store.db, store.content, store.paths, remove_tree=self.engine.remove_tree)
         return said
 
+    # ---- registries ----
+
+    def pull(
+        self, name: str, *, platform: str = "", all_tags: bool = False, listen: Callable[..., None] | None = None
+    ) -> list[Pulled]:
+        """Pull a reference, or all tags of a repository, from its registry; `listen` is told of transfer's events."""
+        from sampan.engine import pulling
+        from sampan.transfer import events
+
+        return pulling.pull(self.engine, name, platform=platform, all_tags=all_tags, listen=listen or events.ignore)
+
     # ---- archives ----
 
-    def _facts(self) -> Facts:
+    def facts(self) -> Facts:
         from sampan.runtime.compile import Facts
 
         facts = Facts()
         self.engine.host.add_idmap(facts)
         return facts
 
-    def _target(self) -> str:
+    def mount_point(self) -> str:
         return os.path.join(self.engine.store.paths.run, "rootfs")
 
     def save(self, names: Sequence[str], fd: int) -> int:
@@ -128,7 +140,7 @@ class Images:
         from sampan.transfer.load import load
 
         said = []
-        for one in load(self.engine.store, source, self._facts, self._target()):
+        for one in load(self.engine.store, source, self.facts, self.mount_point()):
             for name in one.references:
                 shown = reference.parse(name).familiar()
                 if name in one.replaced:
@@ -167,7 +179,7 @@ class Images:
 
         store = self.engine.store
         image_id, before = bare.make_image(
-            store, bare.Pieces(pieces), self._facts, self._target(), config=config, name=name, **words
+            store, bare.Pieces(pieces), self.facts, self.mount_point(), config=config, name=name, **words
         )
         if before:
             self.engine.warn([_replaced(reference.parse(name).familiar(), before)])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.engine.engine import Store
+    from sampan.oci.reference import Reference
     from sampan.store.images import Image
 
 NONE = "<none>"
@@ -27,7 +28,7 @@ def ls(images: list[Image], filters: dict[str, list[str]], resolve: Callable[[st
     now = time.time_ns()
     rows = []
     for image in images:
-        for name in image.references or [""]:
+        for name in image.references or image.digests[:1] or [""]:
             if all(test(image, name) for test in tests):
                 rows.append(_row(image, name, now))
     return rows
@@ -89,7 +90,7 @@ def inspect(store: Store, image: Image) -> dict[str, Any]:
     return {
         "Id": image.id,
         "RepoTags": [name.familiar() for name in names],
-        "RepoDigests": sorted({f"{name.familiar_name()}@{image.manifest_digest}" for name in names}),
+        "RepoDigests": _digests(image, names),
         "Parent": "",
         "Comment": history[-1].get("comment") or "",
         "Created": config.get("created") or timestamp(0),
@@ -105,6 +106,15 @@ def inspect(store: Store, image: Image) -> dict[str, Any]:
         "Metadata": {"LastTagTime": _last_tag_time(store, image)},
         "Descriptor": {"digest": image.manifest_digest},
     }
+
+
+def _digests(image: Image, names: list[Reference]) -> list[str]:
+    """Give the digests that registries had it under, else the one that they would have."""
+    known = [reference.parse(name) for name in image.digests]
+    repositories = {name.name for name in known}
+    found = {name.familiar() for name in known}
+    found.update(f"{n.familiar_name()}@{image.manifest_digest}" for n in names if n.name not in repositories)
+    return sorted(found)
 
 
 def _numbers(store: Store, image: Image) -> list[str]:

@@ -206,9 +206,12 @@ class Ingest:
             os.fsync(self._fd)
             if os.fstat(self._fd).st_size != self.size:
                 raise IntegrityError(f"cannot commit blob {digest}: its file was changed while it was written")
-            os.rename(self._path, target)
+            self._place(target)
         # Also for a blob that was there: another process may be between its rename and its sync.
         files.sync_directory(self._paths.blobs)
+
+    def _place(self, target: str) -> None:
+        os.rename(self._path, target)
 
 
 def _is_intact(path: str, digest: str, size: int) -> bool:

@@ -52,10 +52,15 @@ def sync_filesystem(path: str) -> None:
         os.close(fd)
 
 
+def temporary_name() -> str:
+    """Return a fresh name for a file that will be renamed; the collector knows whose it is."""
+    return f"{TEMPORARY}{owner.this_process()}.{os.urandom(4).hex()}"
+
+
 def replace(path: str, data: bytes, *, durable: bool = True) -> None:
     """Replace a file of the store by `data`: readers see the old or the new content, also after a power cut."""
     directory = os.path.dirname(path)
-    temporary = f"{directory}/{TEMPORARY}{owner.this_process()}.{os.urandom(4).hex()}"
+    temporary = f"{directory}/{temporary_name()}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         try:

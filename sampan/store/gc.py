@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from sampan.oci import jsontext
-from sampan.store import dbfile, files, owner, volumes
+from sampan.store import dbfile, files, owner, partials, volumes
 from sampan.store.content import Content
 from sampan.store.db import Database
 from sampan.store.leases import Leases
@@ -36,9 +36,17 @@ class Collected:
 
 
 def collect(
-    db: Database, content: Content, paths: Paths, *, remove_tree: Callable[[str], None] = files.remove_tree
+    db: Database,
+    content: Content,
+    paths: Paths,
+    *,
+    remove_tree: Callable[[str], None] = files.remove_tree,
+    partials_too: bool = False,
 ) -> Collected:
-    """Remove everything that nothing refers to; raise Unavailable when the store is locked for too long."""
+    """Remove everything that nothing refers to; raise Unavailable when the store is locked for too long.
+
+    Blobs that arrived in part are left for a day, for the next pull, unless `partials_too`.
+    """
     done = Collected()
     Leases(db).sweep()
     doomed: list[str] = []
@@ -57,6 +65,7 @@ def collect(
     done.leftovers += _orphans(db, paths)
     for path in doomed + done.leftovers:
         _remove(path, remove_tree)
+    done.leftovers += _partials(paths, partials_too)
     dbfile.make_reserve(paths)
     return done
 
@@ -82,9 +91,10 @@ def _roots(db: Database) -> tuple[set[str], set[str]]:
 
 def _orphans(db: Database, paths: Paths) -> list[str]:
     """Return paths that a crash left; directories are listed before rows, because rows are made before directories."""
-    found = [f"{paths.ingest}/{name}" for name in _ls(paths.ingest) if not _is_owned(name)]
+    ingests = (name for name in _ls(paths.ingest) if not name.startswith(partials.PREFIX))
+    found = [f"{paths.ingest}/{name}" for name in ingests if not _is_owned(name)]
     found += [f"{paths.active}/{name}" for name in _ls(paths.active) if not _is_owned(name)]
-    for directory in (paths.oci, paths.cache):
+    for directory in (paths.oci, paths.oci + "/blobs", paths.cache):
         found += [f"{directory}/{name}" for name in _ls(directory) if _is_stale_temporary(name)]
     found += [f"{paths.volumes}/{name}" for name in _ls(paths.volumes) if name.startswith(volumes.GONE)]
     found += [f"{paths.snapshots}/{name}" for name in _ls(paths.snapshots) if name.startswith(_GONE)]
@@ -92,6 +102,11 @@ def _orphans(db: Database, paths: Paths) -> list[str]:
     known = {row[0] for row in db.query("SELECT id FROM containers")}
     found += [f"{paths.containers}/{name}" for name in containers if len(name) == 64 and name not in known]
     return found + _orphaned_snapshots(db, paths)
+
+
+def _partials(paths: Paths, whatever_age: bool) -> list[str]:
+    named = [f"{paths.ingest}/{name}" for name in _ls(paths.ingest) if name.startswith(partials.PREFIX)]
+    return [path for path in named if partials.remove_stale(path, whatever_age=whatever_age)]
 
 
 def _orphaned_snapshots(db: Database, paths: Paths) -> list[str]:

@@ -35,18 +35,20 @@ _COLUMNS = "manifest_digest, id, config, diff_ids, size, created"
 
 class Image:
     """One image: `id` (digest of the config), `manifest_digest`, `config` (dict), `diff_ids` (lowest first), `size` in
-    unpacked bytes, `created` in unix nanoseconds, `references` (full names, sorted)."""
+    unpacked bytes, `created` in unix nanoseconds, `references` (full names, sorted), `digests` (the like with a digest
+    in place of a tag: what registries had it under).  An artifact, which is no image, has an empty config."""
 
-    __slots__ = ("id", "manifest_digest", "config", "diff_ids", "size", "created", "references")
+    __slots__ = ("id", "manifest_digest", "config", "diff_ids", "size", "created", "references", "digests")
 
-    def __init__(self, row: tuple[Any, ...], references: list[str]) -> None:
+    def __init__(self, row: tuple[Any, ...], names: list[str]) -> None:
         self.manifest_digest: str = row[0]
         self.id: str = row[1]
         self.config: dict[str, Any] = jsontext.loads(row[2])
         self.diff_ids: list[str] = jsontext.loads(row[3])
         self.size: int = row[4]
         self.created: int = row[5]
-        self.references = references
+        self.references = [name for name in names if "@" not in name]
+        self.digests = [name for name in names if "@" in name]
 
     @property
     def short_id(self) -> str:
@@ -70,11 +72,15 @@ class Images:
         raw = self._content.read(manifest_digest)
         manifest = documents.parse_manifest(raw)
         config_digest = manifest["config"]["digest"]
-        data = self._content.read(config_digest)
-        config = documents.parse_config(data)
-        layers = documents.check_layers(manifest, config)
+        if manifest["config"]["mediaType"] in documents.CONFIGS:
+            data = self._content.read(config_digest)
+            config = documents.parse_config(data)
+            layers = documents.check_layers(manifest, config)
+        else:  # an artifact: nothing of it can be unpacked
+            data, config, layers = b"{}", {}, [(layer, "") for layer in manifest["layers"]]
         blobs = [manifest_digest, config_digest, *(layer["digest"] for layer, _ in layers)]
-        seal(self._db, self._paths, documents.diff_ids(config))
+        diff_ids = [diff_id for _, diff_id in layers if diff_id]
+        seal(self._db, self._paths, diff_ids)
         with self._db.transaction():
             size = sum(self._layer_size(layer, diff_id) for layer, diff_id in layers)
             self._content.path(manifest_digest)
@@ -84,7 +90,7 @@ class Images:
                 " (manifest_digest, media_type, manifest_size, id, config, diff_ids, blobs, size, created)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET size = excluded.size",
                 (manifest_digest, manifest["mediaType"], len(raw), config_digest, data)
-                + (jsontext.dumps([diff_id for _, diff_id in layers]), jsontext.dumps(blobs), size, _created(config)),
+                + (jsontext.dumps(diff_ids), jsontext.dumps(blobs), size, _created(config)),
             )
         return self._image(manifest_digest)
 
@@ -215,7 +221,10 @@ class Images:
             wanted = reference.parse(text)
         except InvalidArgument:
             return None
-        row = self._db.one("SELECT manifest_digest FROM image_references WHERE name = ?", (str(wanted),))
+        exact = "SELECT manifest_digest FROM image_references WHERE name = ?"
+        row = self._db.one(exact, (str(wanted),))
+        if row is None and wanted.digest:
+            row = self._db.one(exact, (f"{wanted.name}@{wanted.digest}",))  # Docker ignores a tag beside a digest
         if row is not None or not wanted.digest:
             return str(row[0]) if row else None
         # name@digest also names a manifest that some tag of the same repository has; name:tag@digest checks the tag.
@@ -248,7 +257,8 @@ class Images:
         manifests = []
         for name, media_type, digest, size in self._db.query(
             "SELECT name, media_type, images.manifest_digest, manifest_size"
-            " FROM images LEFT JOIN image_references USING (manifest_digest) ORDER BY name, images.rowid"
+            " FROM images LEFT JOIN (SELECT * FROM image_references WHERE name NOT LIKE '%@%') USING (manifest_digest)"
+            " ORDER BY name, images.rowid"
         ):
             extra = {"annotations": {documents.REF_NAME: name}} if name else {}
             manifests.append(documents.descriptor(media_type, digest, size, **extra))

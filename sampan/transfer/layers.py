@@ -98,7 +98,15 @@ class Ingested:
 class Layer:
     """One layer on its way into the store. A promised diff_id that is unpacked already is only verified."""
 
-    def __init__(self, store: Store, facts: Facts, target: str, promise: Promise, lease: Lease | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        facts: Facts,
+        target: str,
+        promise: Promise,
+        lease: Lease | None = None,
+        ingest: Ingest | None = None,
+    ) -> None:
         if promise.diff_id and lease is not None:
             lease.hold(promise.diff_id)  # before looking: a snapshot that is found must not be collected meanwhile
         self._store = store
@@ -114,7 +122,7 @@ class Layer:
         self._hash: digests.Hash | None = None
         known = promise.diff_id and store.snapshots.find(promise.diff_id) is not None
         self._active: Active | None = None if known else store.snapshots.prepare()
-        self._ingest: Ingest = store.content.ingest(lease=lease)
+        self._ingest: Ingest = ingest or store.content.ingest(lease=lease)
 
     # ---- on any thread ----
 
@@ -223,9 +231,13 @@ def ingest_layer(
     *,
     lease: Lease | None = None,
     durable: bool = True,
+    ingest: Ingest | None = None,
 ) -> Ingested:
-    """Read one layer into the store; IntegrityError when it is not what is promised. `lease` holds what was added."""
-    layer = Layer(store, facts_factory(), target, promise, lease)
+    """Read one layer into the store; IntegrityError when it is not what is promised.
+
+    `lease` holds what was added; `ingest` takes the blob's bytes in place of a new one.
+    """
+    layer = Layer(store, facts_factory(), target, promise, lease, ingest)
     try:
         layer.receive(stream)
         return layer.commit(durable=durable)

@@ -41,7 +41,7 @@ def test_unknown_image_says_which_one_may_be_meant(app: sampan.Engine) -> None:
     for wrong in ("ap:1", "app", "app:2"):
         with pytest.raises(NotFound) as caught:
             app.images.resolve(wrong)
-        assert "did you mean app:1?" in caught.value.hint and "registries" in caught.value.hint
+        assert "did you mean app:1?" in caught.value.hint and "sampan pull" in caught.value.hint
     with pytest.raises(NotFound) as caught:
         app.images.resolve("entirely/else")
     assert "mean" not in caught.value.hint

@@ -1,0 +1,137 @@
+"""`Engine.images.pull`: what a name means is decided here, what moves is transfer's."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.errors import InvalidArgument, NotFound, SampanError
+from sampan.oci import platform as platforms
+from sampan.oci import reference
+from sampan.transfer import events
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sampan.engine.engine import Engine
+    from sampan.oci.reference import Reference
+    from sampan.registry.connect import Registries
+    from sampan.transfer.events import Listen
+
+
+class Pulled:
+    """One reference that was pulled: its `digest` at the registry, the image's `id`, and whether anything is `new`."""
+
+    __slots__ = ("digest", "id", "new", "reference")
+
+    def __init__(self, ref: Reference, digest: str, image_id: str, new: bool) -> None:
+        self.reference = ref
+        self.digest = digest
+        self.id = image_id
+        self.new = new
+
+
+def registries() -> Registries:
+    """Give what speaks to registries, with this process's environment."""
+    from sampan.registry.connect import Registries
+
+    return Registries(os.environ)
+
+
+def pull(
+    engine: Engine, name: str, *, platform: str = "", all_tags: bool = False, listen: Listen = events.ignore
+) -> list[Pulled]:
+    """Pull what a reference names, or all tags of its repository; give what there is now, in the order of the tags."""
+    ref = reference.parse(name, default_tag=not all_tags)
+    if all_tags and (ref.tag or ref.digest):
+        raise InvalidArgument(f"cannot pull all tags of {name}: it has a tag or digest", "name the repository alone")
+    wanted = platforms.parse(platform) if platform else platforms.host()
+    speaker = registries()
+    try:
+        if not all_tags:
+            return [_one(engine, speaker, ref, wanted, bool(platform), listen)]
+        return [
+            _one(engine, speaker, tagged, wanted, bool(platform), listen) for tagged in _tagged(speaker, ref, listen)
+        ]
+    finally:
+        speaker.close()
+
+
+def _tagged(speaker: Registries, ref: Reference, listen: Listen) -> list[Reference]:
+    tags = speaker.repositories(ref, push=True)[0].tags()  # the registry's own: a mirror may have a few of them only
+    if not tags:
+        raise NotFound(f"cannot pull all tags of {ref.familiar_name()}: it has none")
+    return [ref.with_tag(tag) for tag in tags]
+
+
+def _one(
+    engine: Engine, speaker: Registries, ref: Reference, wanted: platforms.Platform, strict: bool, listen: Listen
+) -> Pulled:
+    from sampan.transfer import pull as moving
+    from sampan.transfer.registries import RegistrySource
+
+    images = engine.images
+    source = RegistrySource(ref, speaker.repositories(ref), wanted, strict=strict, listen=listen)
+    listen(events.Event(events.TEXT, text=_greeting(ref)))
+
+    def names() -> list[str]:
+        at_digest = f"{ref.name}@{source.digest}"
+        # Docker: a tag beside a digest is not looked at, and not given.
+        return [at_digest] if ref.digest else [str(ref), at_digest]
+
+    before = _known(engine, str(ref))
+    try:
+        picture, replaced = moving.pull(
+            engine.store,
+            source,
+            names,
+            images.facts,
+            images.mount_point(),
+            moving.crew(speaker.interrupt),
+            listen=listen,
+        )
+    except SampanError as exc:
+        _name(exc, ref)
+        raise
+    del replaced
+    found = engine.store.images.resolve(picture.digest)
+    _warn_of_platform(engine, found.config, wanted, ref)
+    return Pulled(ref, source.digest, found.id, before != found.manifest_digest)
+
+
+def _greeting(ref: Reference) -> str:
+    return f"{ref.digest or ref.tag}: Pulling from {ref.familiar_name() if ref.domain != 'docker.io' else ref.path}"
+
+
+def _known(engine: Engine, name: str) -> str:
+    try:
+        return str(engine.store.images.resolve(name).manifest_digest)
+    except NotFound:
+        return ""
+
+
+def _name(exc: SampanError, ref: Reference) -> None:
+    """Say what was pulled, where the error is about a part of it only."""
+    if not exc.message.startswith("cannot pull"):
+        exc.message = f"cannot pull {ref.familiar()}: {exc.message}"
+        exc.args = (exc.message,)
+
+
+def _warn_of_platform(engine: Engine, config: dict[str, Any], wanted: platforms.Platform, ref: Reference) -> None:
+    offered = platforms.from_descriptor(config)
+    if config and not platforms.matches(wanted, offered):
+        engine.warn([f"{ref.familiar()} is for {offered}, this host is {wanted}"])
+
+
+def missing(engine: Engine, name: str, policy: str, platform: str = "", listen: Listen = events.ignore) -> None:
+    """Pull an image where `policy` asks for it: always, missing (it is not here), never."""
+    if policy == "never":
+        return
+    if policy == "missing":
+        try:
+            engine.store.images.resolve(name)
+        except NotFound:
+            pass
+        else:
+            return
+    pull(engine, name, platform=platform, listen=listen)

@@ -1,0 +1,63 @@
+"""What a command needs to speak to registries: one transport, the settings and the credentials of this user."""
+
+from __future__ import annotations
+
+import threading
+
+from sampan.errors import NotSupported, Unavailable
+from sampan.registry import settings as configuration
+from sampan.registry.client import Registry, Repository
+from sampan.registry.credentials import Credentials
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sampan.oci.reference import Reference
+    from sampan.registry.auth import Login
+    from sampan.registry.settings import Place
+
+
+class Registries:
+    """The registries that one command speaks to."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        try:
+            from sampan.registry.transport import HttpTransport
+        except ImportError as exc:
+            raise NotSupported(
+                f"cannot speak to registries: the Python library {exc.name} is not installed",
+                "pip install 'urllib3>=2'",
+            ) from exc
+        self.settings = configuration.load(environ)
+        self.credentials = Credentials(environ)
+        self.transport = HttpTransport(self.settings, environ)
+        self.stopped = threading.Event()
+        self._known: dict[tuple[str, bool, bool], Registry] = {}
+
+    def repositories(self, ref: Reference, *, push: bool = False) -> list[Repository]:
+        """Give the places of a reference's repository, mirrors first; Denied when it is blocked."""
+        return [Repository(self.registry(place), place.path) for place in self.settings.places(ref, push=push)]
+
+    def registry(self, place: Place) -> Registry:
+        """Give the registry of a place; the same one for the same host."""
+        key = place.host, place.plain, place.unverified
+        if key not in self._known:
+            self._known[key] = Registry(self.transport, self.settings, place, lambda: self._login(place), self._sleep)
+        return self._known[key]
+
+    def _login(self, place: Place) -> Login:
+        return self.credentials.find(place.host, place.path)
+
+    def _sleep(self, seconds: float) -> None:
+        if self.stopped.wait(seconds):
+            raise Unavailable("cannot go on: it was interrupted")
+
+    def interrupt(self) -> None:
+        """Break off everything that is under way, from another thread."""
+        self.stopped.set()
+        self.transport.abort()
+
+    def close(self) -> None:
+        """Close what is open."""
+        self.transport.close()

@@ -1,0 +1,142 @@
+"""What goes to a registry and what comes back: plain values, no network.
+
+A request's body can be read again: authentication and retries send a request more than once.
+"""
+
+from __future__ import annotations
+
+from sampan.errors import IntegrityError, SampanError, Unavailable
+from sampan.oci import jsontext
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+    from typing import Any, Protocol
+
+    class Reader(Protocol):
+        """Something to read bytes from; none means the end."""
+
+        def read(self, count: int, /) -> bytes: ...
+
+    Origin = tuple[str, str, int]
+
+_PORTS = {"http": 80, "https": 443}
+STEP = 1 << 18
+
+
+class Interrupted(Unavailable):
+    """The network failed in a way that trying again may mend."""
+
+
+class Refused(SampanError):
+    """An address that must not be asked: the reason is in the message, and trying again does not help."""
+
+    http_status = 403
+
+
+class Request:
+    """One request: `body` is bytes, or a function that opens a reader of `length` bytes."""
+
+    __slots__ = ("body", "headers", "length", "method", "trusted", "url")
+
+    def __init__(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Callable[[], Reader] = b"",
+        length: int = -1,
+        *,
+        trusted: bool = True,
+    ) -> None:
+        self.method = method
+        self.url = url
+        self.headers = dict(headers or {})
+        self.body = body
+        self.length = len(body) if isinstance(body, bytes) else length
+        self.trusted = trusted  # the user named this address, a peer did not
+
+    def with_headers(self, **more: str) -> Request:
+        """Give the same request with more headers; underscores in their names mean hyphens."""
+        headers = {**self.headers, **{name.replace("_", "-"): value for name, value in more.items()}}
+        return Request(self.method, self.url, headers, self.body, self.length, trusted=self.trusted)
+
+
+class Response:
+    """One response: `headers` have lower-case names; close it, or use it as a context manager."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], url: str, body: Reader | None = None) -> None:
+        self.status = status
+        self.headers = {name.lower(): value for name, value in headers.items()}
+        self.url = url
+        self._body = body
+
+    def header(self, name: str) -> str:
+        """Give a header by its lower-case name, or ""."""
+        return self.headers.get(name, "")
+
+    def read(self, count: int) -> bytes:
+        """Give up to `count` bytes; none means the end; Interrupted when the peer broke off."""
+        return self._body.read(count) if self._body is not None else b""
+
+    def document(self, limit: int, what: str) -> bytes:
+        """Give the whole body, of at most `limit` bytes."""
+        chunks, size = [], 0
+        while data := self.read(min(STEP, limit + 1 - size)):
+            chunks.append(data)
+            size += len(data)
+            if size > limit:
+                raise IntegrityError(f"cannot read {what}: it is longer than {limit} bytes")
+        return b"".join(chunks)
+
+    def json(self, limit: int, what: str) -> Any:
+        """Give the value of a JSON body."""
+        try:
+            return jsontext.loads(self.document(limit, what), what)
+        except SampanError as exc:
+            raise IntegrityError(exc.message) from exc
+
+    def close(self) -> None:
+        """Drop what was not read."""
+        close = getattr(self._body, "close", None)
+        if close is not None:
+            close()
+
+    def __enter__(self) -> Response:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def origin(url: str) -> Origin:
+    """Give scheme, host and port of a URL; Refused when it is no http or https URL."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        scheme, host, port = parts.scheme.lower(), (parts.hostname or "").lower(), parts.port
+    except ValueError as exc:
+        raise Refused(f"cannot follow {url[:200]!r}: it is no valid URL") from exc
+    if scheme not in _PORTS or not host:
+        raise Refused(f"cannot follow {url[:200]!r}: only http and https are asked")
+    if parts.username is not None:
+        raise Refused(f"cannot follow a URL of {host} that brings a user name with it")
+    return scheme, host, _PORTS[scheme] if port is None else port
+
+
+def join(base: str, location: str) -> str:
+    """Give the absolute URL of a Location header (RFC 9110, 10.2.2)."""
+    from urllib.parse import urljoin
+
+    if any(ord(character) <= 32 or ord(character) == 127 for character in location):
+        raise Refused(f"cannot follow {location[:200]!r}: it is no valid URL")
+    return urljoin(base, location)
+
+
+def shown(url: str) -> str:
+    """Give a URL without its query, which may hold signatures."""
+    return url.partition("?")[0]

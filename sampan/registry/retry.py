@@ -1,0 +1,86 @@
+"""When to try again: a pure function of what came back and how often it was tried.
+
+Registries answer 429 with Retry-After in seconds or as a date (RFC 9110, 10.2.3); a wait is never longer than a minute,
+whatever they say.  Waits grow, and are spread, so that many clients do not come back at once.
+"""
+
+from __future__ import annotations
+
+from sampan.registry.message import Interrupted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sampan.registry.message import Response
+
+ATTEMPTS = 6
+LONGEST = 60.0  # seconds
+_FIRST = 0.3
+_AGAIN = frozenset((408, 425, 429, 500, 502, 503, 504))
+
+
+def is_passing(status: int) -> bool:
+    """Tell whether a status may be another one the next time."""
+    return status in _AGAIN
+
+
+def wait(attempt: int, retry_after: str, spread: float, now: float) -> float:
+    """Give how many seconds to wait before the next attempt (0 is the first one that failed).
+
+    `spread` is a random number from 0 to 1, `now` the time in unix seconds.
+    """
+    grown = min(_FIRST * 2.0**attempt, LONGEST / 4) * (0.5 + spread / 2)
+    asked = _seconds(retry_after, now)
+    return min(LONGEST, max(grown, asked + grown / 4 if asked else 0.0))
+
+
+def _seconds(retry_after: str, now: float) -> float:
+    text = retry_after.strip()
+    if text.isascii() and text.isdecimal():
+        return float(min(int(text[:12]), int(LONGEST)))
+    if not text:
+        return 0.0
+    from email.utils import parsedate_to_datetime
+
+    try:
+        until = parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return 0.0
+    return min(max(0.0, until - now), LONGEST)
+
+
+class Patience:
+    """Count attempts at one thing, and pause between them; `pause` may raise to give up (Ctrl-C)."""
+
+    def __init__(self, pause: Callable[[float], None], attempts: int = ATTEMPTS) -> None:
+        self._pause = pause
+        self._attempts = attempts
+        self.failed = 0
+
+    def reset(self) -> None:
+        """Start counting anew: there was progress."""
+        self.failed = 0
+
+    def again(self, retry_after: str = "") -> bool:
+        """Pause and give True, or give False when it was tried often enough."""
+        import random
+        import time
+
+        if self.failed + 1 >= self._attempts:
+            return False
+        self._pause(wait(self.failed, retry_after, random.random(), time.time()))
+        self.failed += 1
+        return True
+
+    def after(self, failure: Interrupted) -> None:
+        """Pause, or raise the failure when it was tried often enough."""
+        if not self.again():
+            raise failure
+
+    def answer(self, response: Response) -> bool:
+        """Pause after an answer that may pass, and give True; else False."""
+        if not is_passing(response.status):
+            return False
+        response.close()
+        return self.again(response.header("retry-after"))

@@ -1,0 +1,149 @@
+"""Move one image: `copy(source, destination)`.  Pull, push and a copy between registries are this one verb.
+
+    source.picture()                        what there is: a manifest, its parts, and for an index the pictures below
+    source.open(part, offset, received)     a part's bytes, from an offset
+    destination.take(source, part)          make sure that it has a part; gives the descriptor that it has there
+    destination.finish(picture, parts)      store the manifest, and last of all the name
+
+Parts move several at once.  Nothing is visible at the destination before all of it is there.
+"""
+
+from __future__ import annotations
+
+from sampan.errors import IntegrityError
+from sampan.oci import image, jsontext
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Protocol
+
+    from sampan.transfer.crew import Crew
+
+    class Stream(Protocol):
+        """A part's bytes."""
+
+        def read(self, count: int, /) -> bytes: ...
+        def close(self) -> None: ...
+
+    class Source(Protocol):
+        """Where an image comes from."""
+
+        def picture(self) -> Picture: ...
+        def open(self, part: Part, offset: int, received: Callable[[int], None]) -> Stream: ...
+
+    class Destination(Protocol):
+        """Where an image goes."""
+
+        def take(self, source: Source, part: Part) -> dict[str, Any]: ...
+        def finish(self, picture: Picture) -> None: ...
+
+
+JOBS = 3  # parts at once, as in Docker
+
+
+class Part:
+    """One blob of an image: its descriptor, and for a layer of an image its diff_id."""
+
+    __slots__ = ("descriptor", "diff_id", "shown")
+
+    def __init__(self, descriptor: dict[str, Any], diff_id: str = "", *, shown: bool = True) -> None:
+        self.descriptor = descriptor
+        self.diff_id = diff_id
+        self.shown = shown
+
+    @property
+    def digest(self) -> str:
+        """The digest of the blob."""
+        return str(self.descriptor["digest"])
+
+    @property
+    def size(self) -> int:
+        """The size of the blob in bytes."""
+        return int(self.descriptor["size"])
+
+    @property
+    def short(self) -> str:
+        """What a display calls it."""
+        return self.digest[7:19]
+
+
+class Picture:
+    """A manifest with its parts, or an index with the pictures that it lists."""
+
+    __slots__ = ("below", "config", "data", "digest", "document", "media_type", "parts")
+
+    def __init__(
+        self, data: bytes, media_type: str, digest: str, document: dict[str, Any], config: bytes | None = None
+    ) -> None:
+        self.data = data
+        self.media_type = media_type
+        self.digest = digest
+        self.document = document
+        self.config = config
+        self.parts: list[Part] = []
+        self.below: list[Picture] = []
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is an image that can be unpacked, not an index or an artifact."""
+        return self.config is not None
+
+    def all_parts(self) -> list[Part]:
+        """Give the parts of it and of everything below, each once."""
+        found = {part.digest: part for picture in self.below for part in picture.all_parts()}
+        for part in self.parts:
+            found[part.digest] = part
+        return list(found.values())
+
+    def replaced(self, taken: dict[str, dict[str, Any]]) -> Picture:
+        """Give the picture with the descriptors that the destination has in place of the source's."""
+        if all(taken.get(part.digest, part.descriptor) == part.descriptor for part in self.parts):
+            return self
+        document = dict(self.document)
+        document["layers"] = [taken.get(layer["digest"], layer) for layer in document["layers"]]
+        data = jsontext.dumps(document)
+        from sampan.oci import digest as digests
+
+        made = Picture(data, self.media_type, digests.of(data), document, self.config)
+        made.parts = [
+            Part(taken.get(part.digest, part.descriptor), part.diff_id, shown=part.shown) for part in self.parts
+        ]
+        return made
+
+
+def of_manifest(
+    data: bytes, media_type: str, digest: str, document: dict[str, Any], config: bytes | None, what: str
+) -> Picture:
+    """Give the picture of a manifest; `config` is its config's bytes when it is an image's."""
+    made = Picture(data, media_type, digest, document, config)
+    if config is None:
+        made.parts = [Part(one) for one in (document["config"], *document["layers"])]
+        return made
+    try:
+        layers = image.check_layers(document, image.parse_config(config))
+        for layer, _ in layers:
+            image.compression(layer["mediaType"])
+    except IntegrityError as exc:
+        exc.message = f"cannot use {what}: {exc.message}"
+        exc.args = (exc.message,)
+        raise
+    made.parts = [Part(document["config"], shown=False), *(Part(layer, diff_id) for layer, diff_id in layers)]
+    return made
+
+
+def copy(source: Source, destination: Destination, crew: Crew) -> Picture:
+    """Move an image; give its picture as it is at the destination."""
+    picture = source.picture()
+    taken: dict[str, dict[str, Any]] = {}
+
+    def job(part: Part) -> Callable[[], None]:
+        def move() -> None:
+            taken[part.digest] = destination.take(source, part)
+
+        return move
+
+    crew.run([job(part) for part in picture.all_parts()])
+    arrived = picture.replaced(taken)
+    destination.finish(arrived)
+    return arrived

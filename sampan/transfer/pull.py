@@ -1,0 +1,221 @@
+"""Pull: an image from a registry into the store.
+
+Layers are verified, unpacked and kept while they arrive.  What came of one that did not arrive whole is kept too, for
+the next try.  The image and its names appear in one transaction at the end, or nothing does.
+"""
+
+from __future__ import annotations
+
+from sampan.errors import IntegrityError, InvalidArgument
+from sampan.store.leases import Leases
+from sampan.store.partials import open_partial
+from sampan.transfer import events
+from sampan.transfer.copy import JOBS, Part, Picture, copy
+from sampan.transfer.crew import Crew
+from sampan.transfer.events import Event
+from sampan.transfer.layers import Promise, ingest_layer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from sampan.runtime.compile import Facts
+    from sampan.store.leases import Lease
+    from sampan.store.partials import Partial
+    from sampan.transfer.copy import Source, Stream
+    from sampan.transfer.events import Listen
+    from sampan.transfer.layers import Store
+
+_STEP = 1 << 18
+
+
+class _Resumed:
+    """The kept bytes of a partial blob, then those of the network."""
+
+    def __init__(self, partial: Partial | None, part: Part, source: Source, received: Callable[[int], None]) -> None:
+        self._partial = partial
+        self._part = part
+        self._source = source
+        self._received = received
+        self._at = 0
+        self._network: Stream | None = None
+
+    def read(self, count: int) -> bytes:
+        if self._partial is not None and self._at < self._partial.kept:
+            data = self._partial.read(count, self._at)
+            self._at += len(data)
+            self._received(len(data))
+            return data
+        if self._network is None:
+            self._network = self._source.open(self._part, self._at, self._received)
+        data = self._network.read(count)
+        self._at += len(data)
+        return data
+
+    def close(self) -> None:
+        if self._network is not None:
+            self._network.close()
+
+
+class StoreDestination:
+    """The store as the end of a copy; `names` are full references that the image gets."""
+
+    def __init__(
+        self,
+        store: Store,
+        facts_factory: Callable[[], Facts],
+        target: str,
+        lease: Lease,
+        names: Callable[[], Sequence[str]],
+        listen: Listen = events.ignore,
+        limit: int = 0,
+    ) -> None:
+        self.store = store
+        self.replaced: dict[str, str] = {}
+        self._facts_factory = facts_factory
+        self._target = target
+        self._lease = lease
+        self._names = names
+        self._listen = listen
+        self._limit = limit
+
+    def take(self, source: Source, part: Part) -> dict[str, Any]:
+        """Bring one part into the store, unless it is there or another process brings it meanwhile."""
+        self._lease.hold(part.digest, *([part.diff_id] if part.diff_id else []))  # before looking
+        if self._is_here(part):
+            self._tell(part, Event(events.EXISTS, part.short, part.size, part.size))
+            return part.descriptor
+        self._tell(part, Event(events.BEGIN, part.short, 0, part.size))
+
+        def waiting(size: int) -> None:
+            self._tell(part, Event(events.WAITING, part.short, size, part.size))
+
+        with open_partial(self.store.paths, part.digest, self._lease, waiting) as partial:
+            if not self._is_here(part):
+                self._bring(source, part, partial)
+        self._tell(part, Event(events.DONE, part.short, part.size, part.size))
+        return part.descriptor
+
+    def _tell(self, part: Part, event: Event) -> None:
+        if part.shown:
+            self._listen(event)
+
+    def _is_here(self, part: Part) -> bool:
+        return self.store.content.has(part.digest) and (
+            not part.diff_id or self.store.snapshots.find(part.diff_id) is not None
+        )
+
+    def _bring(self, source: Source, part: Part, partial: Partial | None) -> None:
+        if partial is not None and partial.kept > part.size:
+            partial.discard()
+        resumed = partial is not None and partial.kept > 0
+        try:
+            self._once(source, part, partial)
+        except IntegrityError:
+            if partial is None or not resumed:
+                if partial is not None:
+                    partial.discard()
+                raise
+            # What an earlier try left may be damaged (a power cut): once more, all of it.
+            partial.discard()
+            self._once(source, part, partial)
+
+    def _once(self, source: Source, part: Part, partial: Partial | None) -> None:
+        moved = [0]
+
+        def received(count: int) -> None:
+            moved[0] += count
+            self._tell(part, Event(events.MOVING, part.short, moved[0], part.size))
+
+        if self.store.content.has(part.digest):
+            source = _Local(self.store)  # its snapshot is missing: nothing has to be fetched for that
+        stream = _Resumed(partial, part, source, received)
+        try:
+            self._ingest(stream, part, partial)
+        except IntegrityError:
+            if partial is not None:
+                partial.discard()
+            raise
+        finally:
+            stream.close()
+
+    def _ingest(self, stream: _Resumed, part: Part, partial: Partial | None) -> None:
+        if part.diff_id:
+            promise = Promise(
+                digest=part.digest,
+                size=part.size,
+                diff_id=part.diff_id,
+                limit=self._limit,
+                what=f"layer {part.digest}",
+            )
+            # Not durable yet: recording the image syncs all of its layers at once.
+            ingest_layer(
+                self.store,
+                stream,
+                self._facts_factory,
+                self._target,
+                promise,
+                lease=self._lease,
+                durable=False,
+                ingest=partial,
+            )
+            return
+        with partial or self.store.content.ingest(lease=self._lease) as ingest:
+            while data := stream.read(_STEP):
+                ingest.write(data)
+            ingest.commit(part.digest, part.size)
+
+    def finish(self, picture: Picture) -> None:
+        """Record the image and its names, all in one transaction."""
+        from sampan.transfer.load import retag
+
+        if picture.below:
+            raise InvalidArgument("cannot keep an image for several platforms: choose one")
+        digest = self.store.content.add(picture.data, expected=picture.digest, lease=self._lease)
+        with self.store.db.transaction():
+            self.store.images.put(digest)
+            for name in self._names():
+                before = retag(self.store, name, digest)
+                if before:
+                    self.replaced[name] = before
+
+
+class _Local:
+    """Blobs of the store itself as the source of a part."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def picture(self) -> Picture:
+        raise NotImplementedError
+
+    def open(self, part: Part, offset: int, received: Callable[[int], None]) -> Stream:
+        file: Stream = open(self._store.content.open(part.digest), "rb", buffering=0)
+        return file
+
+
+def pull(
+    store: Store,
+    source: Source,
+    names: Callable[[], Sequence[str]],
+    facts_factory: Callable[[], Facts],
+    target: str,
+    crew: Crew,
+    *,
+    listen: Listen = events.ignore,
+    limit: int = 0,
+) -> tuple[Picture, dict[str, str]]:
+    """Bring an image into the store; give its picture, and for each name that another image had, that one's id.
+
+    `facts_factory` gives facts of the host with id maps filled in; `target` is a directory to mount roots on.
+    """
+    with Leases(store.db).take("pull") as lease:
+        destination = StoreDestination(store, facts_factory, target, lease, names, listen, limit)
+        picture = copy(source, destination, crew)
+    return picture, destination.replaced
+
+
+def crew(interrupt: Callable[[], None]) -> Crew:
+    """Give the threads for one pull."""
+    return Crew(JOBS, interrupt)

@@ -1,0 +1,171 @@
+"""Registries as the source of a copy: a reference becomes a picture, a part becomes a stream."""
+
+from __future__ import annotations
+
+from sampan.errors import IntegrityError, NotFound, SampanError, Unauthorized, Unavailable
+from sampan.oci import image, platform
+from sampan.registry.blobs import BlobStream
+from sampan.registry.client import Registry, Repository
+from sampan.transfer import events
+from sampan.transfer.copy import Part, Picture, of_manifest
+from sampan.transfer.events import Event
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from sampan.oci.platform import Platform
+    from sampan.oci.reference import Reference
+    from sampan.registry.client import Manifest
+    from sampan.transfer.copy import Stream
+    from sampan.transfer.events import Listen
+
+    Connect = Callable[[Any], Registry]
+
+_MAX_DEPTH = 3
+FOREIGN = ".nondistributable.", ".foreign."
+
+
+def is_foreign(descriptor: dict[str, Any]) -> bool:
+    """Tell whether a layer is one that registries may not distribute (image-spec layer.md)."""
+    return any(word in descriptor["mediaType"] for word in FOREIGN)
+
+
+class RegistrySource:
+    """An image in a registry, or in one of its mirrors.
+
+    `wanted` is the platform to choose from an index, None for all of them.  `strict` says that the user named it: then
+    an image of another platform is not taken.
+    """
+
+    def __init__(
+        self,
+        ref: Reference,
+        repositories: Sequence[Repository],
+        wanted: Platform | None,
+        *,
+        strict: bool = False,
+        listen: Listen = events.ignore,
+    ) -> None:
+        self.ref = ref
+        self.wanted = wanted
+        self.strict = strict
+        self.digest = ""  # of what the reference names: an index perhaps
+        self._repositories = list(repositories)
+        self._listen = listen
+
+    # ---- documents ----
+
+    def picture(self) -> Picture:
+        """Find out what the reference names, and for an index choose."""
+        manifest = self.top()
+        return self._picture(manifest, 0)
+
+    def top(self) -> Manifest:
+        """Get what the reference names, from the first place that has it; the others are forgotten."""
+        failures: list[SampanError] = []
+        name = self.ref.digest or self.ref.tag
+        while self._repositories:
+            try:
+                found = self._ask(self._repositories[0], name)
+            except (NotFound, Unavailable, Unauthorized, IntegrityError) as exc:
+                failures.append(exc)
+                skipped = self._repositories.pop(0)
+                if self._repositories:
+                    self._listen(Event(events.TEXT, text=f"{skipped.registry.host}: {exc.message}"))
+                continue
+            self.digest = found.digest
+            return found
+        raise failures[-1]
+
+    def _ask(self, repository: Repository, name: str) -> Manifest:
+        head = repository.head(name)
+        expected = self.ref.digest or (head[0] if head is not None else "")
+        return repository.manifest(expected or name, expected)
+
+    def _picture(self, manifest: Manifest, depth: int) -> Picture:
+        if manifest.media_type not in image.INDEXES:
+            return self._image(manifest)
+        if depth >= _MAX_DEPTH:
+            raise IntegrityError(f"cannot pull {self.ref.familiar()}: its indexes are nested too deeply")
+        if self.wanted is None:
+            made = Picture(manifest.data, manifest.media_type, manifest.digest, manifest.document)
+            made.below = [self._picture(self._below(one), depth + 1) for one in manifest.document["manifests"]]
+            return made
+        chosen = choose(manifest.document["manifests"], self.wanted)
+        if chosen is None:
+            raise self._no_match(manifest.document["manifests"])
+        return self._picture(self._below(chosen), depth + 1)
+
+    def _below(self, descriptor: dict[str, Any]) -> Manifest:
+        found = self._repositories[0].manifest(descriptor["digest"], descriptor["digest"])
+        if len(found.data) != descriptor["size"]:
+            digest, size = descriptor["digest"], descriptor["size"]
+            raise IntegrityError(f"cannot pull {self.ref.familiar()}: {digest} has {len(found.data)} bytes, not {size}")
+        if found.media_type != descriptor["mediaType"]:
+            kinds = f"{found.media_type}, not {descriptor['mediaType'][:100]} as its index says"
+            raise IntegrityError(f"cannot pull {self.ref.familiar()}: {descriptor['digest']} is {kinds}")
+        return found
+
+    def _image(self, manifest: Manifest) -> Picture:
+        descriptor = manifest.document["config"]
+        config = None
+        if descriptor["mediaType"] in image.CONFIGS:
+            config = self._document(descriptor)
+            if self.wanted is not None and self.strict:
+                self._check_platform(image.parse_config(config))
+        what = self.ref.familiar()
+        return of_manifest(manifest.data, manifest.media_type, manifest.digest, manifest.document, config, what)
+
+    def _document(self, descriptor: dict[str, Any]) -> bytes:
+        from sampan.oci import digest as digests
+
+        digest, size = descriptor["digest"], descriptor["size"]
+        if size > image.MAX_DOCUMENT:
+            raise IntegrityError(f"cannot pull {self.ref.familiar()}: its config has {size} bytes")
+        stream = BlobStream(self._repositories, digest, size)
+        chunks = []
+        while data := stream.read(size):
+            chunks.append(data)
+        found = b"".join(chunks)
+        if digests.of(found) != digest:
+            raise IntegrityError(
+                f"cannot pull {self.ref.familiar()}: its config has the digest {digests.of(found)}, not {digest}"
+            )
+        return found
+
+    def _check_platform(self, config: dict[str, Any]) -> None:
+        offered = platform.from_descriptor(config)
+        if self.wanted is not None and not platform.matches(self.wanted, offered):
+            raise NotFound(f"cannot pull {self.ref.familiar()}: it is for {offered}, not for {self.wanted}")
+
+    def _no_match(self, entries: list[dict[str, Any]]) -> NotFound:
+        there = [str(platform.from_descriptor(one["platform"])) for one in entries if one.get("platform")]
+        listed = ", ".join(dict.fromkeys(name for name in there if "unknown" not in name))
+        hint = f"there is {listed[:300]}; choose with --platform" if listed else ""
+        return NotFound(f"cannot pull {self.ref.familiar()}: it has no image for {self.wanted}", hint)
+
+    # ---- parts ----
+
+    def open(self, part: Part, offset: int, received: Callable[[int], None]) -> Stream:
+        """Open a part from an offset."""
+        urls = part.descriptor.get("urls")
+        if urls and is_foreign(part.descriptor):
+            from sampan.registry.foreign import ForeignPlace
+
+            registry = self._repositories[0].registry
+            places: list[Any] = [ForeignPlace(registry, urls), *self._repositories]
+            return BlobStream(places, part.digest, part.size, offset, received)
+        return BlobStream(self._repositories, part.digest, part.size, offset, received)
+
+
+def choose(entries: Sequence[dict[str, Any]], wanted: Platform) -> dict[str, Any] | None:
+    """Give the entry of an index that suits a platform best; those that name none come last."""
+    ranked: list[tuple[int, int]] = []
+    for place, entry in enumerate(entries):
+        described = entry.get("platform")
+        rank = platform.rank(wanted, platform.from_descriptor(described)) if described else 1000
+        if rank is not None and entry["mediaType"] in image.MANIFESTS + image.INDEXES:
+            ranked.append((rank, place))
+    return entries[min(ranked)[1]] if ranked else None
