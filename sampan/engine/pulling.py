@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.errors import InvalidArgument, NotFound, SampanError
+from sampan.errors import IntegrityError, InvalidArgument, NotFound, SampanError
 from sampan.oci import platform as platforms
 from sampan.oci import reference
 from sampan.transfer import events
@@ -71,7 +71,15 @@ def _one(
     from sampan.transfer.registries import RegistrySource
 
     images = engine.images
-    source = RegistrySource(ref, speaker.repositories(ref), wanted, strict=strict, listen=listen)
+    content = engine.store.content
+
+    def local(digest: str) -> bytes | None:
+        try:
+            return content.read(digest) if content.has(digest) else None
+        except IntegrityError:
+            return None  # damaged: fetched anew
+
+    source = RegistrySource(ref, speaker.repositories(ref), wanted, strict=strict, listen=listen, local=local)
     listen(events.Event(events.TEXT, text=_greeting(ref)))
 
     def names() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sampan.errors import IntegrityError, NotFound, SampanError, Unauthorized, Unavailable
 from sampan.oci import image, platform
 from sampan.registry.blobs import BlobStream
-from sampan.registry.client import Registry, Repository
+from sampan.registry.client import Manifest, Registry, Repository
 from sampan.transfer import events
 from sampan.transfer.copy import Part, Picture, of_manifest
 from sampan.transfer.events import Event
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from sampan.oci.platform import Platform
     from sampan.oci.reference import Reference
-    from sampan.registry.client import Manifest
     from sampan.transfer.copy import Stream
     from sampan.transfer.events import Listen
 
@@ -36,7 +35,7 @@ class RegistrySource:
     """An image in a registry, or in one of its mirrors.
 
     `wanted` is the platform to choose from an index, None for all of them.  `strict` says that the user named it: then
-    an image of another platform is not taken.
+    an image of another platform is not taken.  `local` gives documents that need not be fetched, by digest.
     """
 
     def __init__(
@@ -47,8 +46,10 @@ class RegistrySource:
         *,
         strict: bool = False,
         listen: Listen = events.ignore,
+        local: Callable[[str], bytes | None] = lambda digest: None,
     ) -> None:
         self.ref = ref
+        self._local = local
         self.wanted = wanted
         self.strict = strict
         self.digest = ""  # of what the reference names: an index perhaps
@@ -82,7 +83,14 @@ class RegistrySource:
     def _ask(self, repository: Repository, name: str) -> Manifest:
         head = repository.head(name)
         expected = self.ref.digest or (head[0] if head is not None else "")
-        return repository.manifest(expected or name, expected)
+        return self._manifest(repository, expected or name, expected, head[1] if head is not None else "")
+
+    def _manifest(self, repository: Repository, name: str, digest: str, media_type: str) -> Manifest:
+        data = self._local(digest) if digest else None
+        if data is None:
+            return repository.manifest(name, digest)
+        document = image.parse(data, media_type)
+        return Manifest(data, document["mediaType"], digest, document)
 
     def _picture(self, manifest: Manifest, depth: int) -> Picture:
         if manifest.media_type not in image.INDEXES:
@@ -99,13 +107,14 @@ class RegistrySource:
         return self._picture(self._below(chosen), depth + 1)
 
     def _below(self, descriptor: dict[str, Any]) -> Manifest:
-        found = self._repositories[0].manifest(descriptor["digest"], descriptor["digest"])
+        digest = descriptor["digest"]
+        found = self._manifest(self._repositories[0], digest, digest, "")
         if len(found.data) != descriptor["size"]:
-            digest, size = descriptor["digest"], descriptor["size"]
-            raise IntegrityError(f"cannot pull {self.ref.familiar()}: {digest} has {len(found.data)} bytes, not {size}")
+            size = f"{len(found.data)} bytes, not {descriptor['size']}"
+            raise IntegrityError(f"cannot pull {self.ref.familiar()}: {digest} has {size}")
         if found.media_type != descriptor["mediaType"]:
             kinds = f"{found.media_type}, not {descriptor['mediaType'][:100]} as its index says"
-            raise IntegrityError(f"cannot pull {self.ref.familiar()}: {descriptor['digest']} is {kinds}")
+            raise IntegrityError(f"cannot pull {self.ref.familiar()}: {digest} is {kinds}")
         return found
 
     def _image(self, manifest: Manifest) -> Picture:
@@ -124,6 +133,9 @@ class RegistrySource:
         digest, size = descriptor["digest"], descriptor["size"]
         if size > image.MAX_DOCUMENT:
             raise IntegrityError(f"cannot pull {self.ref.familiar()}: its config has {size} bytes")
+        known = self._local(digest)
+        if known is not None:
+            return known
         stream = BlobStream(self._repositories, digest, size)
         chunks = []
         while data := stream.read(size):

@@ -1,0 +1,54 @@
+"""A registry for the session, empty stores, and an environment that knows no logins but the test's own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "transfer"))  # transfersupport
+
+import sampan  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test reads or writes the logins and the configuration of whoever runs it."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("SAMPAN_REGISTRIES_CONF", "/dev/null")
+    for name in ("DOCKER_CONFIG", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "REGISTRY_AUTH_FILE", "SAMPAN_CERTS_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    return home
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    """docker-registry without authentication or TLS."""
+    import registrysupport
+
+    with registrysupport.running(tmp_path_factory.mktemp("registry")) as registry:
+        yield registry
+
+
+@pytest.fixture
+def make_engine(tmp_path: Path) -> Iterator[Callable[[], sampan.Engine]]:
+    made: list[sampan.Engine] = []
+
+    def make() -> sampan.Engine:
+        made.append(sampan.Engine(str(tmp_path / f"store{len(made)}")))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.close()
+
+
+@pytest.fixture
+def engine(make_engine: Callable[[], sampan.Engine]) -> sampan.Engine:
+    return make_engine()
