@@ -53,13 +53,19 @@ COMMANDS = {
 }
 
 # Commands of two words: `sampan help` names the group only; the module is sampan/cli/<group>_<word>.py.
-GROUPED: dict[str, str] = {}
+GROUPED = {
+    "builder prune": "Forget the build cache",
+    "image prune": "Remove images that nobody uses",
+    "system df": "Show how much disk the store takes",
+    "system prune": "Remove all that nobody uses",
+}
 
 # Docker's management words: what they stand for, options included.
 ALIASES = {
     "builder build": "build",
     "buildx build": "build",
     "container cp": "cp",
+    "buildx prune": "builder prune",
     "container create": "create",
     "container exec": "exec",
     "container export": "export",
@@ -175,7 +181,7 @@ def _dispatch(argv: list[str], ours: list[int]) -> int:
     words = _expand(asked.words)
     if not words or words[0] == "help":
         return _help(words[1:], asked.words)
-    word, rest = _command(words)
+    word, rest = split_command(words)
     if not word:
         raise _unknown(asked.words)
     module = load_command(word)
@@ -190,7 +196,7 @@ def _dispatch(argv: list[str], ours: list[int]) -> int:
     return code
 
 
-def _command(words: list[str]) -> tuple[str, list[str]]:
+def split_command(words: list[str]) -> tuple[str, list[str]]:
     """Split a command's word, or its two, from the rest; "" when there is no such command."""
     if words[0] in COMMANDS:
         return words[0], words[1:]
@@ -225,7 +231,7 @@ def _help(words: list[str], given: list[str]) -> int:
     if not words:
         sys.stdout.write(help.overview(COMMANDS, sorted({name.split()[0] for name in (*ALIASES, *GROUPED)})))
         return 0
-    word = _command(words)[0]
+    word = split_command(words)[0]
     if word:
         sys.stdout.write(help.help_text(load_command(word).OPTIONS))
         return 0

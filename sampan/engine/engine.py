@@ -35,6 +35,7 @@ class Store:
         from sampan.store.paths import locate
 
         self.paths = locate(root)
+        self.held = self.paths.hold()
         self.paths.make()
         self.paths.make_run()
         empty = self.paths.snapshots + "/empty"
@@ -208,7 +209,19 @@ class Engine:
 
         remove_tree(self, path)
 
+    def erase_if_empty(self) -> bool:
+        """Leave nothing of a store whose records name nothing any more, unless another process uses it."""
+        from sampan.store.erase import erase_if_empty
+
+        store = self.store
+        erased = erase_if_empty(store.db, store.paths, store.held, remove_tree=self.remove_tree)
+        if erased:
+            self.close()
+        return erased
+
     def close(self) -> None:
-        """Close the database."""
+        """Close the store; the next use opens it again."""
         if self._store is not None:
             self._store.db.close()
+            os.close(self._store.held)
+            self._store = self._host = None

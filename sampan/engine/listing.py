@@ -106,7 +106,7 @@ def sizes(engine: Engine, record: Record) -> tuple[int, int]:
     try:
         written = _tree_size(upper)
     except PermissionError:
-        written = _mapped_size(engine, upper)
+        written = mapped_size(engine, upper)
     known = {diff_id: size for diff_id, _, size in engine.store.snapshots.ls()}
     return written, written + sum(known.get(diff_id, 0) for diff_id in record.config.get("layers") or ())
 
@@ -135,7 +135,7 @@ def _tree_size(path: str) -> int:
     return total
 
 
-def _mapped_size(engine: Engine, path: str) -> int:
+def mapped_size(engine: Engine, path: str) -> int:
     """Add them up as root of the user namespace, where directories are closed to the caller himself."""
     from sampan.runtime import rootfs, tree
     from sampan.runtime.compile import Facts

@@ -121,8 +121,9 @@ def create(paths: Paths) -> None:
 
     paths.make()
     directory = os.open(paths.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    lock = os.open(paths.cache, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # the root's own lock is `Paths.hold`
     try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if os.path.exists(paths.database):
             return
         _create_file(paths.database + ".new")
@@ -130,6 +131,7 @@ def create(paths: Paths) -> None:
         os.fsync(directory)
         make_reserve(paths)
     finally:
+        os.close(lock)
         os.close(directory)
 
 

@@ -27,6 +27,7 @@ from sampan.store.snapshots import seal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Container
     from typing import Any
 
 _HEX = frozenset("0123456789abcdef")
@@ -146,10 +147,11 @@ class Images:
         """Return the images that no reference names, no container uses, and no lease holds (those get a tag next)."""
         return [image for image in self._unused() if not image.references]
 
-    def prune(self, *, all: bool = False) -> list[Image]:
-        """Forget the dangling images, or with `all` every image that no container uses; return them."""
+    def prune(self, *, all: bool = False, keep: Container[str] = ()) -> list[Image]:
+        """Forget the dangling images, or with `all` every image that no container uses, but not those whose ids are
+        in `keep`; return them."""
         with self._db.transaction(frees=True):
-            doomed = self._unused() if all else self.dangling()
+            doomed = [image for image in (self._unused() if all else self.dangling()) if image.id not in keep]
             for image in doomed:
                 self._db.execute("DELETE FROM images WHERE id = ?", (image.id,))
             if doomed:

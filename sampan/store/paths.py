@@ -95,7 +95,7 @@ class Paths:
     def make(self) -> None:
         """Make the directories of the store where they are missing."""
         try:
-            _make(self.root, 0o711 if os.geteuid() == 0 else 0o700)
+            self._make_root()
             for relative in _SUBDIRECTORIES:
                 path = self.root
                 for part in relative.split("/"):
@@ -103,6 +103,24 @@ class Paths:
                     _make(path, 0o700)
         except OSError as exc:
             raise _cannot_make(self.root, exc) from exc
+
+    def _make_root(self) -> None:
+        _make(self.root, 0o711 if os.geteuid() == 0 else 0o700)
+
+    def hold(self) -> int:
+        """Make the root where it is missing, and give a descriptor that keeps others from erasing the store.
+
+        It carries a shared flock(2), which ends with the descriptor; waits while the store is being erased.
+        """
+        import fcntl
+
+        try:
+            self._make_root()
+            fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(fd, fcntl.LOCK_SH)
+        except OSError as exc:
+            raise _cannot_make(self.root, exc) from exc
+        return fd
 
     def make_run(self) -> None:
         """Make the run directory where it is missing."""

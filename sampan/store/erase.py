@@ -1,0 +1,60 @@
+"""Erases an empty store: when its records name nothing any more, nothing of it stays below the root.
+
+Rules: every process that uses a store holds its root (Paths.hold, a shared lock); who erases takes that lock alone, so
+no process is left with a database whose file is gone. Where another one uses the store, it stays as it is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from sampan.store import files
+from sampan.store.db import Database
+from sampan.store.paths import Paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_TABLES = ("images", "containers", "volumes", "build_cache", "snapshots", "leases")
+
+
+def erase_if_empty(
+    db: Database, paths: Paths, held: int, *, remove_tree: Callable[[str], None] = files.remove_tree
+) -> bool:
+    """Remove everything below the root if no record is left and nobody else holds it; `held` is our Paths.hold.
+
+    Tells whether that was so; then the database is closed, and the next use of the store makes it anew.
+    """
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    try:
+        if any(db.one(f"SELECT 1 FROM {table}") for table in _TABLES):
+            return False
+        db.close()
+        for directory in (paths.run, paths.root):
+            for name in _names(directory):
+                _remove(f"{directory}/{name}", remove_tree)
+        os.fsync(held)
+    except OSError as exc:
+        raise files.failure(f"erase the empty store {paths.root}", exc) from exc
+    finally:
+        fcntl.flock(held, fcntl.LOCK_SH)
+    return True
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
+def _remove(path: str, remove_tree: Callable[[str], None]) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        remove_tree(path)
+    else:
+        files.unlink(path)

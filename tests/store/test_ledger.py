@@ -1,0 +1,87 @@
+"""The ledger covers every byte below the root, and gives each to whoever needs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from storekit import Store
+
+from sampan.store import erase, gc, ledger
+
+
+def lines(store: Store) -> dict[str, ledger.Line]:
+    return {line.path: line for line in ledger.read(store.db, store.paths)}
+
+
+def kinds(store: Store, kind: str) -> dict[str, ledger.Line]:
+    return {line.key: line for line in lines(store).values() if line.kind == kind}
+
+
+def test_every_byte_is_in_the_ledger_once(store: Store) -> None:
+    store.image(b"one" * 5000, b"two" * 9000, tag="app:1")
+    store.volumes.create("data")
+    done = subprocess.run(["du", "-s", "--block-size=1", store.paths.root], capture_output=True, text=True, check=True)
+    assert sum(line.size for line in lines(store).values()) == int(done.stdout.split()[0])
+    assert not kinds(store, ledger.UNKNOWN)
+
+
+def test_content_belongs_to_images_before_the_build_cache(store: Store) -> None:
+    image = store.image(b"one", tag="app:1")
+    cached = store.snapshot(b"two")
+    store.cache.put("key", {}, [cached, image.diff_ids[0]])
+    found = lines(store)
+    assert {line.key for line in found.values() if line.kind == ledger.BUILD_CACHE} == {cached}
+    mine = [line for line in found.values() if line.key == image.diff_ids[0]]
+    assert len(mine) == 2  # blob and snapshot
+    assert all(line.owners == ["app:1"] and line.reclaimable for line in mine)
+
+
+def test_what_a_container_uses_is_not_reclaimable(store: Store) -> None:
+    image = store.image(b"one", tag="app:1")
+    record = store.container("web", image_id=image.id)
+    os.makedirs(store.paths.container(record.id))
+    assert not any(line.reclaimable for line in kinds(store, ledger.IMAGE).values())
+    assert kinds(store, ledger.CONTAINER)[record.id].owners == ["web"]
+
+
+def test_what_nothing_explains_is_said(store: Store) -> None:
+    store.image(b"one", tag="app:1")
+    for path in (store.paths.root + "/stray", store.paths.cache + "/stray", store.paths.oci + "/stray"):
+        with open(path, "wb") as file:
+            file.write(b"x" * 9000)
+    os.mkdir(store.paths.snapshots + "/77")
+    os.mkdir(store.paths.containers + "/" + "a" * 64)
+    found = lines(store)
+    assert {path for path, line in found.items() if line.kind == ledger.UNKNOWN} == {
+        "stray",
+        "cache/stray",
+        "oci/stray",
+    }
+    assert {path for path, line in found.items() if line.kind == ledger.LEFTOVER} == {
+        "snapshots/77",
+        "containers/" + "a" * 64,
+    }
+
+
+def test_blobs_under_a_lease_are_in_flight(store: Store) -> None:
+    with store.leases.take("pull") as lease:
+        digest = store.content.add(b"on its way", lease=lease)
+        assert kinds(store, ledger.IN_FLIGHT)[digest].reclaimable is False
+    assert kinds(store, ledger.LEFTOVER)[digest].reclaimable is True
+
+
+def test_an_empty_store_is_erased_and_made_again(store: Store) -> None:
+    image = store.image(b"one", tag="app:1")
+    held = store.paths.hold()
+    assert not erase.erase_if_empty(store.db, store.paths, held)
+    store.images.remove("app:1")
+    assert not erase.erase_if_empty(store.db, store.paths, held)  # the snapshot is still there
+    gc.collect(store.db, store.content, store.paths)
+    other = store.paths.hold()
+    assert not erase.erase_if_empty(store.db, store.paths, held)  # somebody else uses it
+    os.close(other)
+    assert erase.erase_if_empty(store.db, store.paths, held)
+    assert os.listdir(store.paths.root) == []
+    os.close(held)
+    assert store.image(b"one", tag="app:1").id == image.id
