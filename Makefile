@@ -1,5 +1,6 @@
 # make helper   compile the helper into the source tree, for development
 # make test     make .venv, install sampan with its dev extra, and run every check
+# make test-faults  power cuts at 500 moments, and what else is too long for `make test` (as root)
 # make test-vm  try it in a virtual machine with cgroup v2 and systemd (as root; see docs/testing.md)
 # make demo     the whole tour: make .venv, install sampan, run examples/demo.py with it
 # make bench    every published figure
@@ -7,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: helper test test-vm lint demo bench clean
+.PHONY: helper test test-faults test-vm lint demo bench clean
 
 helper: sampan/_helper/sampan-helper
 
@@ -23,6 +24,9 @@ $(VENV)/.installed: pyproject.toml setup.py bin/sampan | $(BIN)/python
 
 test: $(VENV)/.installed helper lint
 	$(BIN)/python -m pytest
+
+test-faults: $(VENV)/.installed helper
+	SAMPAN_FAULTS=500 $(BIN)/python -m pytest tests/faults
 
 test-vm:
 	$(PYTHON) tests/vm/run.py

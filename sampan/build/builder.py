@@ -187,6 +187,8 @@ def _finish(solver: Solver, state: State, tags: list[str], labels: dict[str, str
         state = state.copy()
         state.config["Labels"] = {**(state.config.get("Labels") or {}), **labels}
     image_id, manifest = commit.image(solver.store, solver.claim, state, solver.settings.no_cache)
+    if solver.claim.made:
+        commit.seal(solver.store, solver.claim)
     solver.settings.listener(Event(progress.IMAGE, image_id))
     for full in commit.tag(solver.store, tags, manifest):
         solver.settings.listener(Event(progress.TAGGED, full))

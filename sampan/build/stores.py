@@ -34,11 +34,12 @@ if TYPE_CHECKING:
 
 
 class Claim:
-    """Hold a lease from the first call of `lease` until `release`."""
+    """Hold a lease from the first call of `lease` until `release`; `made` are the layers (diff_ids) of this build."""
 
-    __slots__ = ("_lease", "_store")
+    __slots__ = ("_lease", "_store", "made")
 
     def __init__(self, store: Store) -> None:
+        self.made: list[str] = []
         self._store = store
         self._lease: Lease | None = None
 

@@ -244,3 +244,11 @@ def test_a_cached_build_loads_nothing_heavy(build: Build, engine: sampan.Engine)
     assert not loaded & {*heavy.split(), "tarfile", "tempfile", "threading", "datetime", "select", "_hashlib"}
     ours = "execute process stagecopy archives"
     assert not loaded & {f"sampan.build.{name}" for name in ours.split()}
+
+
+def test_layers_of_every_stage_outlive_the_boot(build: Build) -> None:
+    built = build(
+        "FROM base AS tools\nCOPY one /only-in-the-other-stage\nFROM base\nCOPY --from=tools /bin/sh /copied\n",
+        {"one": os.urandom(20)},
+    )
+    assert built.engine.store.db.query("SELECT diff_id FROM snapshots WHERE boot_id != ''") == []
