@@ -10,12 +10,11 @@ import os
 import sys
 import time
 
-from sampan.engine import outcome, starter, stopping, terminal
+from sampan.engine import starter, terminal
 from sampan.errors import Conflict, NotFound, SampanError, Unavailable
 from sampan.oci import spec as specs
 from sampan.runtime import cgroup, process
 from sampan.runtime.compile import Facts
-from sampan.store import names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,17 +56,17 @@ class Containers:
         self, image: str, options: RunOptions, *, name: str = "", auto_remove: bool = False, durable: bool = True
     ) -> str:
         """Create a container from an image and give its id; NotFound when the image is not here."""
-        record = self._new(image, options, name, auto_remove)
+        record = self.new(image, options, name, auto_remove)
         try:
             self.store.insert(record, durable=durable)
-            self._make_home(record.id)
+            self.make_home(record.id)
         except BaseException:
             self.discard(record)
             raise
         self.engine.events.container("create", record)
         return record.id
 
-    def _new(self, image: str, options: RunOptions, name: str, auto_remove: bool) -> Record:
+    def new(self, image: str, options: RunOptions, name: str, auto_remove: bool) -> Record:
         """Make the record of a container that is not in the store yet."""
         found = self.engine.images.resolve(image)
         container_id = os.urandom(32).hex()
@@ -96,7 +95,8 @@ class Containers:
             labels={**((found.config.get("config") or {}).get("Labels") or {}), **(options.labels or {})},
         )
 
-    def _make_home(self, container_id: str) -> None:
+    def make_home(self, container_id: str) -> None:
+        """Make the directories of a container."""
         home = self.paths.container(container_id)
         os.mkdir(home, mode=0o700)
         os.mkdir(home + "/work", mode=0o700)
@@ -115,8 +115,9 @@ class Containers:
         facts.transient = transient
         return facts
 
-    def _launch(self, record: Record, *, foreground: bool, interactive: bool, supervised: bool, keys: str = "",
-                fds: tuple[int, int, int] = (0, 1, 2)) -> Child:  # fmt: skip
+    def launch(self, record: Record, *, foreground: bool, interactive: bool, supervised: bool, keys: str = "",
+               fds: tuple[int, int, int] = (0, 1, 2)) -> Child:  # fmt: skip
+        """Start the program of a container whose record says what it is."""
         spec = record.config["spec"]
         tty = bool(spec["process"].get("terminal"))
         home = self.paths.container(record.id)
@@ -193,12 +194,12 @@ class Containers:
                     return None
                 if attach:
                     self.engine.events.container("attach", record)
-                child = self._launch(record, foreground=attach, interactive=interactive, supervised=True, keys=keys)
+                child = self.launch(record, foreground=attach, interactive=interactive, supervised=True, keys=keys)
                 self._mark_running(record, child)
             if not attach:
                 child.close()
                 return None
-            return self._foreground(record, child, forward, sig_proxy=True)
+            return self.foreground(record, child, forward, sig_proxy=True)
 
     def run(
         self,
@@ -216,6 +217,10 @@ class Containers:
         """Create and start: give the exit code, or the id when detached.  A container that cannot start is removed if
         `auto_remove`.
         """
+        if auto_remove and not (name or detach or options.tty):
+            from sampan.engine import once
+
+            return once.run(self.engine, image, options, sig_proxy=sig_proxy, on_create=on_create)
         container_id = self.create(image, options, name=name, auto_remove=auto_remove, durable=not auto_remove)
         record = self.store.get(container_id)
         with terminal.Forward(not detach) as forward:
@@ -226,7 +231,7 @@ class Containers:
                     self.engine.events.container("attach", record)
                 keys = terminal.keys(detach_keys) if options.tty else ""
                 supervised = detach or options.tty or not auto_remove
-                child = self._launch(
+                child = self.launch(
                     record, foreground=not detach, interactive=options.interactive, supervised=supervised, keys=keys
                 )
                 self._mark_running(record, child)
@@ -236,7 +241,7 @@ class Containers:
             if detach:
                 child.close()
                 return container_id
-            return self._foreground(record, child, forward, sig_proxy=sig_proxy)
+            return self.foreground(record, child, forward, sig_proxy=sig_proxy)
 
     def _failed(self, record: Record, error: BaseException) -> None:
         """Undo or note a start that failed."""
@@ -246,34 +251,11 @@ class Containers:
             code = error.exit_code if isinstance(error, SampanError) else 128
             self.store.update(record.id, status="created", exit_code=code)
 
-    def launch_piped(self, image: str, options: RunOptions, fds: tuple[int, int, int]) -> tuple[Record, Child]:
-        """Start an unsupervised container on given descriptors; the caller waits and then discards it.
-
-        It is recorded once it runs: one transaction where `run` has two.
-        """
-        record, child = self._new(image, options, "", True), None
-        record.name = names.pick(9)  # known before it is in the store, for its events
-        try:
-            for action in ("create", "attach"):
-                self.engine.events.container(action, record)
-            self._make_home(record.id)
-            child = self._launch(record, foreground=True, interactive=True, supervised=False, fds=fds)
-            record.status, record.pid, record.started = "running", child.pid, child.started_ns
-            record.pid_start, record.boot_id = process.start_time(child.pid) or 0, process.boot_id()
-            self.store.insert(record, durable=False)
-        except BaseException:
-            if child is not None:
-                child.close()  # which ends what nobody supervises
-            self.discard(record)
-            self.engine.events.container("destroy", record)
-            raise
-        return record, child
-
     def discard(self, record: Record) -> None:
         """Remove what is left of a container that has ended or never started, and its anonymous volumes."""
         self._delete(record, durable=False, volumes=True)
 
-    def _foreground(self, record: Record, child: Child, forward: terminal.Forward, *, sig_proxy: bool) -> int:
+    def foreground(self, record: Record, child: Child, forward: terminal.Forward, *, sig_proxy: bool) -> int:
         """Wait for a container that has our terminal or pipes; a detached one goes on without us."""
         tty = bool(record.config["spec"]["process"].get("terminal"))
         resize = (lambda: child.resize(*terminal.size(1))) if tty else None
@@ -306,6 +288,8 @@ class Containers:
         """Bring a record that says running up to date: the process may have ended without anyone to say so."""
         if record.status != "running" or process.alive(record.pid, record.pid_start, record.boot_id):
             return record
+        from sampan.engine import outcome
+
         code, oom, finished = outcome.await_record(self.paths.container(record.id), self._socket(record.id))
         if code == 137 and not oom:  # a group that `update` made is not the supervisor's to look at
             oom = int(cgroup.oom_kills(cgroup.named(record.id)) > 0)
@@ -374,6 +358,8 @@ class Containers:
             or "TERM"
         )
         seconds = timeout if timeout is not None else options.get("stop_timeout")
+        from sampan.engine import stopping
+
         note = stopping.stop(record, process.signal_number(chosen), seconds)
         if note:
             self.engine.warn([note])

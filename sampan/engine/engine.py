@@ -71,7 +71,7 @@ class Store:
         """Image records and tags."""
         from sampan.store.images import Images
 
-        part: ImageRecords = self._part("images", lambda: Images(self.db, self.content, self.paths))
+        part: ImageRecords = self._part("images", lambda: Images(self.db, self.paths))
         return part
 
     @property

@@ -6,6 +6,7 @@ import os
 import select
 import time
 
+from sampan.engine import once
 from sampan.errors import InvalidArgument
 from sampan.oci.spec import RunOptions
 
@@ -84,7 +85,7 @@ def run(
         source = _pipe(fds) if input is not None else (os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1)
         if input is None:
             fds.append(source[0])
-        record, child = containers.launch_piped(image, chosen, (source[0], out[1], err[1]))
+        record, child = once.launch(containers, image, chosen, (source[0], out[1], err[1]), True)
         for fd in (source[0], out[1], err[1]):
             _close(fds, fd)
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -10,11 +10,6 @@ import sys
 
 from sampan.errors import InvalidArgument
 
-if sys.version_info >= (3, 12):
-    from _sha2 import sha256 as _small
-else:
-    from _sha256 import sha256 as _small
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
@@ -45,6 +40,15 @@ def sha256(*, bulk: bool = False) -> Hash:
             made = openssl_sha256(usedforsecurity=False)
         return made
     made = _small()
+    return made
+
+
+def _small() -> Hash:
+    if sys.version_info >= (3, 12):
+        from _sha2 import sha256 as make
+    else:
+        from _sha256 import sha256 as make
+    made: Hash = make()
     return made
 
 

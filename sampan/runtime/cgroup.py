@@ -55,7 +55,7 @@ def create(
         layout = Layout(layout.version, layout.v2_mount, layout.v2_base, {}, layout.why)
     placement = Placement()
     chosen: Chosen = []
-    if limits:
+    if limits.keys() - {"devices"}:
         from sampan.runtime import cgroupapply
 
         chosen = cgroupapply.choose(limits, layout)

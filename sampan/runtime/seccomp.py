@@ -6,8 +6,6 @@ and every container needs one; a test makes them anew and compares. All others a
 
 from __future__ import annotations
 
-import zlib
-
 from sampan.runtime.seccomp_ready import CAPABILITIES, PROGRAMS
 
 TYPE_CHECKING = False
@@ -23,7 +21,7 @@ def compile_default(caps: frozenset[str], arch: str) -> bytes:
     relevant = " ".join([name for name in CAPABILITIES if name in caps])
     ready = PROGRAMS.get((_SAME.get(arch, arch), relevant))
     if ready is not None:
-        return zlib.decompress(bytes.fromhex(ready))
+        return bytes.fromhex(ready)
     from sampan.runtime import seccomp_profile
 
     return seccomp_profile.compile_default(caps, arch)

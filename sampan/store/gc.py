@@ -8,6 +8,7 @@ Rows go before directories, so a crash leaves directories without a row, which t
 from __future__ import annotations
 
 import os
+import time
 
 from sampan.oci import jsontext
 from sampan.store import dbfile, files, owner, partials, volumes
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _GONE = ".gone-"
+_SECONDS_TO_LOCK = 60
 
 
 class Collected:
@@ -98,9 +100,9 @@ def _orphans(db: Database, paths: Paths) -> list[str]:
         found += [f"{directory}/{name}" for name in _ls(directory) if _is_stale_temporary(name)]
     found += [f"{paths.volumes}/{name}" for name in _ls(paths.volumes) if name.startswith(volumes.GONE)]
     found += [f"{paths.snapshots}/{name}" for name in _ls(paths.snapshots) if name.startswith(_GONE)]
-    containers = _ls(paths.containers)
-    known = {row[0] for row in db.query("SELECT id FROM containers")}
-    found += [f"{paths.containers}/{name}" for name in containers if len(name) == 64 and name not in known]
+    containers = [f"{paths.containers}/{name}" for name in _ls(paths.containers) if len(name) == 64]
+    known = {f"{paths.containers}/{row[0]}" for row in db.query("SELECT id FROM containers")}
+    found += [path for path in containers if path not in known and not _is_starting(path)]
     return found + _orphaned_snapshots(db, paths)
 
 
@@ -120,6 +122,23 @@ def _orphaned_snapshots(db: Database, paths: Paths) -> list[str]:
                 os.rename(f"{paths.snapshots}/{name}", gone)
                 moved.append(gone)
     return moved
+
+
+def _is_starting(home: str) -> bool:
+    """Say whether a container without a record may be about to get one: who starts it locks its directory at once."""
+    import fcntl
+
+    try:
+        fd = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return abs(time.time() - os.fstat(fd).st_mtime) < _SECONDS_TO_LOCK
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
 
 
 def _is_stale_temporary(name: str) -> bool:

@@ -16,19 +16,16 @@ import time
 
 from sampan.errors import Conflict, InvalidArgument, NotFound
 from sampan.oci import digest as digests
-from sampan.oci import image as documents
-from sampan.oci import jsontext, reference, timestamp
-from sampan.store import files
-from sampan.store.content import Content, write_layout
+from sampan.oci import jsontext, reference
 from sampan.store.db import Database
-from sampan.store.leases import Leases
 from sampan.store.paths import Paths
-from sampan.store.snapshots import seal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Container
     from typing import Any
+
+    from sampan.store.content import Content
 
 _HEX = frozenset("0123456789abcdef")
 _COLUMNS = "manifest_digest, id, config, diff_ids, size, created"
@@ -63,13 +60,21 @@ class Image:
 class Images:
     """The images of one store."""
 
-    def __init__(self, db: Database, content: Content, paths: Paths) -> None:
+    def __init__(self, db: Database, paths: Paths) -> None:
         self._db = db
-        self._content = content
         self._paths = paths
+
+    @property
+    def _content(self) -> Content:
+        from sampan.store.content import Content
+
+        return Content(self._paths)
 
     def put(self, manifest_digest: str) -> Image:
         """Record a manifest; raise NotFound if its config or a layer (blob or snapshot) is not here."""
+        from sampan.oci import image as documents
+        from sampan.store.snapshots import seal
+
         raw = self._content.read(manifest_digest)
         manifest = documents.parse_manifest(raw)
         config_digest = manifest["config"]["digest"]
@@ -159,6 +164,8 @@ class Images:
         return doomed
 
     def _unused(self) -> list[Image]:
+        from sampan.store.leases import Leases
+
         used = {row[0] for row in self._db.query("SELECT DISTINCT image_id FROM containers")}
         held = Leases(self._db).held()
         return [image for image in self.ls() if image.id not in used and image.manifest_digest not in held]
@@ -256,6 +263,9 @@ class Images:
         return str(rows[0][1]) if rows else None
 
     def _write_index(self) -> None:
+        from sampan.oci import image as documents
+        from sampan.store import content, files
+
         manifests = []
         for name, media_type, digest, size in self._db.query(
             "SELECT name, media_type, images.manifest_digest, manifest_size"
@@ -266,13 +276,15 @@ class Images:
             manifests.append(documents.descriptor(media_type, digest, size, **extra))
         index = {"schemaVersion": 2, "mediaType": documents.OCI_INDEX, "manifests": manifests}
         try:
-            write_layout(self._paths)
+            content.write_layout(self._paths)
             files.replace(self._paths.oci + "/index.json", jsontext.dumps(index))
         except OSError as exc:
             raise files.failure(f"write {self._paths.oci}/index.json", exc) from exc
 
 
 def _created(config: dict[str, Any]) -> int:
+    from sampan.oci import timestamp
+
     try:
         return timestamp.parse(config.get("created") or "")
     except InvalidArgument:

@@ -33,7 +33,7 @@ class Store:
         self.db = Database(self.paths)
         self.content = Content(self.paths)
         self.snapshots = Snapshots(self.db, self.paths)
-        self.images = Images(self.db, self.content, self.paths)
+        self.images = Images(self.db, self.paths)
         self.containers = Containers(self.db, self.paths)
         self.volumes = Volumes(self.db, self.paths)
         self.cache = BuildCache(self.db, self.paths)

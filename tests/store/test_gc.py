@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from pathlib import Path
@@ -108,11 +109,20 @@ def test_owners_are_told_apart_by_start_time_and_boot() -> None:
 
 
 def test_directories_of_containers_that_are_gone_are_removed(store: Store) -> None:
+    """One that is being started has no record yet: it is locked, or so new that it is about to be."""
     record = store.container("web")
-    for name in (record.id, "f" * 64, "other"):
+    fresh, held, gone = "a" * 64, "b" * 64, "f" * 64
+    for name in (record.id, fresh, held, gone, "other"):
         os.makedirs(store.paths.containers + f"/{name}/upper")
+        if name != fresh:
+            os.utime(store.paths.containers + f"/{name}", (1, 1))
+    lock = os.open(f"{store.paths.containers}/{held}", os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
     store.collect()
-    assert sorted(os.listdir(store.paths.containers)) == sorted([record.id, "other"])
+    assert sorted(os.listdir(store.paths.containers)) == sorted([record.id, fresh, held, "other"])
+    os.close(lock)
+    store.collect()
+    assert sorted(os.listdir(store.paths.containers)) == sorted([record.id, fresh, "other"])
 
 
 def test_collections_among_builds_take_nothing_from_them(spawn: Spawn, store: Store) -> None:

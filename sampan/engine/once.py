@@ -1,0 +1,62 @@
+"""A container of which nothing is kept and that nobody supervises: `Engine.run`, `run --rm` without name or terminal.
+
+It is recorded when it runs, while it runs: one transaction on the way where others have two. Until then its directory
+is locked, so that the collector (store/gc.py) lets it be.
+"""
+
+from __future__ import annotations
+
+from sampan.engine import starter, terminal
+from sampan.runtime import process
+from sampan.store import names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sampan.engine.containers import Containers
+    from sampan.engine.engine import Engine
+    from sampan.oci.spec import RunOptions
+    from sampan.runtime.launch import Child
+    from sampan.store.containers import Record
+
+
+def run(
+    engine: Engine, image: str, options: RunOptions, *, sig_proxy: bool, on_create: Callable[[str], None] | None
+) -> int:
+    """Run it with the caller's streams and give its exit code."""
+    containers = engine.containers
+    with terminal.Forward(True) as forward:
+        record, child = launch(containers, image, options, (0, 1, 2), options.interactive, on_create)
+        return containers.foreground(record, child, forward, sig_proxy=sig_proxy)
+
+
+def launch(
+    containers: Containers,
+    image: str,
+    options: RunOptions,
+    fds: tuple[int, int, int],
+    interactive: bool,
+    on_create: Callable[[str], None] | None = None,
+) -> tuple[Record, Child]:
+    """Start it on given descriptors; the caller waits and then discards it."""
+    record, child = containers.new(image, options, "", True), None
+    record.name = names.pick(9)  # known before it is in the store, for its events
+    try:
+        for action in ("create", "attach"):
+            containers.engine.events.container(action, record)
+        containers.make_home(record.id)
+        if on_create is not None:
+            on_create(record.id)
+        with starter.Alone(containers.paths.container(record.id)):
+            child = containers.launch(record, foreground=True, interactive=interactive, supervised=False, fds=fds)
+            record.status, record.pid, record.started = "running", child.pid, child.started_ns
+            record.pid_start, record.boot_id = process.start_time(child.pid) or 0, process.boot_id()
+            containers.store.insert(record, durable=False)
+    except BaseException:
+        if child is not None:
+            child.close()  # which ends what nobody supervises
+        containers.discard(record)
+        containers.engine.events.container("destroy", record)
+        raise
+    return record, child
