@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 # Operations that a run never needs, each a function of its module that takes the engine first.
 ELSEWHERE = {
+    "commit": "sampan.engine.committing",
     "copy_in": "sampan.engine.copying",
     "copy_out": "sampan.engine.copying",
+    "diff": "sampan.engine.differences",
     "exec": "sampan.engine.execute",
     "export": "sampan.engine.exporting",
     "inspect": "sampan.engine.inspect",
