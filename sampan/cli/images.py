@@ -36,6 +36,10 @@ HEADERS = {
     "CreatedSince": "CREATED",
     "CreatedAt": "CREATED AT",
     "Size": "SIZE",
+    "Containers": "CONTAINERS",
+    "SharedSize": "SHARED SIZE",
+    "UniqueSize": "UNIQUE SIZE",
+    "VirtualSize": "VIRTUAL SIZE",
 }
 COLUMNS = ("Repository", "Tag", "ID", "CreatedSince", "Size")
 
@@ -56,8 +60,8 @@ def run(engine: Engine, values: Values) -> int:
 
 def row(item: dict[str, Any], whole: bool) -> dict[str, Any]:
     """Return the fields of one image as templates and columns show them."""
-    shown = {name: item[name] for name in HEADERS}
+    shown = {name: item.get(name, "N/A") for name in HEADERS}
     shown["ID"] = item["ID"] if whole else output.short_id(item["ID"])
-    shown["Size"] = output.human_size(item["Size"])
+    shown["Size"] = shown["VirtualSize"] = output.human_size(item["Size"])
     shown["CreatedAt"] = output.local_time(item["Created"] / 1e9)
     return shown

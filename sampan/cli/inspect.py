@@ -1,4 +1,4 @@
-"""sampan inspect: everything about containers and images, as JSON or through a template."""
+"""sampan inspect: everything about containers, images and volumes, as JSON or through a template."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from sampan.errors import NotFound, SampanError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from sampan.cli.options import Values
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
 
 OPTIONS = Command(
     "inspect",
-    "Show everything about containers and images, as JSON.",
+    "Show everything about containers, images and volumes, as JSON.",
     "NAME|ID [NAME|ID...]",
     (
         Option("format", "f", help="Print each with a Go template, or `json` for one line each"),
-        Option("size", "s", FLAG, refuse="sizes of containers are not there yet"),
-        Option("type", help="Look among these only", choices=("container", "image")),
+        Option("size", "s", FLAG, "Show what a container has written, and that together with its image"),
+        Option("type", help="Look among these only", choices=("container", "image", "volume")),
     ),
 )
 
@@ -31,7 +32,7 @@ def run(engine: Engine, values: Values) -> int:
     failed: list[SampanError] = []
     for name in values.args:
         try:
-            found.append(look_up(engine, name, values.type))
+            found.append(look_up(engine, name, values.type, values.size))
         except SampanError as exc:
             failed.append(exc)
     output.write(_shown(found, values.format))
@@ -43,20 +44,37 @@ def run(engine: Engine, values: Values) -> int:
     return 1 if failed else 0
 
 
-def look_up(engine: Engine, name: str, kind: str) -> dict[str, Any]:
-    """Return the description of a container, else of an image, of that name."""
-    if kind != "image":
+def look_up(engine: Engine, name: str, kind: str, size: bool = False) -> dict[str, Any]:
+    """Return the description of a container, else of an image, else of a volume, of that name."""
+    looks: dict[str, Callable[[], Any]] = {
+        "container": lambda: engine.containers.inspect(name, **({"size": True} if size else {})),
+        "image": lambda: engine.images.inspect(name),
+        "volume": lambda: _volume(engine, name),
+    }
+    if kind:
+        return dict(looks[kind]())
+    hint = ""
+    for look in looks.values():
         try:
-            return dict(engine.containers.inspect(name))
-        except NotFound:
-            if kind == "container":
-                raise
-    try:
-        return dict(engine.images.inspect(name))
-    except NotFound as exc:
-        if kind == "image":
-            raise
-        raise NotFound(f"cannot inspect {name}: there is no such container or image", exc.hint) from None
+            return dict(look())
+        except NotFound as exc:
+            hint = hint or exc.hint
+    raise NotFound(f"cannot inspect {name}: there is no such container, image or volume", hint)
+
+
+def _volume(engine: Engine, name: str) -> dict[str, Any]:
+    from sampan.engine.inspect import timestamp
+
+    volume = engine.store.volumes.get(name)
+    return {
+        "CreatedAt": timestamp(volume.created),
+        "Driver": "local",
+        "Labels": volume.labels or None,
+        "Mountpoint": volume.path,
+        "Name": volume.name,
+        "Options": None,
+        "Scope": "local",
+    }
 
 
 def _shown(found: list[dict[str, Any]], format: str) -> str:

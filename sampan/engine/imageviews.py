@@ -18,13 +18,20 @@ if TYPE_CHECKING:
     from sampan.oci.reference import Reference
     from sampan.store.images import Image
 
+    Test = Callable[[Image, str], bool]
+
 NONE = "<none>"
 _FILTERS = ("dangling", "reference", "label", "before", "since")
 
 
 def ls(images: list[Image], filters: dict[str, list[str]], resolve: Callable[[str], Image]) -> list[dict[str, Any]]:
     """List images, a row for each name and one for an image without any."""
-    tests = [_test(key, value, resolve) for key, values in filters.items() for value in values]
+    tests = []
+    for key, values in filters.items():
+        made = [_test(key, value, resolve) for value in values]
+        tests += (
+            made if key == "label" else [_any(made)]
+        )  # values of one key are alternatives, but labels must all hold
     now = time.time_ns()
     rows = []
     for image in images:
@@ -32,6 +39,10 @@ def ls(images: list[Image], filters: dict[str, list[str]], resolve: Callable[[st
             if all(test(image, name) for test in tests):
                 rows.append(_row(image, name, now))
     return rows
+
+
+def _any(made: list[Test]) -> Test:
+    return lambda image, name: any(test(image, name) for test in made)
 
 
 def _row(image: Image, name: str, now: int) -> dict[str, Any]:
@@ -60,6 +71,8 @@ def _labels(image: Image) -> dict[str, str]:
 def _test(key: str, value: str, resolve: Callable[[str], Image]) -> Callable[[Image, str], bool]:
     """Make the function that tells whether an image under a name passes a filter."""
     if key == "dangling":
+        if value.lower() not in ("true", "1", "false", "0"):
+            raise InvalidArgument(f"filter dangling={value!r}: there is no such value", "one of: true, false")
         wanted = value.lower() in ("true", "1")
         return lambda image, name: (not image.references) == wanted
     if key == "reference":

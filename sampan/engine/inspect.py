@@ -6,6 +6,7 @@ import os
 import time
 
 from sampan.engine import matching
+from sampan.errors import SampanError
 from sampan.runtime import process
 
 TYPE_CHECKING = False
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from sampan.engine.engine import Engine
     from sampan.store.containers import Record
+
+_FILES = (("ResolvConfPath", "resolv.conf"), ("HostnamePath", "hostname"), ("HostsPath", "hosts"))
 
 
 def timestamp(nanoseconds: int) -> str:
@@ -77,67 +80,100 @@ def _state(record: Record, running: bool) -> dict[str, Any]:
     }
 
 
-def _host_config(record: Record) -> dict[str, Any]:
-    spec, options = record.config["spec"], record.config.get("options") or {}
-    config, resources = spec["process"], spec["linux"].get("resources") or {}
+def _mount(mount: dict[str, Any]) -> dict[str, Any]:
+    """Describe a bind; one of a directory of the store's volumes is that volume."""
+    words = mount.get("options", ())
+    propagation = next((word for word in words if word.endswith(("private", "slave", "shared"))), "")
+    found = {"Type": "volume" if mount["name"] else "bind"}
+    if mount["name"]:
+        found["Name"] = mount["name"]
+    found.update(Source=mount["source"], Destination=mount["destination"])
+    if mount["name"]:
+        found["Driver"] = "local"
+    mode = ",".join(word for word in words if word in ("z", "Z", "ro"))
     return {
-        "NetworkMode": matching.network(record),
-        "AutoRemove": record.auto_remove,
-        "Privileged": bool(options.get("privileged")),
-        "ReadonlyRootfs": bool(spec["root"].get("readonly")),
-        "Memory": (resources.get("memory") or {}).get("limit", 0),
-        "PidsLimit": (resources.get("pids") or {}).get("limit"),
-        "NanoCpus": int(float(options.get("cpus") or 0) * 1e9),
-        "Init": bool(config.get("sampan.init")),
+        **found,
+        "Mode": mode,
+        "RW": "ro" not in words,
+        "Propagation": "" if mount["name"] else propagation or "rprivate",
     }
 
 
-def _mount(engine: Engine, mount: dict[str, Any]) -> dict[str, Any]:
-    """Describe a bind; one of a directory of the store's volumes is that volume."""
-    inside = engine.store.paths.volumes + "/"
-    found = {"Type": "bind", "Source": mount["source"], "Destination": mount["destination"]}
-    if mount["source"].startswith(inside):
-        name = mount["source"][len(inside) :].partition("/")[0]
-        found = {
-            "Type": "volume",
-            "Name": name,
-            **{key: found[key] for key in ("Source", "Destination")},
-            "Driver": "local",
-        }
-    return {**found, "Mode": "", "RW": "ro" not in mount.get("options", ())}
+def _tmpfs(record: Record) -> list[dict[str, Any]]:
+    """Describe the tmpfs of --mount; those of --tmpfs are in HostConfig only, as in Docker."""
+    asked = (record.config.get("options") or {}).get("mounts") or ()
+    places = [mount[2] for mount in asked if mount[0] == "tmpfs"]
+    common = {"Source": "", "Mode": "", "RW": True, "Propagation": ""}
+    return [{"Type": "tmpfs", "Destination": place, **common} for place in places]
 
 
-def inspect(engine: Engine, name: str) -> dict[str, Any]:
-    """Describe a container in the shape of Docker's API (ContainerInspect)."""
-    record = engine.containers.get(name)
-    spec = record.config["spec"]
-    config = spec["process"]
-    home = engine.store.paths.container(record.id)
-    running = record.status == "running"
+def _network(record: Record) -> dict[str, Any]:
+    """Describe networks in Docker's shape; none and host have no addresses."""
+    empty = {"Gateway": "", "IPAddress": "", "IPPrefixLen": 0, "IPv6Gateway": "", "GlobalIPv6Address": ""}
+    empty |= {"GlobalIPv6PrefixLen": 0, "MacAddress": ""}
+    joined = {"IPAMConfig": None, "Links": None, "Aliases": None, "DriverOpts": None, "NetworkID": "", "EndpointID": ""}
     return {
+        "Bridge": "",
+        "SandboxID": "",
+        "SandboxKey": "",
+        "Ports": {},
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        "EndpointID": "",
+        **empty,
+        "Networks": {matching.network(record): {**joined, **empty, "DNSNames": None}},
+    }
+
+
+def inspect(engine: Engine, name: str, *, size: bool = False) -> dict[str, Any]:
+    """Describe a container in the shape of Docker's API (ContainerInspect); `size` adds SizeRw and SizeRootFs."""
+    from sampan.engine import inspectconfig
+
+    record = engine.containers.get(name)
+    args = record.config["spec"]["process"]["args"]
+    home = engine.store.paths.container(record.id)
+    running = record.status in ("running", "paused")
+    own = {mount["destination"]: mount["source"] for mount in record.config["spec"]["mounts"] if mount.get("source")}
+    files = {key: own.get("/etc/" + file, "") for key, file in _FILES}
+    found = {
         "Id": record.id,
         "Created": timestamp(record.created),
-        "Path": config["args"][0],
-        "Args": config["args"][1:],
+        "Path": args[0],
+        "Args": args[1:],
         "State": _state(record, running),
         "Image": record.image_id,
-        "Name": "/" + record.name,
+        **files,
         "LogPath": os.path.join(home, "log"),
+        "Name": "/" + record.name,
         "RestartCount": 0,
         "Driver": "overlay",
         "Platform": "linux",
-        "HostConfig": _host_config(record),
-        "Mounts": [_mount(engine, m) for m in spec["mounts"] if m["type"] == "bind"],
-        "Config": {
-            "Hostname": spec.get("hostname", ""),
-            "User": (config.get("user") or {}).get("username", ""),
-            "Tty": bool(config.get("terminal")),
-            "Env": config["env"],
-            "Cmd": config["args"],
-            "Image": record.image_reference,
-            "WorkingDir": config.get("cwd", ""),
-            "Labels": record.labels,
-        },
-        "NetworkSettings": {"Networks": {matching.network(record): {}}, "Ports": {}, "IPAddress": ""},
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": None,
+        "HostConfig": inspectconfig.host_config(record),
+        "GraphDriver": {"Name": "overlay", "Data": _layers(engine, record, home)},
+        "Mounts": [_mount(mount) for mount in matching.mounts(engine, record)] + _tmpfs(record),
+        "Config": inspectconfig.config(engine, record),
+        "NetworkSettings": _network(record),
         "BootId": process.boot_id() if running else record.boot_id,
     }
+    if size:
+        from sampan.engine import listing
+
+        found["SizeRw"], found["SizeRootFs"] = listing.sizes(engine, record)
+    return found
+
+
+def _layers(engine: Engine, record: Record, home: str) -> dict[str, str]:
+    """Return the directories of the container's overlay."""
+    try:
+        lowers = engine.store.snapshots.lowers(record.config.get("layers") or [])
+    except SampanError:
+        lowers = []  # the image's layers are gone: the container is still described
+    upper = {"UpperDir": os.path.join(home, "upper"), "WorkDir": os.path.join(home, "work")}
+    return {"LowerDir": ":".join(engine.store.paths.snapshot(number) for number in lowers), **upper}

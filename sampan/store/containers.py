@@ -115,10 +115,26 @@ class Containers:
         if not rows and is_prefix:
             rows = self._db.query(f"{_SELECT} WHERE id >= ? AND id < ? LIMIT 2", (text, text + "g"))
         if not rows:
-            raise NotFound(f"no such container: {text[:300]}")
+            raise NotFound(
+                f"no such container: {text[:300]}", "" if is_prefix and len(text) == 64 else self._meant(text)
+            )
         if len(rows) > 1:
-            raise InvalidArgument(f"container id {text} is ambiguous: several begin with it", "give more digits")
+            raise InvalidArgument(f"container id {text} is ambiguous: several begin with it", self._begin_with(text))
         return _record(rows[0])
+
+    def _begin_with(self, prefix: str) -> str:
+        """List the containers whose ids begin so, each with enough digits to tell them apart."""
+        found = self._db.query(
+            "SELECT id, name FROM containers WHERE id >= ? AND id < ? ORDER BY created DESC LIMIT 9",
+            (prefix, prefix + "g"),
+        )
+        more = ", …" if len(found) > 8 else ""
+        digits = max(12, len(prefix) + 4)
+        return "it is one of: " + ", ".join(f"{row[0][:digits]} ({row[1]})" for row in found[:8]) + more
+
+    def _meant(self, text: str) -> str:
+        """Return a hint with the name that is most like a mistyped one, or ""."""
+        return names.meant(text, [row[0] for row in self._db.query("SELECT name FROM containers LIMIT 2000")])
 
     def ls(self, *, ended: bool = True) -> list[Record]:
         """Return every container, newest first; without `ended` not those that are created or exited."""

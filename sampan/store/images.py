@@ -259,7 +259,10 @@ class Images:
             "SELECT id, manifest_digest FROM images WHERE id >= ? AND id < ? ORDER BY rowid DESC", (low, low + "g")
         )
         if len({row[0] for row in rows}) > 1:
-            raise InvalidArgument(f"image id {text} is ambiguous: several images begin with it", "give more digits")
+            known = ", ".join(sorted({row[0][7 : 7 + max(12, len(low) - 3)] for row in rows})[:8])
+            raise InvalidArgument(
+                f"image id {text} is ambiguous: several images begin with it", f"it is one of: {known}"
+            )
         return str(rows[0][1]) if rows else None
 
     def _write_index(self) -> None:

@@ -38,6 +38,14 @@ def check(name: str, what: str) -> str:
     return name
 
 
+def meant(text: str, known: list[str]) -> str:
+    """Return a hint with the known name that is most like a mistyped one, or ""."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(text[:_MAX], known, n=1, cutoff=0.6)
+    return f"did you mean {found[0]}?" if found else ""
+
+
 def pick(attempt: int = 0) -> str:
     """Return a random name, `adjective_noun`; later attempts end in digits."""
     chosen = int.from_bytes(os.urandom(8), "little")

@@ -195,3 +195,21 @@ def test_prune_takes_anonymous_volumes_that_nobody_uses(store: Store) -> None:
     assert store.volumes.prune() == [unused.name]
     assert store.volumes.prune(all=True) == ["named"]
     assert [volume.name for volume in store.volumes.ls()] == [used.name]
+
+
+def test_an_ambiguous_prefix_lists_what_it_may_be(store: Store) -> None:
+    for end, name in (("1", "first"), ("2", "second")):
+        store.containers.insert(Record("ab" * 31 + "c" + end, name=name))
+    with pytest.raises(InvalidArgument) as caught:
+        store.containers.get("abab")
+    assert "(first)" in caught.value.hint and "(second)" in caught.value.hint and "abababababab" in caught.value.hint
+
+
+def test_a_mistyped_name_is_told_what_was_meant(store: Store) -> None:
+    store.containers.insert(Record("ab" * 32, name="webserver"))
+    with pytest.raises(NotFound) as caught:
+        store.containers.get("websever")
+    assert caught.value.hint == "did you mean webserver?"
+    with pytest.raises(NotFound) as caught:
+        store.containers.get("database")
+    assert caught.value.hint == ""
