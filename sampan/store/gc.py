@@ -162,5 +162,7 @@ def _remove(path: str, remove_tree: Callable[[str], None]) -> None:
             remove_tree(path)
         else:
             files.unlink(path)
+    except FileNotFoundError:
+        return  # another collector is at it
     except OSError as exc:
         raise files.failure(f"remove {path}", exc) from exc
