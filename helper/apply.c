@@ -179,20 +179,6 @@ static int do_file(struct apply *a)
 	return e;
 }
 
-/* Owner and time of what cannot be opened. */
-static int set_by_name(struct apply *a, int at, const char *name)
-{
-	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = a->e.sec, .tv_nsec = a->e.nsec } };
-	if (fchownat(at, name, a->e.uid, a->e.gid, AT_SYMLINK_NOFOLLOW) < 0) {
-		if ((errno != EPERM && errno != EINVAL) || !(a->o->flags & TREE_BEST_EFFORT_IDS))
-			return fail(a, TREE_PHASE_OWNER, errno);
-		a->o->skipped++;
-	}
-	if (utimensat(at, name, times, AT_SYMLINK_NOFOLLOW) < 0)
-		return fail(a, TREE_PHASE_TIME, errno);
-	return 0;
-}
-
 static int do_symlink(struct apply *a)
 {
 	int at, e;
@@ -214,15 +200,6 @@ static int do_symlink(struct apply *a)
 static int device_type(uint8_t type)
 {
 	return type == 'B' ? S_IFBLK : type == 'C' ? S_IFCHR : S_IFIFO;
-}
-
-/* fchmodat(2) follows symbolic links before kernel 6.6; what was just made here is none, and a race stays in the root. */
-static int set_special_bits(struct apply *a, int at, const char *name)
-{
-	enum { FCHMODAT2 = 452 };
-	if (syscall(FCHMODAT2, at, name, a->e.mode, AT_SYMLINK_NOFOLLOW) == 0)
-		return 0;
-	return errno == ENOSYS && fchmodat(at, name, a->e.mode, 0) == 0 ? 0 : fail(a, TREE_PHASE_MODE, errno);
 }
 
 static int do_special(struct apply *a)
@@ -282,15 +259,17 @@ static int link_from(struct apply *a, int from_at, const char *from)
 	if ((e = enter_parent(a, &at, &name)))
 		return e;
 	here(a)->flags |= LEVEL_CHANGED;
-	if (linkat(from_at, from, at, name, 0) == 0)
-		return 0;
-	if (errno != EEXIST)
-		return fail(a, TREE_PHASE_LINK, errno);
-	if (same_file(from_at, from, at, name))
-		return 0;
-	if ((e = clear_way(a, at, name, false)))
-		return e;
-	return linkat(from_at, from, at, name, 0) < 0 ? fail(a, TREE_PHASE_LINK, errno) : 0;
+	if (linkat(from_at, from, at, name, 0) < 0) {
+		if (errno != EEXIST)
+			return fail(a, TREE_PHASE_LINK, errno);
+		if (same_file(from_at, from, at, name))
+			return 0;
+		if ((e = clear_way(a, at, name, false)))
+			return e;
+		if (linkat(from_at, from, at, name, 0) < 0)
+			return fail(a, TREE_PHASE_LINK, errno);
+	}
+	return agree(a, at, name);
 }
 
 /* The link's target is found as its parent directory, through links in the root, and a last component never followed. */

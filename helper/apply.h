@@ -30,6 +30,9 @@ int set_xattrs(struct apply *a, int fd);
 int set_metadata(struct apply *a, int fd, bool made, bool directory, bool inherits);
 bool is_whiteout(int at, const char *name);
 int make_opaque(struct apply *a, int fd);
+int set_by_name(struct apply *a, int at, const char *name);
+int set_special_bits(struct apply *a, int at, const char *name);
+int agree(struct apply *a, int at, const char *name);
 int replace_whiteout(struct apply *a, int at, const char *name);
 
 struct level *here(struct apply *a);

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -252,4 +253,42 @@ int clear_way(struct apply *a, int at, const char *name, bool for_directory)
 		a->stale = true;
 	int e = remove_at(at, name);
 	return e ? fail(a, TREE_PHASE_REMOVE, e) : 0;
+}
+
+/* Owner and time of what cannot be opened. */
+int set_by_name(struct apply *a, int at, const char *name)
+{
+	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = a->e.sec, .tv_nsec = a->e.nsec } };
+	if (fchownat(at, name, a->e.uid, a->e.gid, AT_SYMLINK_NOFOLLOW) < 0) {
+		if ((errno != EPERM && errno != EINVAL) || !(a->o->flags & TREE_BEST_EFFORT_IDS))
+			return fail(a, TREE_PHASE_OWNER, errno);
+		a->o->skipped++;
+	}
+	if (utimensat(at, name, times, AT_SYMLINK_NOFOLLOW) < 0)
+		return fail(a, TREE_PHASE_TIME, errno);
+	return 0;
+}
+
+/* fchmodat(2) follows symbolic links before kernel 6.6; what was just made here is none, and a race stays in the root. */
+int set_special_bits(struct apply *a, int at, const char *name)
+{
+	enum { FCHMODAT2 = 452 };
+	if (syscall(FCHMODAT2, at, name, a->e.mode, AT_SYMLINK_NOFOLLOW) == 0)
+		return 0;
+	return errno == ENOSYS && fchmodat(at, name, a->e.mode, 0) == 0 ? 0 : fail(a, TREE_PHASE_MODE, errno);
+}
+
+/* What the link's own entry says holds for the file, as in Docker.  Nothing is done when it says the same: chown(2) would
+ * take the file's capabilities. */
+int agree(struct apply *a, int at, const char *name)
+{
+	struct stat st;
+	if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return fail(a, TREE_PHASE_LINK, errno);
+	bool same = st.st_uid == a->e.uid && st.st_gid == a->e.gid && (st.st_mode & 07777) == a->e.mode &&
+		st.st_mtim.tv_sec == a->e.sec && st.st_mtim.tv_nsec == (long)a->e.nsec;
+	if (same || S_ISLNK(st.st_mode))
+		return 0;
+	int e = set_by_name(a, at, name);
+	return e ? e : set_special_bits(a, at, name);
 }

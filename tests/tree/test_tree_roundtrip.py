@@ -200,7 +200,7 @@ def test_large_files_go_past_python_and_arrive_whole(plain: Harness, root: Path,
     plain.apply(root, feed)
     os.close(fd)
     assert [(root / name).read_bytes() for name in ("big", "small", "big2")] == [data, b"s", data]
-    assert sum(reads) < 2_000_000  # most of it was never in Python
+    assert sum(reads) < 3_000_000  # most of it was never in Python
 
 
 def test_files_of_the_host_are_sent_with_their_holes(plain: Harness, root: Path, tmp_path: Path) -> None:
