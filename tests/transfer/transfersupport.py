@@ -52,7 +52,7 @@ BASE = tar(
         member("etc/old", b"old"),
         member("bin", type=tarfile.SYMTYPE, link="usr/bin"),
         member("usr/bin/tool", b"#!/bin/sh\n" * 1000, mode=0o4755),
-        member("usr/bin/same", type=tarfile.LNKTYPE, link="usr/bin/tool"),
+        member("usr/bin/same", type=tarfile.LNKTYPE, link="usr/bin/tool", mode=0o4755),
     ]
 )
 TOP = tar([member("etc/.wh.old"), member("etc/new", b"new"), member("srv/x/.wh..wh..opq")])
