@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from sampan.cli import output
 from sampan.cli.options import FLAG, LIST, Command, Option
-from sampan.errors import SampanError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,17 +27,13 @@ OPTIONS = Command(
 def run(engine: Engine, values: Values) -> int:
     """Commit it and print the new image's id."""
     name, reference = values.args[0], values.args[1] if len(values.args) > 1 else ""
-    try:
-        image_id = engine.containers.commit(
-            name,
-            reference,
-            author=values.author,
-            message=values.message,
-            changes=values.change,
-            pause=values.pause,
-        )
-    except SampanError as exc:
-        exc.exit_code = 1
-        raise
+    image_id = engine.containers.commit(
+        name,
+        reference,
+        author=values.author,
+        message=values.message,
+        changes=values.change,
+        pause=values.pause,
+    )
     output.line(image_id)
     return 0

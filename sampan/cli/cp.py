@@ -6,7 +6,7 @@ import os
 import sys
 
 from sampan.cli.options import FLAG, Command, Option
-from sampan.errors import InvalidArgument, SampanError
+from sampan.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,14 +32,6 @@ OPTIONS = Command(
 
 def run(engine: Engine, values: Values) -> int:
     """Copy, and return 0."""
-    try:
-        return _run(engine, values)
-    except SampanError as exc:
-        exc.exit_code = 1
-        raise
-
-
-def _run(engine: Engine, values: Values) -> int:
     source, destination = values.args
     source_name, source_path = split(source)
     name, path = split(destination)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from sampan.cli import output
 from sampan.cli.options import Command
-from sampan.errors import SampanError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,11 +19,6 @@ OPTIONS = Command(
 
 def run(engine: Engine, values: Values) -> int:
     """Print the list."""
-    try:
-        found = engine.containers.diff(values.args[0])
-    except SampanError as exc:
-        exc.exit_code = 1
-        raise
-    for kind, path in found:
+    for kind, path in engine.containers.diff(values.args[0]):
         output.line(f"{kind} {path}")
     return 0

@@ -35,7 +35,7 @@ def run(engine: Engine, values: Values) -> int:
             found.append(look_up(engine, name, values.type, values.size))
         except SampanError as exc:
             failed.append(exc)
-    output.write(_shown(found, values.format))
+    output.write(shown(found, values.format))
     if failed:
         from sampan.cli import failure
 
@@ -77,7 +77,8 @@ def _volume(engine: Engine, name: str) -> dict[str, Any]:
     }
 
 
-def _shown(found: list[dict[str, Any]], format: str) -> str:
+def shown(found: list[dict[str, Any]], format: str) -> str:
+    """Return descriptions as JSON, or through a template."""
     if not format:
         return output.json_pretty(found) + "\n"
     if format == "json":

@@ -35,6 +35,7 @@ COMMANDS = {
     "stop": "Stop running containers",
     "restart": "Stop containers and start them again",
     "kill": "Send a signal to containers",
+    "port": "List the published ports of a container",
     "wait": "Wait until containers end, and print their exit codes",
     "rename": "Give a container another name",
     "update": "Change limits of containers",
@@ -57,9 +58,15 @@ COMMANDS = {
 # Commands of two words: `sampan help` names the group only; the module is sampan/cli/<group>_<word>.py.
 GROUPED = {
     "builder prune": "Forget the build cache",
+    "container prune": "Remove containers that do not run",
     "image prune": "Remove images that nobody uses",
     "system df": "Show how much disk the store takes",
     "system prune": "Remove all that nobody uses",
+    "volume create": "Make a volume",
+    "volume inspect": "Show everything about volumes, as JSON",
+    "volume ls": "List volumes",
+    "volume prune": "Remove volumes that no container uses",
+    "volume rm": "Remove volumes",
 }
 
 # Docker's management words: what they stand for, options included.
@@ -78,6 +85,7 @@ ALIASES = {
     "container list": "ps",
     "container logs": "logs",
     "container ls": "ps",
+    "container port": "port",
     "container ps": "ps",
     "container remove": "rm",
     "container rename": "rename",
@@ -102,6 +110,8 @@ ALIASES = {
     "image tag": "tag",
     "system events": "events",
     "system info": "info",
+    "volume list": "volume ls",
+    "volume remove": "volume rm",
 }
 
 

@@ -13,7 +13,7 @@ from sampan.build import commit as images
 from sampan.build import solve
 from sampan.build.stores import Claim
 from sampan.engine import changes as instructions
-from sampan.engine import differences
+from sampan.engine import differences, matching
 from sampan.errors import InvalidArgument, NotFound, NotSupported, Unavailable
 from sampan.oci import image as documents
 from sampan.oci import reference as references
@@ -172,6 +172,9 @@ def configuration(record: Record, image: dict[str, Any]) -> dict[str, Any]:
     for key, field in (("WorkingDir", "workdir"), ("User", "user"), ("StopSignal", "stop_signal")):
         if asked.get(field):
             found[key] = asked[field]
+    if asked.get("expose"):
+        ports: dict[str, Any] = {port: {} for text in asked["expose"] for port in matching.ports(text)}
+        found["ExposedPorts"] = {**(image.get("ExposedPorts") or {}), **ports}
     if record.labels:
         found["Labels"] = dict(record.labels)
     unnamed: dict[str, Any] = {

@@ -37,6 +37,7 @@ ELSEWHERE = {
     "inspect": "sampan.engine.inspect",
     "logs": "sampan.engine.logs",
     "ls": "sampan.engine.listing",
+    "port": "sampan.engine.ports",
     "read_archive": "sampan.engine.copying",
     "rename": "sampan.engine.updating",
     "update": "sampan.engine.updating",

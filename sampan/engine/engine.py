@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sampan.engine.images import Images
     from sampan.engine.library import Result
     from sampan.engine.starter import Host
+    from sampan.engine.volumeset import Volumes
     from sampan.store.containers import Containers as ContainerRecords
     from sampan.store.content import Content
     from sampan.store.images import Images as ImageRecords
@@ -136,6 +137,13 @@ class Engine:
         from sampan.engine.images import Images
 
         return Images(self)
+
+    @property
+    def volumes(self) -> Volumes:
+        """Operations on volumes."""
+        from sampan.engine.volumeset import Volumes
+
+        return Volumes(self)
 
     @property
     def events(self) -> Events:
