@@ -13,6 +13,7 @@ PACKAGE = ROOT / "sampan"
 # A module may import its own package, and packages of a smaller number. Equal numbers never meet.
 FLOORS = {
     "errors": 0,
+    "bundle": 0,
     "oci": 1,
     "dockerfile": 1,
     "store": 2,
@@ -177,7 +178,8 @@ def test_no_dangerous_calls(module: str) -> None:
         if isinstance(node, ast.keyword) and node.arg == "shell":
             wrong.append(f"shell=:{node.value.lineno}")
     assert not wrong
-    assert not imports(TREES[module], lazy=True) & {"pickle", "marshal", "shelve"}
+    allowed = {"marshal"} if module == "sampan.bundle" else set()  # docs/decisions/0007
+    assert not imports(TREES[module], lazy=True) & {"pickle", "marshal", "shelve"} - allowed
 
 
 def test_public_names_are_these() -> None:

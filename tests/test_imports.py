@@ -101,6 +101,7 @@ def test_version_loads_only_what_it_needs() -> None:
     assert others(found) <= START
     assert ours(found) <= {
         "sampan",
+        "sampan.bundle",
         "sampan.cli",
         "sampan.cli.main",
         "sampan.cli.options",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 
+from sampan import bundle
 from sampan.errors import InvalidArgument, SampanError
 
 TYPE_CHECKING = False
@@ -174,6 +175,7 @@ def entry() -> None:
         sys.stderr.flush()
     except OSError:
         code = code or 125
+    bundle.refresh()
     os._exit(code & 0xFF)
 
 

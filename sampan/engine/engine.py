@@ -166,7 +166,8 @@ class Engine:
     def command(self, words: list[str]) -> list[str]:
         """Give the argument vector that runs a sampan command on this store from a clean environment."""
         package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        code = "import sys;sys.path.append(sys.argv[1]);del sys.argv[1];from sampan.cli.main import entry;entry()"
+        code = "import sys;sys.path.append(sys.argv[1]);del sys.argv[1];from sampan import bundle;bundle.install();"
+        code += "from sampan.cli.main import entry;entry()"
         return [sys.executable, "-I", "-S", "-X", "utf8", "-c", code, package, "--root", self.store.paths.root, *words]
 
     def run(

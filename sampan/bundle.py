@@ -1,0 +1,168 @@
+"""The code of the modules that commands load, in one file: a start then opens one in place of sixty.
+
+    __pycache__/sampan.<interpreter>.bundle
+      magic    this format's, and the interpreter's own for byte code; then the length of the index
+      index    marshal: {module: (offset, length, mtime in ns and size of its source, is it a package)}
+      code     marshal of one code object for each module
+
+Rules (docs/decisions/0007): it is a cache beside the .pyc files, trusted as they are: written by whoever may write
+there, replaced in one step, bound to the interpreter; an entry counts only for a source of the same time and size.
+What does not fit is imported as if there were no bundle, and the command that met it writes a new one at its end.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+from _frozen_importlib import ModuleSpec
+from _frozen_importlib_external import MAGIC_NUMBER, SourceFileLoader
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import CodeType
+
+    Entry = tuple[int, int, int, int, bool]
+
+_ABOVE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_MAGIC = b"sampan 1" + MAGIC_NUMBER.ljust(8, b"\0")
+_HEAD = len(_MAGIC) + 8
+
+
+class Bundle:
+    """A bundle as a finder of modules (importlib's "meta path finder"); one that cannot be read is empty."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._fd, self._code = -1, _HEAD
+        self._index: dict[str, Entry] = {}
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return
+        head = os.read(self._fd, _HEAD)
+        length = int.from_bytes(head[len(_MAGIC) :], "little")
+        data = os.read(self._fd, length) if head[: len(_MAGIC)] == _MAGIC else b""
+        if data and len(data) == length:
+            self._index = marshal.loads(data)
+            self._code += length
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
+        """Find a module whose source is the one that its entry was made of."""
+        entry = self._index.get(name)
+        if entry is None or entry != _entry(name, entry):
+            return None
+        source = _source(name, entry[4])
+        spec = ModuleSpec(name, _Loader(name, source, self), origin=source, is_package=entry[4])
+        spec.has_location = True
+        spec.cached = self.path
+        if spec.submodule_search_locations is not None:
+            spec.submodule_search_locations.append(os.path.dirname(source))
+        return spec
+
+    def code(self, name: str) -> bytes:
+        """Give a module's code as marshal wrote it; less than all of it if the file is cut short."""
+        offset, length = self._index[name][:2]
+        return os.pread(self._fd, length, self._code + offset)
+
+    def drop(self, name: str) -> None:
+        """Forget an entry that is not what it should be, so that a new bundle is written."""
+        del self._index[name]
+
+    def lacks(self, names: Iterable[str]) -> bool:
+        """Say whether one of these modules is not here, or another by now."""
+        return any(_entry(name, self._index.get(name)) != self._index.get(name) for name in names)
+
+    def write(self, names: Iterable[str]) -> None:
+        """Replace the file by one of these modules and of what is still right in this one."""
+        kept = {name: entry for name, entry in self._index.items() if entry == _entry(name, entry)}
+        index: dict[str, Entry] = {}
+        parts, offset = list[bytes](), 0
+        for name in sorted({*kept, *names}):
+            entry = _entry(name)
+            if entry is None:
+                continue
+            if name in kept:
+                part = self.code(name)
+            else:
+                part = marshal.dumps(SourceFileLoader(name, _source(name, entry[4])).get_code(name))
+            index[name] = (offset, len(part), *entry[2:])
+            parts.append(part)
+            offset += len(part)
+        head = marshal.dumps(index)
+        _replace(self.path, b"".join([_MAGIC, len(head).to_bytes(8, "little"), head, *parts]))
+
+
+class _Loader(SourceFileLoader):
+    """Takes the code from the bundle, all else (source lines for tracebacks, resources) from the source's place."""
+
+    def __init__(self, name: str, path: str, bundle: Bundle) -> None:
+        super().__init__(name, path)
+        self._bundle = bundle
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        try:
+            code: CodeType = marshal.loads(self._bundle.code(fullname))
+        except (EOFError, ValueError, TypeError):
+            self._bundle.drop(fullname)
+            return super().get_code(fullname)
+        return code
+
+
+def _source(name: str, is_package: bool) -> str:
+    path = f"{_ABOVE}/{name.replace('.', '/')}"
+    return f"{path}/__init__.py" if is_package else f"{path}.py"
+
+
+def _entry(name: str, known: Entry | None = None) -> Entry | None:
+    """Give what the entry of a source would be now, or None; `known` has what the source does not tell."""
+    offset, length, is_package = (known[0], known[1], known[4]) if known else (0, 0, False)
+    try:
+        if known is None:
+            is_package = os.path.exists(_source(name, True))
+        state = os.stat(_source(name, is_package))
+    except OSError:
+        return None
+    return offset, length, state.st_mtime_ns, state.st_size, is_package
+
+
+def _replace(path: str, data: bytes) -> None:
+    temporary = f"{path}.{os.getpid()}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)  # marshal trusts what it reads
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+_used: Bundle | None = None
+
+
+def install() -> None:
+    """Let this process import from the bundle of this interpreter."""
+    global _used
+    if _used is None and sys.implementation.cache_tag and not sys.flags.optimize:
+        _used = Bundle(f"{_ABOVE}/sampan/__pycache__/sampan.{sys.implementation.cache_tag}.bundle")
+        sys.meta_path.insert(0, _used)
+
+
+def refresh() -> None:
+    """Write a new bundle if this process imported what the present one has not, and may write there."""
+    if _used is None or sys.dont_write_bytecode:
+        return
+    names = [name for name in sys.modules if name.startswith("sampan.") and name != "sampan.__main__"]
+    if not _used.lacks(names) or not os.access(os.path.dirname(_used.path), os.W_OK):
+        return
+    try:
+        _used.write(names)
+    except OSError:
+        return  # full, read-only: the next command tries again
