@@ -61,6 +61,7 @@ GROUPED = {
     "builder prune": "Forget the build cache",
     "container prune": "Remove containers that do not run",
     "image prune": "Remove images that nobody uses",
+    "system check": "Examine the store, and repair it",
     "system df": "Show how much disk the store takes",
     "system prune": "Remove all that nobody uses",
     "volume create": "Make a volume",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sampan.store.containers import Containers as ContainerRecords
     from sampan.store.content import Content
     from sampan.store.images import Images as ImageRecords
+    from sampan.store.leases import Leases
     from sampan.store.snapshots import Snapshots
 
 
@@ -50,6 +51,14 @@ class Store:
         if name not in self._parts:
             self._parts[name] = make()
         return self._parts[name]
+
+    @property
+    def leases(self) -> Leases:
+        """What operations under way need."""
+        from sampan.store.leases import Leases
+
+        part: Leases = self._part("leases", lambda: Leases(self.db))
+        return part
 
     @property
     def content(self) -> Content:
@@ -227,6 +236,17 @@ class Engine:
         if erased:
             self.close()
         return erased
+
+    def salvage(self) -> list[str]:
+        """Replace a damaged database by what can still be read of it; say what became of it.
+
+        Raises Unavailable while another process uses the store.
+        """
+        from sampan.store import erase, salvage
+
+        store = self.store
+        with erase.Only(store.paths, store.held):
+            return salvage.salvage(store.db, store.paths, store.images)
 
     def close(self) -> None:
         """Close the store; the next use opens it again."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 
+from sampan.errors import Unavailable
 from sampan.store import files
 from sampan.store.db import Database
 from sampan.store.paths import Paths
@@ -28,9 +29,33 @@ def erase_if_empty(
     Tells whether that was so; then the database is closed, and the next use of the store makes it anew.
     """
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        with Only(paths, held):
+            return _erase(db, paths, held, remove_tree)
+    except Unavailable:
         return False
+
+
+class Only:
+    """Hold a store alone within a `with` block; Unavailable while another process uses it. `held` is our own hold."""
+
+    def __init__(self, paths: Paths, held: int) -> None:
+        self._paths = paths
+        self._held = held
+
+    def __enter__(self) -> None:
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(self._held, fcntl.LOCK_SH)  # a conversion that fails has let go of the old lock
+            raise Unavailable(
+                f"cannot have the store {self._paths.root} alone: another process uses it", "end it, then try again"
+            ) from None
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.flock(self._held, fcntl.LOCK_SH)
+
+
+def _erase(db: Database, paths: Paths, held: int, remove_tree: Callable[[str], None]) -> bool:
     try:
         if any(db.one(f"SELECT 1 FROM {table}") for table in _TABLES):
             return False
@@ -41,8 +66,6 @@ def erase_if_empty(
         os.fsync(held)
     except OSError as exc:
         raise files.failure(f"erase the empty store {paths.root}", exc) from exc
-    finally:
-        fcntl.flock(held, fcntl.LOCK_SH)
     return True
 
 

@@ -150,6 +150,8 @@ def _snapshot(records: _Records, name: str, path: str, size: int) -> Line:
 
 
 def _container(records: _Records, name: str, path: str, size: int) -> Line:
+    if name.startswith("lost-"):
+        return Line(LEFTOVER, path, size, ["files of a container whose record was lost"], False)
     if name not in records.containers:
         return _leftover(name, path, size)
     return Line(CONTAINER, path, size, [records.containers[name]], False, name)
@@ -194,6 +196,8 @@ _TOP = {
 
 
 def _top(name: str, path: str, size: int) -> Line:
+    if name.startswith("sampan.db.damaged-"):
+        return Line(LEFTOVER, path, size, ["a database that was replaced by system check --repair"], False)
     if name in _TOP:
         return Line(STORE, path, size, [_TOP[name]], False)
     return Line(UNKNOWN, path, size, [], False)

@@ -1,0 +1,285 @@
+"""`system check`: whether everything in the store is what it was, and with `repair` making it so again.
+
+Order: the database, then blobs by their digests, then unpacked layers against their blobs, then what containers and
+volumes need, then what nobody owns. Nothing is repaired by guessing: a layer comes from its blob, a blob from what its
+digest proves, and what only a registry has is named with the command that brings it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.errors import IntegrityError, NotFound, SampanError, Unavailable
+from sampan.oci import jsontext, reference
+from sampan.store import ledger, salvage
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from sampan.engine.engine import Engine
+    from sampan.runtime.compile import Facts
+
+
+class Fault:
+    """One thing that is wrong: `kind` (database, blob, layer, container, volume, file), `what`, `why`, whose it is
+    (`users`), and `repaired`: "" or what was done; `hint` says what the user can do."""
+
+    __slots__ = ("hint", "kind", "repaired", "users", "what", "why")
+
+    def __init__(self, kind: str, what: str, why: str, users: list[str] | None = None, hint: str = "") -> None:
+        self.kind = kind
+        self.what = what
+        self.why = why
+        self.users = users or []
+        self.hint = hint
+        self.repaired = ""
+
+
+class Checked:
+    """How much was looked at, by kind."""
+
+    __slots__ = ("blobs", "containers", "layers", "volumes")
+
+    def __init__(self) -> None:
+        self.blobs = self.layers = self.containers = self.volumes = 0
+
+
+class Check:
+    """One examination of a store; iterate over `run()` for the faults as they are found."""
+
+    def __init__(self, engine: Engine, *, repair: bool = False, quick: bool = False) -> None:
+        self.engine = engine
+        self.store = engine.store
+        self.repair = repair
+        self.quick = quick
+        self.checked = Checked()
+        self._owners: dict[str, set[str]] = {}
+        self._bad: set[str] = set()
+
+    def run(self) -> Iterator[Fault]:
+        """Give every fault; with `quick` layers are only looked for, not compared with their blobs."""
+        yield from self._database()
+        self._owners = self._users()
+        yield from self._blobs()
+        yield from self._layers()
+        yield from self._containers()
+        yield from self._volumes()
+        yield from self._strays()
+
+    # ---- the database ----
+
+    def _database(self) -> Iterator[Fault]:
+        paths = self.store.paths
+        try:
+            found = salvage.faults(self.store.db)
+        except IntegrityError as exc:
+            found = [str(exc)]
+        if not found:
+            return
+        fault = Fault("database", paths.database, "; ".join(found)[:500], hint=_REPAIR)
+        if self.repair:
+            fault.repaired = "; ".join(self.engine.salvage())
+            self.store = self.engine.store
+        yield fault
+        if not self.repair:
+            raise Unavailable("the rest was not checked, because the database cannot be trusted", _REPAIR)
+
+    # ---- blobs ----
+
+    def _users(self) -> dict[str, set[str]]:
+        """Tell for each blob and layer the names of the images that need it."""
+        found: dict[str, set[str]] = {}
+        for image in self.store.images.ls():
+            names = [reference.parse(name).familiar() for name in image.references] or [image.short_id]
+            for blobs, diff_ids in self.store.db.query("SELECT blobs, diff_ids FROM images WHERE id = ?", (image.id,)):
+                for digest in (*jsontext.loads(blobs), *jsontext.loads(diff_ids)):
+                    found.setdefault(digest, set()).update(names)
+        return found
+
+    def _named(self, digest: str) -> list[str]:
+        return sorted(self._owners.get(digest, ()))
+
+    def _blobs(self) -> Iterator[Fault]:
+        here = self.store.content.ls()
+        for digest in here:
+            self.checked.blobs += 1
+            try:
+                if self.store.content.verify(digest):
+                    continue
+            except NotFound:
+                continue  # removed while we looked
+            except SampanError as exc:
+                yield self._blob_fault(digest, str(exc))
+                continue
+            yield self._blob_fault(digest, "its content has another digest")
+        for row in self.store.db.query("SELECT blobs FROM images"):
+            for digest in jsontext.loads(row[0]):
+                if digest not in here and digest not in self._bad:
+                    yield self._blob_fault(digest, "it is missing")
+
+    def _blob_fault(self, digest: str, why: str) -> Fault:
+        self._bad.add(digest)
+        fault = Fault("blob", digest, why, self._named(digest), _REPAIR)
+        if self.repair:
+            fault.repaired = self._mend_blob(digest)
+            if fault.repaired:
+                self._bad.discard(digest)
+            else:
+                self.store.content.delete(digest)
+                fault.hint = _bring(fault.users)
+        return fault
+
+    def _mend_blob(self, digest: str) -> str:
+        """Make a blob again from what its digest proves: the database's copy of a config, or an unpacked layer."""
+        row = self.store.db.one("SELECT config FROM images WHERE id = ?", (digest,))
+        with self.store.leases.take("check") as lease:
+            try:
+                if row is not None:
+                    self.store.content.add(_bytes(row[0]), expected=digest, lease=lease)
+                    return "made again from the database"
+                return self._repacked(digest, lease)
+            except (IntegrityError, NotFound):
+                return ""
+
+    def _repacked(self, digest: str, lease: Any) -> str:
+        """Pack an unpacked layer as a build would: right if the digest says so."""
+        from sampan.transfer import compare
+
+        directory = self.store.snapshots.path(digest)  # a local layer's diff_id is its blob's digest
+        with self.store.content.ingest(lease=lease) as ingest:
+            if not compare.repack(self._facts(), self._target(), directory, ingest.write):
+                return ""
+            ingest.commit(digest)
+        return "made again from the unpacked layer"
+
+    # ---- layers ----
+
+    def _facts(self) -> Facts:
+        from sampan.runtime.compile import Facts
+
+        facts = Facts()
+        self.engine.host.add_idmap(facts)
+        return facts
+
+    def _target(self) -> str:
+        return os.path.join(self.store.paths.run, "rootfs")
+
+    def _sources(self) -> dict[str, str]:
+        """Tell for each layer (diff_id) which blob it comes from."""
+        found = {diff_id: diff_id for diff_id, _, _ in self.store.snapshots.ls()}
+        for blobs, diff_ids in self.store.db.query("SELECT blobs, diff_ids FROM images"):
+            # manifest, config, then the layers (store/images.py)
+            found.update(zip(jsontext.loads(diff_ids), jsontext.loads(blobs)[2:], strict=False))
+        return found
+
+    def _layers(self) -> Iterator[Fault]:
+        for diff_id, digest in self._sources().items():
+            self.checked.layers += 1
+            number = self.store.snapshots.find(diff_id)
+            if number is None or not os.path.isdir(self.store.paths.snapshot(number)):
+                if diff_id in self._owners:
+                    yield self._layer_fault(diff_id, digest, "it is not unpacked")
+            elif digest in self._bad or not self.store.content.has(digest):
+                if digest not in self._bad:
+                    yield Fault("layer", diff_id, "it cannot be compared: its blob is not here", self._named(diff_id))
+            elif not self.quick:
+                yield from self._compared(diff_id, digest, self.store.paths.snapshot(number))
+
+    def _compared(self, diff_id: str, digest: str, directory: str) -> Iterator[Fault]:
+        from sampan.transfer import compare
+
+        fresh = compare.unpack_again(self.store, self._facts(), self._target(), digest, diff_id)
+        try:
+            try:
+                found = compare.differences(self._facts, self._target(), fresh.upper, directory)
+            except SampanError as exc:  # the disk itself, or what the helper refuses in a layer
+                found = [str(exc)]
+            if found:
+                yield self._layer_fault(diff_id, digest, "; ".join(found), fresh)
+        finally:
+            self.store.snapshots.abort(fresh)
+
+    def _layer_fault(self, diff_id: str, digest: str, why: str, fresh: Any = None) -> Fault:
+        fault = Fault("layer", diff_id, why, self._named(diff_id), _REPAIR)
+        if not self.repair:
+            return fault
+        busy = self._running_on(diff_id)
+        if busy:
+            fault.hint = f"container {busy} runs on it: stop it, then check again"
+        elif digest in self._bad or not self.store.content.has(digest):
+            fault.hint = _bring(fault.users)
+        else:
+            self._replace(diff_id, digest, fresh)
+            fault.repaired = "unpacked again from its blob"
+        return fault
+
+    def _running_on(self, diff_id: str) -> str:
+        """Name a container that has the layer mounted now."""
+        for row in self.engine.containers.ls(all=False):
+            record = self.store.containers.get(row["ID"])
+            if diff_id in (record.config.get("layers") or ()):
+                return str(record.name)
+        return ""
+
+    def _replace(self, diff_id: str, digest: str, fresh: Any) -> None:
+        from sampan.transfer import compare
+
+        with self.store.leases.take("check") as lease:
+            lease.hold(diff_id)
+            fresh = fresh or compare.unpack_again(self.store, self._facts(), self._target(), digest, diff_id)
+            size = self.store.db.one("SELECT size FROM snapshots WHERE diff_id = ?", (diff_id,))
+            self.store.snapshots.remove(diff_id)
+            self.store.snapshots.commit(fresh, diff_id, size=size[0] if size else 0, lease=lease)
+
+    # ---- what needs them ----
+
+    def _containers(self) -> Iterator[Fault]:
+        for record in self.store.containers.ls():
+            self.checked.containers += 1
+            hint = f"sampan rm {record.name}"
+            if not os.path.isdir(self.store.paths.container(record.id)):
+                yield Fault("container", record.name, "its directory is missing", hint=hint)
+            for diff_id in record.config.get("layers") or ():
+                if self.store.snapshots.find(diff_id) is None:
+                    yield Fault("container", record.name, f"its layer {diff_id} is missing", hint=hint)
+
+    def _volumes(self) -> Iterator[Fault]:
+        for volume in self.store.volumes.ls():
+            self.checked.volumes += 1
+            if not os.path.isdir(volume.path):
+                users = self.store.volumes.users(volume.name)
+                yield Fault("volume", volume.name, "its directory is missing", users, f"sampan volume rm {volume.name}")
+
+    def _strays(self) -> Iterator[Fault]:
+        from sampan.engine import disk
+
+        for line in disk.lines(self.engine):
+            if line.kind == ledger.UNKNOWN:
+                yield Fault("file", line.path, "nothing of sampan's belongs there", hint="move or remove it")
+
+
+def _bytes(value: bytes | str) -> bytes:
+    return value.encode() if isinstance(value, str) else value
+
+
+_REPAIR = "run `sampan system check --repair`"
+
+
+def _bring(users: list[str]) -> str:
+    if not users:
+        return "build again what needed it"
+    return "bring it again: " + ", ".join(f"sampan pull {name}" for name in users) + ", or build or load it"
+
+
+def check(
+    engine: Engine, *, repair: bool = False, quick: bool = False, tell: Callable[[Fault], None]
+) -> tuple[Checked, int]:
+    """Examine a store, telling each fault; give what was looked at and how many faults are left."""
+    work = Check(engine, repair=repair, quick=quick)
+    left = 0
+    for fault in work.run():
+        left += not fault.repaired
+        tell(fault)
+    return work.checked, left

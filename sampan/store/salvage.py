@@ -1,0 +1,131 @@
+"""Makes a new database of what can still be read of a damaged one; the damaged one is kept beside it.
+
+What its records no longer say is found again on the disk: images in the layout's index, volumes by their directories.
+A container whose record is lost keeps its files, as containers/lost-<id>.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from sampan.errors import SampanError
+from sampan.oci import jsontext
+from sampan.store import dbfile, volumes
+from sampan.store.db import Database
+from sampan.store.images import Images
+from sampan.store.paths import Paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+LOST = "lost-"
+KEPT = ".damaged-"  # sampan.db.damaged-<unix time>
+_TABLES = (
+    *("images", "image_references", "snapshots", "containers", "container_volumes", "volumes", "build_cache"),
+    *("leases", "lease_items"),
+)
+
+
+def faults(db: Database) -> list[str]:
+    """Say what SQLite finds wrong with the database; IntegrityError if it cannot even be opened."""
+    rows = [str(row[0]) for row in db.query("PRAGMA integrity_check(10)")]
+    rows += [f"a row of {row[0]} refers to nothing" for row in db.query("PRAGMA foreign_key_check")]
+    return [row for row in rows if row != "ok"]
+
+
+def salvage(db: Database, paths: Paths, images: Images) -> list[str]:
+    """Replace the database; say what became of what it held."""
+    db.close()
+    kept = f"{paths.database}{KEPT}{int(time.time())}"
+    for suffix in ("-wal", "-shm", ""):
+        if os.path.exists(paths.database + suffix):
+            os.rename(paths.database + suffix, kept + suffix)
+    counts = _copy(db, kept)
+    said = [f"{count} rows of {table} were read" for table, count in counts.items() if count]
+    said += _images(paths, images) + _volumes(db, paths) + _containers(db, paths)
+    return [*said, f"the damaged database is kept as {kept}"]
+
+
+def _copy(db: Database, source: str) -> dict[str, int]:
+    sqlite = dbfile.sqlite()
+    old = sqlite.connect(source, isolation_level=None)
+    counts = {}
+    try:
+        db.query("PRAGMA foreign_keys=OFF")
+        with db.transaction():
+            for table in _TABLES:
+                counts[table] = sum(_insert(db, table, row) for row in _rows(old, table))
+            for table, number, *_ in db.query("PRAGMA foreign_key_check"):
+                if number is not None:
+                    db.execute(f"DELETE FROM {table} WHERE rowid = ?", (number,))
+            db.execute("DELETE FROM image_references WHERE manifest_digest NOT IN (SELECT manifest_digest FROM images)")
+            db.execute("DELETE FROM container_volumes WHERE container_id NOT IN (SELECT id FROM containers)")
+            db.execute("DELETE FROM lease_items WHERE lease_id NOT IN (SELECT id FROM leases)")
+        db.query("PRAGMA foreign_keys=ON")
+    finally:
+        old.close()
+    return counts
+
+
+def _insert(db: Database, table: str, row: tuple[Any, ...]) -> int:
+    try:
+        return db.execute(f"INSERT OR IGNORE INTO {table} VALUES ({','.join('?' * len(row))})", row)
+    except SampanError:
+        return 0  # not a row that this version would write
+
+
+def _rows(old: Any, table: str) -> list[tuple[Any, ...]]:
+    """Read a table from both ends: what lies behind a damaged page is reached from the other side."""
+    found: dict[tuple[Any, ...], None] = {}
+    sqlite = dbfile.sqlite()
+    for order in ("", " ORDER BY 1 DESC"):
+        try:
+            for row in old.execute(f"SELECT * FROM {table}{order}"):
+                found[row] = None
+        except (sqlite.Error, UnicodeError):
+            continue
+        break
+    return list(found)
+
+
+def _images(paths: Paths, images: Images) -> list[str]:
+    """Record the images that the layout's index names and the database lost."""
+    try:
+        with open(paths.oci + "/index.json", "rb") as file:
+            manifests = jsontext.loads(file.read(64 << 20))["manifests"]
+    except (OSError, SampanError, KeyError, TypeError):
+        return ["the index of images cannot be read"]
+    said = []
+    for one in manifests:
+        name = (one.get("annotations") or {}).get("org.opencontainers.image.ref.name", "")
+        try:
+            images.put(one["digest"])
+            if name and images.tag(name, one["digest"]) != one["digest"]:
+                said.append(f"image {name} was found again")
+        except SampanError as exc:
+            said.append(f"image {name or one['digest']} is lost: {exc}")
+    return said
+
+
+def _volumes(db: Database, paths: Paths) -> list[str]:
+    said = []
+    for name in os.listdir(paths.volumes):
+        if name.startswith(volumes.GONE):
+            continue
+        row = (name, time.time_ns(), int(len(name) == 64), jsontext.dumps({}))
+        with db.transaction():
+            if db.execute("INSERT OR IGNORE INTO volumes VALUES (?, ?, ?, ?)", row):
+                said.append(f"volume {name} was found again")
+    return said
+
+
+def _containers(db: Database, paths: Paths) -> list[str]:
+    said = []
+    known = {row[0] for row in db.query("SELECT id FROM containers")}
+    for name in os.listdir(paths.containers):
+        if len(name) == 64 and name not in known:
+            os.rename(f"{paths.containers}/{name}", f"{paths.containers}/{LOST}{name}")
+            said.append(f"container {name[:12]} is lost; its files are kept in {paths.containers}/{LOST}{name}")
+    return said

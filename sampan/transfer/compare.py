@@ -1,0 +1,190 @@
+"""Compares an unpacked layer with what its blob says, file by file, and unpacks it again.
+
+Both sides are directories that the helper packs, so there is one reading of archives and none of its own here: the
+blob is unpacked beside the store a second time, then the two are read side by side in constant memory.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.errors import IntegrityError, SampanError
+from sampan.oci import digest as digests
+from sampan.oci import entry as kinds
+from sampan.runtime import rootfs, tree
+from sampan.transfer import codec, layers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sampan.oci.entry import Content, Entry
+    from sampan.runtime.compile import Facts
+    from sampan.store.snapshots import Active
+    from sampan.transfer.layers import Store
+
+    Item = tuple[Entry, Content]
+
+
+def unpack_again(store: Store, facts: Facts, target: str, digest: str, diff_id: str) -> Active:
+    """Unpack a blob into a new active snapshot, for the caller to commit or abort; IntegrityError if it is damaged."""
+    blob, layer = digests.sha256(bulk=True), digests.sha256(bulk=True)
+    fd = store.content.open(digest)
+    active = store.snapshots.prepare()
+
+    def raw(count: int) -> bytes:
+        data = os.read(fd, count)
+        blob.update(data)
+        return data
+
+    try:
+        peek = codec.Peek(raw)
+        decode = codec.decoder(codec.detect(peek.peek(6)), peek.read, f"blob {digest}")
+
+        def content(count: int) -> bytes:
+            data = decode(count)
+            layer.update(data)
+            return data
+
+        layers.unpack(content, facts, target, active.upper)
+        for rest in (content, peek.read):
+            while rest(layers.STEP):
+                pass
+        if digests.PREFIX + blob.hexdigest() != digest or digests.PREFIX + layer.hexdigest() != diff_id:
+            raise IntegrityError(f"blob {digest} is damaged: its content has another digest")
+    except BaseException:
+        store.snapshots.abort(active)
+        raise
+    finally:
+        os.close(fd)
+    return active
+
+
+class _Files:
+    """What a directory holds, in the order of its names; as a context manager it ends the helper."""
+
+    def __init__(self, facts: Facts, target: str, directory: str) -> None:
+        os.makedirs(target, mode=0o700, exist_ok=True)
+        self._fd, requests, self._child = rootfs.open_pack(facts, rootfs.Rootfs(directory=directory), target)
+        os.close(requests)
+        self._items = iter(tree.Packer(self._fd, reason=self._child.wait))
+
+    def __enter__(self) -> Iterator[Item]:
+        return self._items
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+        layers.settle(self._child)
+
+
+def differences(facts: Callable[[], Facts], target: str, wanted: str, found: str, most: int = 10) -> list[str]:
+    """Say how the directory `found` differs from `wanted`, at most so many times; nothing when they are the same.
+
+    Times of directories and the root itself do not count: they tell when something was made, not what.
+    """
+    said: list[str] = []
+    with _Files(facts(), target, wanted) as left, _Files(facts(), target, found) as right:
+        one, other = _next(left), _next(right)
+        while (one or other) and len(said) < most:
+            order = _order(one, other)
+            if order < 0 and one:
+                said.append(f"{_shown(one[0].path)} is missing")
+            elif order > 0 and other:
+                said.append(f"{_shown(other[0].path)} does not belong there")
+            elif one and other:
+                why = _difference(one, other)
+                said += [f"{_shown(one[0].path)}: {why}"] if why else []
+            one = _next(left) if order <= 0 else one
+            other = _next(right) if order >= 0 else other
+    return said
+
+
+def _next(items: Iterator[Item]) -> Item | None:
+    return next((item for item in items if item[0].path), None)
+
+
+def _order(one: Item | None, other: Item | None) -> int:
+    """Compare two places in the order of a walk that sorts each directory's names; None is behind all."""
+    if one is None or other is None:
+        return (one is None) - (other is None)
+    left, right = one[0].path.split(b"/"), other[0].path.split(b"/")
+    return (left > right) - (left < right)
+
+
+def _difference(one: Item, other: Item) -> str:
+    wanted, found = one[0], other[0]
+    if wanted.type != found.type:
+        return "it is another kind of file"
+    if wanted.type == kinds.CHAR_DEVICE and not (wanted.major or wanted.minor or found.major or found.minor):
+        return ""  # a whiteout: overlayfs shares one inode among them
+    for what, names in _FIELDS:
+        if any(getattr(wanted, name) != getattr(found, name) for name in names):
+            return f"its {what} differs"
+    if (wanted.xattrs or {}) != (found.xattrs or {}):
+        return "its extended attributes differ"
+    if wanted.type == kinds.FILE and not _same(one[1], other[1]):
+        return "its content differs"
+    when = (wanted.mtime_sec, wanted.mtime_nsec) == (found.mtime_sec, found.mtime_nsec)
+    return "" if when or wanted.type == kinds.DIRECTORY else "its time differs"
+
+
+_FIELDS = (
+    ("mode", ("mode",)),
+    ("owner", ("uid", "gid")),
+    ("size", ("size",)),
+    ("target", ("link",)),
+    ("device number", ("major", "minor")),
+)
+
+
+class _Cursor:
+    """A place in a file's pieces of data; `at` is its offset, `data` what is there, b"" at the end."""
+
+    def __init__(self, content: Content) -> None:
+        self._pieces = iter(content)
+        self.at = 0
+        self.data = memoryview(b"")
+        self.move(0)
+
+    def move(self, count: int) -> None:
+        self.at += count
+        self.data = self.data[count:]
+        while not self.data:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return
+            self.at, self.data = piece[0], memoryview(piece[1])
+
+
+def _same(one: Content, other: Content) -> bool:
+    """Compare two contents: what is a hole in one may be zeros in the other."""
+    left, right = _Cursor(one), _Cursor(other)
+    while left.data or right.data:
+        if left.data and right.data and left.at == right.at:
+            count = min(len(left.data), len(right.data))
+            if left.data[:count] != right.data[:count]:
+                return False
+            left.move(count)
+            right.move(count)
+            continue
+        first, second = (left, right) if left.data and (not right.data or left.at < right.at) else (right, left)
+        count = min(len(first.data), second.at - first.at) if second.data else len(first.data)
+        if bytes(first.data[:count]).count(0) != count:
+            return False
+        first.move(count)
+    return True
+
+
+def _shown(path: bytes) -> str:
+    return "/" + path.decode("utf-8", "backslashreplace")
+
+
+def repack(facts: Facts, target: str, directory: str, write: Callable[[bytes], object]) -> bool:
+    """Write an unpacked layer as the archive that a build would make of it; False when that cannot be done."""
+    opaque = rootfs.opaque_name(facts.rootless)
+    with _Files(facts, target, directory) as items:
+        try:
+            tree.entries_to_tar(items, write, opaque)
+        except SampanError:
+            return False
+    return True

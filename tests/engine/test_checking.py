@@ -1,0 +1,202 @@
+"""`system check` finds every damage, and mends what the store itself can mend (one flipped bit is enough)."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import random
+
+import pytest
+
+import sampan
+from sampan.cli.main import main
+from sampan.engine.checking import Checked, Fault, check
+from sampan.errors import Unavailable
+from sampan.oci.options import RunOptions
+
+
+@pytest.fixture
+def own(tmp_path: pathlib.Path) -> sampan.Engine:
+    tmp_path.chmod(0o711)
+    engine = sampan.Engine(str(tmp_path / "store"))
+    engine.bootstrap("host", "base", ["sh", "true", "ln", "chmod", "mkdir", "cat", "rm"])
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "Dockerfile").write_text(
+        "FROM base\nCOPY a b /dir/\nRUN ln -s a /dir/l; ln /dir/a /dir/h; mkdir /closed; chmod 0 /closed; rm -r /etc\n"
+    )
+    (context / "a").write_bytes(b"a" * 9000 + bytes(20000) + b"z")
+    (context / "b").write_bytes(random.Random(1).randbytes(70000))
+    engine.build(str(context), tags=["app"])
+    return engine
+
+
+def faults(engine: sampan.Engine, **how: bool) -> tuple[list[Fault], int, Checked]:
+    found: list[Fault] = []
+    checked, left = check(engine, tell=found.append, **how)
+    return found, left, checked
+
+
+def flip(path: str, bit: int) -> None:
+    """Change one bit as a disk does: the times stay."""
+    before = os.stat(path)
+    with open(path, "r+b") as file:
+        file.seek(bit // 8)
+        byte = file.read(1)[0]
+        file.seek(bit // 8)
+        file.write(bytes([byte ^ 1 << bit % 8]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def runs(engine: sampan.Engine) -> bool:
+    return engine.run("app", ["cat", "/dir/b"]).exit_code == 0
+
+
+def test_a_sound_store_has_no_faults(own: sampan.Engine) -> None:
+    found, left, checked = faults(own)
+    assert ([fault.why for fault in found], left) == ([], 0)
+    assert checked.layers == 3 and checked.blobs >= 7
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_flipped_bit_in_any_blob_is_found_and_mended(own: sampan.Engine, seed: int) -> None:
+    chosen = random.Random(seed)
+    for digest in own.store.content.ls():
+        flip(own.store.content.path(digest), chosen.randrange(own.store.content.size(digest) * 8))
+    found, left, checked = faults(own)
+    assert {fault.what for fault in found if fault.kind == "blob"} == set(own.store.content.ls())
+    found, left, _ = faults(own, repair=True)
+    # Manifests are nowhere else in the store; configs are in the database, layers are unpacked.
+    manifests = {image.manifest_digest for image in own.store.images.ls()}
+    assert {fault.what for fault in found if not fault.repaired} == manifests
+    assert all("sampan pull" in fault.hint for fault in found if not fault.repaired)
+    assert runs(own)
+
+
+def test_a_truncated_and_a_missing_blob(own: sampan.Engine) -> None:
+    layers = own.store.images.resolve("app").diff_ids
+    os.truncate(own.store.content.path(layers[0]), 100)
+    os.unlink(own.store.content.path(layers[1]))
+    assert {fault.what for fault in faults(own)[0]} == set(layers[:2])
+    found, left, _ = faults(own, repair=True)
+    assert (left, len(found)) == (0, 2)
+    assert faults(own)[1] == 0
+
+
+def damage_content(directory: pathlib.Path) -> None:
+    flip(str(directory / "dir/b"), 65000 * 8)
+
+
+def damage_hole(directory: pathlib.Path) -> None:
+    flip(str(directory / "dir/a"), 15000 * 8)
+
+
+def damage_length(directory: pathlib.Path) -> None:
+    os.truncate(directory / "dir/b", 60000)
+
+
+def damage_mode(directory: pathlib.Path) -> None:
+    (directory / "dir/b").chmod(0o4755)
+
+
+def damage_by_removal(directory: pathlib.Path) -> None:
+    (directory / "dir/b").unlink()
+
+
+def damage_by_addition(directory: pathlib.Path) -> None:
+    (directory / "dir/c").write_text("not of this layer")
+
+
+def damage_kind(directory: pathlib.Path) -> None:
+    (directory / "dir/b").unlink()
+    (directory / "dir/b").symlink_to("/etc/passwd")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        damage_content,
+        damage_hole,
+        damage_length,
+        damage_mode,
+        damage_by_removal,
+        damage_by_addition,
+        damage_kind,
+    ],
+)
+def test_a_damaged_file_of_a_layer_is_found_and_mended(own: sampan.Engine, damage: object) -> None:
+    assert callable(damage)
+    layer = own.store.images.resolve("app").diff_ids[1]
+    damage(pathlib.Path(own.store.snapshots.path(layer)))
+    found, left, _ = faults(own)
+    assert [(fault.kind, fault.what, fault.users) for fault in found] == [("layer", layer, ["app:latest"])]
+    assert left == 1
+    assert faults(own, quick=True)[1] == 0  # it says that it does not look
+    assert faults(own, repair=True)[1] == 0
+    assert faults(own)[1] == 0
+    assert runs(own)
+
+
+def test_a_missing_snapshot_is_unpacked_again(own: sampan.Engine) -> None:
+    layer = own.store.images.resolve("app").diff_ids[1]
+    own.remove_tree(own.store.snapshots.path(layer))
+    assert [fault.why for fault in faults(own)[0]] == ["it is not unpacked"]
+    assert faults(own, repair=True)[1] == 0
+    assert runs(own)
+
+
+def test_a_layer_in_use_is_not_taken_away(own: sampan.Engine) -> None:
+    options = RunOptions()
+    options.command = ["cat"]
+    options.interactive = True
+    own.containers.run(options, image="app", name="busy", detach=True)
+    layer = own.store.images.resolve("app").diff_ids[1]
+    damage_by_addition(pathlib.Path(own.store.snapshots.path(layer)))
+    found, left, _ = faults(own, repair=True)
+    assert left == 1 and "container busy runs on it" in found[0].hint
+    own.containers.remove("busy", force=True)
+    assert faults(own, repair=True)[1] == 0
+
+
+@pytest.mark.parametrize("page", [0, 1, 5, 9, 14])
+def test_a_damaged_database_is_found_and_made_again(own: sampan.Engine, page: int) -> None:
+    options = RunOptions()
+    options.command = ["true"]
+    own.containers.create("app", options, name="kept")
+    own.store.volumes.create("data")
+    own.store.db.query("PRAGMA wal_checkpoint(TRUNCATE)")
+    path, size = own.store.paths.database, os.stat(own.store.paths.database).st_size
+    own.close()
+    with open(path, "r+b") as file:
+        file.seek(min(page * 4096, size - 4096))
+        file.write(b"\xa5" * 4096)
+    with pytest.raises(Unavailable):
+        faults(own)
+    found, _, _ = faults(own, repair=True)
+    assert found[0].kind == "database" and found[0].repaired
+    assert faults(own)[1] == 0
+    assert {row["Repository"] for row in own.images.ls()} == {"app", "base"}
+    assert [volume.name for volume in own.store.volumes.ls()] == ["data"]
+    assert runs(own)
+
+
+def test_strays_and_lost_directories_are_named(own: sampan.Engine) -> None:
+    options = RunOptions()
+    options.command = ["true"]
+    container_id = own.containers.create("app", options, name="gone")
+    own.remove_tree(own.store.paths.container(container_id))
+    pathlib.Path(own.store.paths.root, "stray").write_text("x")
+    assert {(fault.kind, fault.what) for fault in faults(own)[0]} == {("container", "gone"), ("file", "stray")}
+
+
+def test_the_command(own: sampan.Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    root = ["--root", own.store.paths.root]
+    assert main([*root, "system", "check"]) == 0
+    assert "all is well" in capsys.readouterr().out
+    layer = own.store.images.resolve("app").diff_ids[1]
+    damage_content(pathlib.Path(own.store.snapshots.path(layer)))
+    assert main([*root, "system", "check"]) == 1
+    shown = capsys.readouterr().out
+    assert f"layer {layer} (of app:latest): /dir/b: its content differs" in shown and "--repair" in shown
+    assert main([*root, "system", "check", "--repair"]) == 0
+    assert "unpacked again" in capsys.readouterr().out
