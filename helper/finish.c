@@ -3,36 +3,53 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* Version 1 counts in the group of the victim alone, version 2 adds those below up itself (memory.events). */
+static uint64_t counted;
+static const char *counter;
+
+static int count_kills(const char *path, const struct stat *st, int kind, struct FTW *place)
+{
+	char file[4096], bytes[512];
+	(void)st;
+	if (kind != FTW_D || (size_t)snprintf(file, sizeof file, "%s/%s", path, counter) >= sizeof file)
+		return 0;
+	int fd = open(file, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	ssize_t n = read(fd, bytes, sizeof bytes - 1);
+	close(fd);
+	bytes[n > 0 ? n : 0] = 0;
+	char *at = strstr(bytes, "oom_kill ");
+	counted += at != NULL ? strtoull(at + 9, NULL, 10) : 0;
+	return place->level == 0 && strcmp(counter, "memory.events") == 0; /* 1 ends the walk */
+}
+
 static uint64_t oom_kills(const struct plan *plan)
 {
-	char path[4096], bytes[512];
-	uint64_t kills = 0;
+	counted = 0;
 	if (plan->ops[plan->split].code == OP_ENTER)
 		return 0; /* this process is in the container's mount namespace: the path would be the container's */
 	for (uint32_t i = 0; i < plan->split; i++) {
 		const struct op *op = &plan->ops[i];
 		if (op->code != OP_CGROUP && op->code != OP_CGROUP_V1)
 			continue;
-		snprintf(path, sizeof path, "%s/%s", text(op, 0), op->code == OP_CGROUP ? "memory.events" : "memory.oom_control");
-		int fd = open(path, O_RDONLY | O_CLOEXEC);
-		if (fd < 0)
-			continue;
-		ssize_t n = read(fd, bytes, sizeof bytes - 1);
-		close(fd);
-		bytes[n > 0 ? n : 0] = 0;
-		char *at = strstr(bytes, "oom_kill ");
-		if (at != NULL)
-			kills += strtoull(at + 9, NULL, 10);
+		counter = op->code == OP_CGROUP ? "memory.events" : "memory.oom_control";
+		if (nftw(text(op, 0), count_kills, 8, FTW_PHYS) < 0)
+			continue; /* a group that is gone has counted nothing that we could still read */
 	}
-	return kills;
+	return counted;
 }
+
+static bool ended_;
 
 /* In a pid namespace of its own everything died with the first process; with the host's (--pid host) the rest goes now. */
 static void kill_rest(const char *directory)
@@ -50,39 +67,72 @@ static void kill_rest(const char *directory)
 		fclose(list);
 }
 
+static int remove_group(const char *path, const struct stat *st, int kind, struct FTW *place)
+{
+	(void)st, (void)place;
+	if (kind == FTW_DP && rmdir(path) < 0 && errno == EBUSY && ended_)
+		kill_rest(path);
+	return 0;
+}
+
 void remove_cgroups(const struct plan *plan, bool ended)
 {
+	ended_ = ended;
 	if (plan->ops[plan->split].code == OP_ENTER)
 		return;
 	for (uint32_t i = 0; i < plan->split; i++) {
 		const char *directory = text(&plan->ops[i], 0);
 		if (plan->ops[i].code != OP_CGROUP && plan->ops[i].code != OP_CGROUP_V1)
 			continue;
+		/* Busy: a process is still ending, or the container made groups of its own below. */
 		for (int tries = 0; rmdir(directory) < 0 && errno == EBUSY && tries < 50; tries++) {
-			if (ended)
-				kill_rest(directory);
+			if (nftw(directory, remove_group, 8, FTW_PHYS | FTW_DEPTH) < 0 && errno == ENOENT)
+				break;
 			usleep(1000);
 		}
 	}
 }
 
-static void write_record(const struct supervisor *s, uint64_t kills)
+static bool keeps_record(const struct supervisor *s)
 {
-	char temporary[4096], line[256];
+	return s->record != NULL && *text(s->record, 0) != 0 && s->plan->ops[s->plan->split].code != OP_ENTER;
+}
+
+static int record_path(const struct supervisor *s, char path[4096])
+{
+	return (size_t)snprintf(path, 4096, "%s.new", text(s->record, 0)) < 4096 ? 0 : ENAMETOOLONG;
+}
+
+int open_record(struct supervisor *s)
+{
+	char path[4096], blank[RECORD];
+	int e;
+	if (!keeps_record(s))
+		return 0;
+	e = record_path(s, path);
+	if (e)
+		return e;
+	s->record_fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	memset(blank, ' ', sizeof blank);
+	return s->record_fd < 0 ? errno : write_full(s->record_fd, blank, sizeof blank);
+}
+
+static void write_record(struct supervisor *s)
+{
+	char path[4096], line[RECORD];
 	struct timespec now;
-	int fd, n;
-	if (s->record == NULL || *text(s->record, 0) == 0 || s->plan->ops[s->plan->split].code == OP_ENTER)
+	int n;
+	if (s->record_fd < 0 || record_path(s, path) != 0)
 		return;
 	clock_gettime(CLOCK_REALTIME, &now);
-	n = snprintf(line, sizeof line, "%d %llu %lld.%09ld %lld.%09ld\n", s->status, (unsigned long long)kills,
+	n = snprintf(line, sizeof line, "%d %llu %lld.%09ld %lld.%09ld", s->status, (unsigned long long)s->oom_kills,
 	             (long long)s->started.tv_sec, s->started.tv_nsec, (long long)now.tv_sec, now.tv_nsec);
-	snprintf(temporary, sizeof temporary, "%s.new", text(s->record, 0));
-	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
-		return;
-	if (write_full(fd, line, (size_t)n) == 0 && rename(temporary, text(s->record, 0)) == 0 && !(s->record->flags & 1))
-		fsync(fd);
-	close(fd);
+	memset(line + n, ' ', sizeof line - (size_t)n);
+	line[sizeof line - 1] = '\n';
+	if (lseek(s->record_fd, 0, SEEK_SET) == 0 && write_full(s->record_fd, line, sizeof line) == 0
+	    && rename(path, text(s->record, 0)) == 0 && !(s->record->flags & 1))
+		fsync(s->record_fd);
+	close_once(&s->record_fd);
 }
 
 static void start_cleanup(const struct supervisor *s)
@@ -105,17 +155,19 @@ static void start_cleanup(const struct supervisor *s)
 
 void finish(struct supervisor *s)
 {
-	uint64_t kills = oom_kills(s->plan);
-	struct report head = { REPORT_EXITED, 0, 0, s->status, kills, 0, 0 };
-	for (int stream = 0; stream < STREAMS; stream++)
-		log_line(&s->log, stream);
+	s->oom_kills = oom_kills(s->plan);
 	/* Whoever sees the record may start the container again: its cgroup must be gone by then. */
 	remove_cgroups(s->plan, true);
-	event_ended(s, kills);
-	write_record(s, kills);
+	event_ended(s, s->oom_kills);
+	write_record(s);
+}
+
+void tell(struct supervisor *s)
+{
+	struct report head = { REPORT_EXITED, 0, 0, s->status, s->oom_kills, 0, 0 };
 	for (int i = 0; i < CLIENTS; i++)
 		if (s->clients[i].attached && s->clients[i].control != FD_IN)
 			write_full(s->clients[i].control, &head, sizeof head);
-	report(REPORT_EXITED, 0, 0, s->status, kills, NULL, 0);
+	report(REPORT_EXITED, 0, 0, s->status, s->oom_kills, NULL, 0);
 	start_cleanup(s);
 }

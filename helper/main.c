@@ -46,22 +46,11 @@ static void send_head(const struct child *child, const char *path, int error)
 	_exit(127);
 }
 
-/* flags: how many of the first fields are candidates for the program's path; the rest is argv. */
-static bool is_supervised(const struct child *child)
-{
-	for (uint32_t i = 0; i < child->plan->split; i++)
-		if (child->plan->ops[i].code == OP_SUPERVISE)
-			return true;
-	return false;
-}
-
-/* What nobody supervises ends with its parent, also when that is killed.  Set last: changing credentials clears it.  A
- * parent that was gone before shows as an error on the pipe to it. */
+/* The program ends with its parent, also when that is killed: nobody would move its output or tell its end.  Set last:
+ * changing credentials clears it.  A parent that was gone before shows as an error on the pipe to it. */
 static int die_with_parent(const struct child *child)
 {
 	struct pollfd parent = { child->sync, 0, 0 };
-	if (is_supervised(child))
-		return 0;
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
 		return errno;
 	if (poll(&parent, 1, 0) > 0)
@@ -69,6 +58,7 @@ static int die_with_parent(const struct child *child)
 	return 0;
 }
 
+/* flags: how many of the first fields are candidates for the program's path; the rest is argv. */
 static int do_exec(const struct child *child, const struct op *op)
 {
 	char **argv = calloc(op->count + 1u, sizeof *argv), *none[] = { NULL };

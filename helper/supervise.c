@@ -2,7 +2,7 @@
  *
  * A client is whoever watches: the caller (descriptors 0 to 2, control on FD_IN) or an attached one, which hands its own
  * descriptors over the socket.  A client that does not read stalls the container's output, never this process: it goes on
- * serving signals and the exit.  Memory is bounded by the buffers below.
+ * serving signals and the exit, and what is left at the end is logged first.  Memory is bounded by static buffers.
  */
 #include "supervise.h"
 
@@ -150,6 +150,8 @@ static int open_outside(struct supervisor *s)
 	const char *path = s->record ? text(s->record, 1) : "";
 	int e = *text(s->stdio, 0)
 		? log_open(&s->log, text(s->stdio, 0), number(s->stdio, 1), (unsigned)number(s->stdio, 2)) : 0;
+	if (!e)
+		e = open_record(s);
 	if (e)
 		return e;
 	if (s->subject)
@@ -187,22 +189,6 @@ static int await_start(struct supervisor *s, int sync)
 	return failure.error;
 }
 
-static void add_caller(struct supervisor *s)
-{
-	struct client *c = &s->clients[0];
-	const char *keys = text(s->stdio, 3);
-	unsigned flags = s->stdio->flags;
-	c->control = FD_IN;
-	c->attached = flags & STDIO_FOREGROUND;
-	if (!c->attached)
-		return;
-	c->in = s->to >= 0 && flags & STDIO_STDIN ? 0 : -1;
-	c->out[0] = s->from[0] >= 0 ? 1 : -1;
-	c->out[1] = s->from[1] >= 0 ? 2 : -1;
-	c->key_count = strnlen(keys, sizeof c->keys);
-	memcpy(c->keys, keys, c->key_count);
-}
-
 int supervise(const struct plan *plan)
 {
 	static struct supervisor s;
@@ -214,12 +200,13 @@ int supervise(const struct plan *plan)
 	s.record = find(plan, OP_SUPERVISE);
 	s.cleanup = find(plan, OP_CLEANUP);
 	s.subject = find(plan, OP_EVENTS);
-	s.exited = s.input_ended = false;
-	s.input_size = s.input_at = 0;
+	s.exited = s.input_ended = s.kept = false;
+	s.input_size = s.input_at = s.rest_size[0] = s.rest_size[1] = 0;
 	s.chunk_size = s.log.size = s.log.max = s.log.line_size[0] = s.log.line_size[1] = 0;
 	for (int i = 0; i < CLIENTS; i++) {
 		s.clients[i].attached = false;
 		s.clients[i].matched = s.clients[i].pending = s.clients[i].key_count = 0;
+		s.clients[i].rest[0] = s.clients[i].rest[1] = 0;
 	}
 	memset(&start, 0xff, sizeof start);
 	memset(&start.child.identity, 0, sizeof start.child.identity);
@@ -269,5 +256,7 @@ int supervise(const struct plan *plan)
 	report(REPORT_STARTED, 0, 0, s.pid, (uint64_t)s.started.tv_sec * 1000000000u + (uint64_t)s.started.tv_nsec, NULL, 0);
 	relay(&s);
 	finish(&s);
+	deliver(&s);
+	tell(&s);
 	return 0;
 }

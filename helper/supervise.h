@@ -1,5 +1,5 @@
-/* What the parts of the supervisor share: supervise.c starts, relay.c watches and moves bytes, finish.c tells the end,
- * events.c records what happened. */
+/* What the parts of the supervisor share: supervise.c starts, relay.c watches and moves bytes, client.c serves those who
+ * watch, finish.c tells the end, events.c records what happened. */
 #ifndef SAMPAN_SUPERVISE_H
 #define SAMPAN_SUPERVISE_H
 
@@ -7,15 +7,24 @@
 
 #include <time.h>
 
-enum { CLIENTS = 8, CHUNK = 4096 };
-enum { CONTROL_SIGNAL = 1, CONTROL_RESIZE = 2, CONTROL_DETACH = 3 };
+enum { CLIENTS = 16, CHUNK = 4096, KEYS = 28, RECORD = 128, REST = 1 << 20 };
+enum { CONTROL_SIGNAL = 1, CONTROL_RESIZE = 2, CONTROL_DETACH = 3, CONTROL_KEEP = 4 };
+enum hello_flags { HELLO_STDIN = 1 };
+
+/* What an attaching client sends first, with its descriptors 0 to 2 (SCM_RIGHTS). */
+struct hello {
+	uint16_t flags;
+	uint16_t key_count;
+	char keys[KEYS];       /* that detach */
+};
 
 struct client {
 	int control, in, out[STREAMS];
-	bool attached;
-	size_t matched;                /* of the detach keys */
-	size_t pending;                /* bytes of the current chunk still to be written */
-	char keys[32];
+	bool attached;         /* false with a control: the client has not said hello yet */
+	size_t matched;        /* of the detach keys */
+	size_t pending;        /* bytes of the current chunk still to be written */
+	size_t rest[STREAMS];  /* how much of what was left at the end has been written */
+	char keys[KEYS];
 	size_t key_count;
 };
 
@@ -23,28 +32,44 @@ struct supervisor {
 	const struct plan *plan;
 	const struct op *stdio, *record, *cleanup, *subject;
 	int from[STREAMS], to;         /* the container's output and input on our side, none of which blocks */
-	char input[CHUNK + 32];        /* what the container has not taken yet: that and held-back detach keys */
+	char input[CHUNK + KEYS];      /* what the container has not taken yet: that and held-back detach keys */
 	size_t input_size, input_at;
 	bool input_ended;              /* close `to` after the above */
 	int listener, signals, pidfd;
 	int events;                    /* directory of the record of events, or -1 */
+	int record_fd;                 /* the exit record: its space is taken at the start, for a disk that is full at the end */
+	uint64_t oom_kills;
 	struct log log;
 	pid_t pid;
 	int status;
 	bool exited;
+	bool kept;                     /* the caller has written down that the container runs: it may go now */
 	struct timespec started, began; /* by the real clock, by the monotonic one */
 	struct client clients[CLIENTS];
 	char chunk[CHUNK];
 	size_t chunk_size;
 	int chunk_stream;
+	size_t rest_size[STREAMS];
 };
 
 void send_signal(struct supervisor *s, int number);
-void relay(struct supervisor *s);       /* returns after the exit, when its output has been passed on */
-void finish(struct supervisor *s);      /* tells everyone, cleans up; may become the clean-up program */
+void relay(struct supervisor *s);       /* returns after the exit, when all output is in the log */
+void deliver(struct supervisor *s);     /* returns when every client that is still there has all output */
+int open_record(struct supervisor *s);  /* 0 or errno */
+void finish(struct supervisor *s);      /* removes the cgroups, writes the exit record */
+void tell(struct supervisor *s);        /* tells everyone the end; may become the clean-up program */
 void remove_cgroups(const struct plan *plan, bool ended); /* ended: what is left in them is killed */
 void event(const struct supervisor *s, const char *action, const char *more); /* more: `,"key":"value"`… */
 void event_ended(const struct supervisor *s, uint64_t oom_kills);
 void close_once(int *fd);
+
+void accept_client(struct supervisor *s);
+void add_caller(struct supervisor *s);
+void drop_client(struct client *c);
+bool push_chunk(struct supervisor *s, struct client *c);  /* false when the client is still behind */
+bool push_rest(struct supervisor *s, struct client *c, int stream, const char *rest);
+void give_input(struct supervisor *s);
+void take_input(struct supervisor *s, struct client *c);
+void take_control(struct supervisor *s, struct client *c);
 
 #endif
