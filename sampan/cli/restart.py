@@ -16,13 +16,11 @@ OPTIONS = Command(
     "CONTAINER [CONTAINER...]",
     (
         Option("timeout", "t", INT, "Seconds to wait before SIGKILL; -1 waits forever", aliases=("time",)),
-        Option(
-            "signal", "s", refuse="a signal for restart is not there yet", hint="use sampan stop -s, then sampan start"
-        ),
+        Option("signal", "s", help="Signal to send first"),
     ),
 )
 
 
 def run(engine: Engine, values: Values) -> int:
     """Restart each container and print its name."""
-    return each(values.args, lambda name: engine.containers.restart(name, values.timeout))
+    return each(values.args, lambda name: engine.containers.restart(name, values.timeout, values.signal or None))

@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 # Operations that a run never needs, each a function of its module that takes the engine first.
 ELSEWHERE = {
     "commit": "sampan.engine.committing",
+    "attach": "sampan.engine.attach",
+    "kill": "sampan.engine.ending",
+    "pause": "sampan.engine.pausing",
+    "restart": "sampan.engine.ending",
+    "stop": "sampan.engine.ending",
+    "unpause": "sampan.engine.pausing",
+    "wait": "sampan.engine.ending",
     "copy_in": "sampan.engine.copying",
     "copy_out": "sampan.engine.copying",
     "diff": "sampan.engine.differences",
@@ -132,7 +139,7 @@ class Containers:
         facts.size = terminal.size(fds[1]) if tty and foreground else (0, 0)
         if supervised:
             facts.record = os.path.join(home, "exit")
-            facts.socket = self._socket(record.id)
+            facts.socket = self.socket(record.id)
             self._forget(facts.record)
             if record.auto_remove:
                 facts.cleanup = self.engine.command(["rm", "--force", "--quiet", record.id])
@@ -157,7 +164,8 @@ class Containers:
         finally:
             os.close(null)
 
-    def _socket(self, container_id: str) -> str:
+    def socket(self, container_id: str) -> str:
+        """Give the path of the socket on which the container's supervisor takes clients; "" when it is too long."""
         directory = os.path.join(self.paths.run, "attach")
         os.makedirs(directory, mode=0o700, exist_ok=True)
         path = os.path.join(directory, container_id[:12])
@@ -180,6 +188,7 @@ class Containers:
             finished=0,
             exit_code=0,
         )
+        child.keep()
 
     def start(
         self, name: str, *, attach: bool = False, interactive: bool = False, detach_keys: str = terminal.DETACH_KEYS
@@ -195,14 +204,27 @@ class Containers:
                             f"cannot start container {record.name}: it is running", "use `sampan logs -f` to watch it"
                         )
                     return None
+                self._check_startable(record)
                 if attach:
                     self.engine.events.container("attach", record)
-                child = self.launch(record, foreground=attach, interactive=interactive, supervised=True, keys=keys)
-                self._mark_running(record, child)
+                try:
+                    child = self.launch(record, foreground=attach, interactive=interactive, supervised=True, keys=keys)
+                    self._mark_running(record, child)
+                except BaseException as error:
+                    self._failed(record, error)
+                    raise
             if not attach:
                 child.close()
                 return None
-            return self.foreground(record, child, forward, sig_proxy=True)
+            return self.foreground(record, child, forward)
+
+    def _check_startable(self, record: Record) -> None:
+        if record.status == "paused":
+            raise Conflict(f"cannot start container {record.name}: it is paused", "unpause it instead")
+        if record.started:
+            from sampan.engine import outcome
+
+            outcome.require_told(self.paths.container(record.id), self.socket(record.id), record.name)
 
     def run(
         self,
@@ -226,7 +248,7 @@ class Containers:
             return once.run(self.engine, image, options, sig_proxy=sig_proxy, on_create=on_create)
         container_id = self.create(image, options, name=name, auto_remove=auto_remove, durable=not auto_remove)
         record = self.store.get(container_id)
-        with terminal.Forward(not detach) as forward:
+        with terminal.Forward(not detach, sig_proxy) as forward:
             try:
                 if on_create is not None:
                     on_create(container_id)
@@ -244,7 +266,7 @@ class Containers:
             if detach:
                 child.close()
                 return container_id
-            return self.foreground(record, child, forward, sig_proxy=sig_proxy)
+            return self.foreground(record, child, forward)
 
     def _failed(self, record: Record, error: BaseException) -> None:
         """Undo or note a start that failed."""
@@ -258,11 +280,11 @@ class Containers:
         """Remove what is left of a container that has ended or never started, and its anonymous volumes."""
         self._delete(record, durable=False, volumes=True)
 
-    def foreground(self, record: Record, child: Child, forward: terminal.Forward, *, sig_proxy: bool) -> int:
+    def foreground(self, record: Record, child: Child, forward: terminal.Forward) -> int:
         """Wait for a container that has our terminal or pipes; a detached one goes on without us."""
         tty = bool(record.config["spec"]["process"].get("terminal"))
         resize = (lambda: child.resize(*terminal.size(1))) if tty else None
-        forward.to(child.signal if sig_proxy else (lambda _number: None), resize)
+        forward.to(child.signal, resize)
         with terminal.Raw(0 if tty else -1):
             ended = child.wait()
         if child.detached:
@@ -288,23 +310,25 @@ class Containers:
         return self.refresh(self.store.get(name))
 
     def refresh(self, record: Record) -> Record:
-        """Bring a record that says running up to date: the process may have ended without anyone to say so."""
-        if record.status != "running" or process.alive(record.pid, record.pid_start, record.boot_id):
+        """Bring a record that says running up to date: the kernel knows better whether it is, or is paused."""
+        if record.status != "running":
             return record
-        from sampan.engine import outcome
+        if process.alive(record.pid, record.pid_start, record.boot_id):
+            record.status = "paused" if cgroup.paused(record.id) else "running"
+            return record
+        from sampan.engine import ending
 
-        code, oom, finished = outcome.await_record(self.paths.container(record.id), self._socket(record.id))
-        if code == 137 and not oom:  # a group that `update` made is not the supervisor's to look at
-            oom = int(cgroup.oom_kills(cgroup.named(record.id)) > 0)
-        state: dict[str, Any] = {"status": "exited", "exit_code": code, "finished": finished, "pid": 0, "oom": oom}
+        now, final = ending.ended(self.engine, record)
         try:
-            self.store.update(record.id, **state)
-        except Unavailable:
+            if final:
+                self.store.update(record.id, **now)
+                return self.store.get(record.id)
+        except Unavailable as error:
             # A full disk: `ps` still tells, and `rm`, which makes room, comes this way too.
-            for field, value in state.items():
-                setattr(record, field, value)
-            return record
-        return self.store.get(record.id)
+            self.engine.warn([error.message])
+        for field, value in now.items():
+            setattr(record, field, value)
+        return record
 
     def tidied(self, record: Record) -> Record | None:
         """Bring a record up to date; remove one that should have removed itself, when its caller was killed."""
@@ -314,15 +338,7 @@ class Containers:
         self.discard(now)
         return None
 
-    def wait(self, name: str) -> int:
-        """Wait until the container has ended and give its exit code."""
-        record = self.get(name)
-        if record.status != "running":
-            return record.exit_code
-        process.wait(record.pid, record.pid_start, record.boot_id)
-        return self._settled(record)
-
-    def _settled(self, record: Record) -> int:
+    def settled(self, record: Record) -> int:
         """Read how it ended; one that removes itself may be gone."""
         try:
             return self.get(record.id).exit_code
@@ -331,64 +347,24 @@ class Containers:
 
     # ---- end ----
 
-    def kill(self, name: str, signal: str = "KILL") -> None:
-        """Send a signal to the container's first process; Conflict when it does not run."""
-        number = process.signal_number(signal)
-        record = self.get(name)
-        if record.status != "running":
-            raise Conflict(f"cannot kill container {record.name}: it is not running")
-        self.engine.events.container("kill", record, signal=number)
-        self._send(record, number)
-
-    @staticmethod
-    def _send(record: Record, number: int) -> None:
-        """Signal the container's first process; one that has just ended needs no signal."""
-        try:
-            process.send(record.pid, record.pid_start, record.boot_id, number)
-        except NotFound:
-            return
-
-    def stop(self, name: str, timeout: float | None = None, signal: str | None = None) -> None:
-        """Send the stop signal and later KILL (engine/stopping.py says when); a stopped container is left as it is."""
-        record = self.get(name)
-        if record.status != "running":
-            return
-        options = record.config.get("options") or {}
-        chosen = (
-            signal
-            or options.get("stop_signal")
-            or record.config["spec"].get("annotations", {}).get("sampan.stop_signal")
-            or "TERM"
-        )
-        seconds = timeout if timeout is not None else options.get("stop_timeout")
-        from sampan.engine import stopping
-
-        note = stopping.stop(record, process.signal_number(chosen), seconds)
-        if note:
-            self.engine.warn([note])
-        self._settled(record)
-
-    def restart(self, name: str, timeout: float | None = None) -> None:
-        """Stop it if it runs, then start it."""
-        self.stop(name, timeout)
-        self.start(name)
-
     def remove(self, name: str, *, force: bool = False, volumes: bool = False) -> str:
         """Remove a container; a running one only with `force`, which kills it first."""
         with starter.Alone(self.paths.container(self.store.get(name).id)):
             return self._remove(self.get(name), force, volumes)
 
     def _remove(self, record: Record, force: bool, volumes: bool) -> str:
-        if record.status == "running":
+        if record.status in ("running", "paused"):
             if not force:
                 raise Conflict(
-                    f"cannot remove container {record.name}: it is running",
+                    f"cannot remove container {record.name}: it is {record.status}",
                     "stop it first, or use `sampan rm -f` to kill it",
                 )
-            self._send(record, 9)
+            from sampan.engine import ending
+
+            ending.send(record, 9)
             process.wait(record.pid, record.pid_start, record.boot_id, 10)
             if not record.auto_remove:
-                self._settled(record)
+                self.settled(record)
         if force:
             cgroup.kill(cgroup.named(record.id))  # what shared the host's pid namespace, or lost its supervisor
         self._delete(record, volumes=volumes or record.auto_remove)

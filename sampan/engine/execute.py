@@ -122,7 +122,9 @@ def exec(
     """Execute `args` in a running container and give its exit code (0 when detached)."""
     record = engine.containers.get(name)
     if record.status != "running":
-        raise Conflict(f"cannot execute in container {record.name}: it is not running", "start it first")
+        hint = "unpause it first" if record.status == "paused" else "start it first"
+        why = "paused" if record.status == "paused" else "not running"
+        raise Conflict(f"cannot execute in container {record.name}: it is {why}", hint)
     spec = spec_for(record, args, env or [], workdir, user, tty, privileged)
     flags = starter.stdio_flags(tty, interactive, not detach, False, (0, 1, 2))
     if detach and not tty:
@@ -133,7 +135,9 @@ def exec(
     if detach:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
-            start(engine, record, plan, spec, (null, null, null)).close()
+            child = start(engine, record, plan, spec, (null, null, null))
+            child.keep()
+            child.close()
         finally:
             os.close(null)
         return 0

@@ -26,9 +26,9 @@ def run(
 ) -> int:
     """Run it with the caller's streams and give its exit code."""
     containers = engine.containers
-    with terminal.Forward(True) as forward:
+    with terminal.Forward(True, sig_proxy) as forward:
         record, child = launch(containers, image, options, (0, 1, 2), options.interactive, on_create)
-        return containers.foreground(record, child, forward, sig_proxy=sig_proxy)
+        return containers.foreground(record, child, forward)
 
 
 def launch(

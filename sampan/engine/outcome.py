@@ -1,7 +1,8 @@
 """How a container ended: the record that its supervisor leaves, and what to think when there is none.
 
 The record is one line, `status oom_kills started finished` (helper/finish.c). It appears moments after the process is
-gone, once the cgroup is removed, so a reader waits for it as long as the supervisor lives, which its socket tells.
+gone, once the cgroup is removed, so a reader waits for it as long as the supervisor lives. Who that is, the kernel
+tells: it answers a connection to the attach socket with the identity of the listener (SO_PEERCRED, unix(7)).
 """
 
 from __future__ import annotations
@@ -9,28 +10,68 @@ from __future__ import annotations
 import os
 import time
 
-PATIENCE = 10.0
+from sampan.errors import Unavailable
+
+PATIENCE = 5.0
+KILLED = 137  # as Docker reports an end that nobody saw
+_UNKNOWN = -1
 
 
-def await_record(home: str, socket_path: str) -> tuple[int, int, int]:
-    """Give exit code, whether memory ran out, and the time of the end in unix nanoseconds.
+class End:
+    """Hold how it ended: exit code, whether memory ran out, when (unix ns).
 
-    Without a record, because the supervisor was killed or the host lost power, it is 137, as Docker reports such an
-    end.
+    `lost`: no supervisor told, so what it would have removed is still there; `holder`: the supervisor that lives but
+    has not told yet, 0 if there is none.
+    """
+
+    __slots__ = ("code", "finished", "holder", "lost", "oom")
+
+    def __init__(self, code: int, oom: int, finished: int, *, lost: bool = False, holder: int = 0) -> None:
+        self.code = code
+        self.oom = oom
+        self.finished = finished
+        self.lost = lost
+        self.holder = holder
+
+
+def await_end(home: str, socket_path: str, pid: int) -> End:
+    """Give the end of a container whose first process `pid` is gone.
+
+    Without a record, because the supervisor was killed or the host lost power, the code is KILLED.
     """
     path = os.path.join(home, "exit")
+    found = _read(path)
+    if found is not None:
+        return found
+    holder = supervisor(socket_path)
     deadline = time.monotonic() + PATIENCE
-    while not os.path.exists(path) and time.monotonic() < deadline and _listens(socket_path):
+    while _lives(holder):
+        found = _read(path)
+        if found is not None:
+            return found
+        if time.monotonic() > deadline or _state(holder) == "T":
+            return End(_zombie_code(pid), 0, time.time_ns(), holder=holder)
         time.sleep(0.001)
-    try:
-        with open(path, "rb") as file:
-            return parse(file.read(256))
-    except (FileNotFoundError, ValueError):
-        return 137, 0, time.time_ns()
+    return _read(path) or End(KILLED, 0, time.time_ns(), lost=True)
+
+
+def require_told(home: str, socket_path: str, name: str) -> None:
+    """Raise Unavailable, and name the holder, while a supervisor has still to tell how the container ended."""
+    if os.path.exists(os.path.join(home, "exit")):
+        return
+    holder = supervisor(socket_path)
+    if not _lives(holder):
+        return
+    what = f"process {holder}" if holder > 0 else "a process"
+    if _state(holder) == "T":
+        raise Unavailable(
+            f"cannot start container {name}: its supervisor of before, {what}, is stopped", f"kill -CONT {holder}"
+        )
+    raise Unavailable(f"cannot start container {name}: its supervisor of before, {what}, has not finished", "try again")
 
 
 def parse(data: bytes) -> tuple[int, int, int]:
-    """Read a record's line; ValueError when it is not one."""
+    """Read a record's line as exit code, OOM flag and time of the end; ValueError when it is not one."""
     status, kills, _started, ended = data.split()
     number = int(status)
     code = 128 + (number & 0x7F) if number & 0x7F else number >> 8 & 0xFF
@@ -38,17 +79,83 @@ def parse(data: bytes) -> tuple[int, int, int]:
     return code, int(int(kills) > 0), int(seconds) * 1_000_000_000 + int(nanos)
 
 
-def _listens(socket_path: str) -> bool:
-    """Say whether a supervisor answers; one that is gone leaves a socket that refuses."""
-    if not socket_path or not os.path.exists(socket_path):
-        return False
-    import _socket
+def _read(path: str) -> End | None:
+    try:
+        with open(path, "rb") as file:
+            return End(*parse(file.read(256)))
+    except (FileNotFoundError, ValueError):
+        return None
 
-    probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+
+def supervisor(socket_path: str) -> int:
+    """Return the pid of the process that listens on an attach socket; 0 when none does, -1 when it cannot be known."""
+    if not socket_path or not os.path.exists(socket_path):
+        return 0
+    import _socket
+    import _struct
+
+    kind = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
+    probe = _socket.socket(_socket.AF_UNIX, kind)
     try:
         probe.connect(socket_path)
+        pid: int = _struct.unpack("iII", probe.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))[0]
+        return pid or _UNKNOWN
+    except BlockingIOError:
+        return _UNKNOWN  # it lives, but does not accept
     except (ConnectionRefusedError, FileNotFoundError):
-        return False
+        return 0
     finally:
         probe.close()
-    return True
+
+
+def _lives(pid: int) -> bool:
+    return pid == _UNKNOWN or (pid > 0 and _state(pid) not in ("", "Z", "X", "x"))
+
+
+def _state(pid: int) -> str:
+    fields = _stat(pid)
+    return fields[0].decode() if fields else ""
+
+
+def _stat(pid: int) -> list[bytes]:
+    if pid <= 0:
+        return []
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            data = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return data[data.rindex(b")") + 2 :].split()
+
+
+def _zombie_code(pid: int) -> int:
+    """Return the exit code of a process that nobody has collected yet (proc(5) stat field 52)."""
+    fields = _stat(pid)
+    if len(fields) < 50 or fields[0] not in (b"Z", b"X"):
+        return KILLED
+    status = int(fields[49])
+    return 128 + (status & 0x7F) if status & 0x7F else status >> 8 & 0xFF
+
+
+class Watch:
+    """Hold the exit record of a running container open, so that it can be read when the container removes itself."""
+
+    def __init__(self, home: str) -> None:
+        try:
+            self.fd = os.open(os.path.join(home, "exit.new"), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self.fd = -1
+
+    def code(self) -> int | None:
+        """Give the exit code once the supervisor has written it."""
+        if self.fd < 0:
+            return None
+        try:
+            return parse(os.pread(self.fd, 256, 0))[0]
+        except ValueError:
+            return None
+
+    def close(self) -> None:
+        """Let the file go."""
+        if self.fd >= 0:
+            os.close(self.fd)

@@ -66,6 +66,10 @@ def others(record: Record) -> list[int]:
 def stop(record: Record, number: int, timeout: float | None) -> str:
     """Stop a running container; give a note when its first process could not receive the signal."""
     _send(record.pid, record.pid_start, record.boot_id, number)
+    if record.status == "paused":
+        from sampan.engine import ending
+
+        ending.thaw(record)
     note = ""
     if timeout is None and not receives(record.pid, number):
         # A lone program that is only just starting may still install its handler: it has YOUNG seconds.

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 DETACH_KEYS = "ctrl-p,ctrl-q"
+_KEYS = 28  # helper/supervise.h: KEYS
 
 
 def keys(text: str) -> str:
@@ -18,13 +19,15 @@ def keys(text: str) -> str:
 
     out = []
     for word in text.split(",") if text else []:
-        if len(word) == 1:
+        if len(word) == 1 and word.isascii():
             out.append(word)
         elif word.startswith("ctrl-") and len(word) == 6 and "@" <= word[5].upper() <= "_":
             out.append(chr(ord(word[5].upper()) - 64))
         else:
             raise InvalidArgument(f"cannot use detach keys {text}: {word} is not a key", "for example ctrl-p,ctrl-q")
-    return "".join(out).replace("\0", "")
+    if len(out) > _KEYS:
+        raise InvalidArgument(f"cannot use detach keys {text}: more than {_KEYS} keys")
+    return "".join(out)
 
 
 def size(fd: int) -> tuple[int, int]:
@@ -67,11 +70,13 @@ class Raw:
 class Forward:
     """Pass signals on to a container within a `with` block: INT, TERM, HUP, QUIT, USR1, USR2; WINCH for a terminal.
 
-    A third interrupt kills, as with Docker's client.  What comes before the container is there is kept for it.
+    A third interrupt kills, as with Docker's client.  What comes before the container is there is kept for it.  With
+    `passing` false (--sig-proxy=false) signals mean this process, as usual.
     """
 
-    def __init__(self, active: bool = True) -> None:
+    def __init__(self, active: bool = True, passing: bool = True) -> None:
         self.active = active
+        self.passing = passing
         self.send: Callable[[int], None] | None = None
         self.resize: Callable[[], None] | None = None
         self.early: list[int] = []
@@ -102,8 +107,10 @@ class Forward:
     def __enter__(self) -> Forward:
         import _signal
 
-        numbers = [_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT, _signal.SIGUSR1, _signal.SIGUSR2]
-        numbers.append(_signal.SIGWINCH)
+        numbers = [_signal.SIGWINCH]
+        if self.passing:
+            numbers += [_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP]
+            numbers += [_signal.SIGQUIT, _signal.SIGUSR1, _signal.SIGUSR2]
         if not self.active:
             return self
         try:

@@ -196,6 +196,19 @@ def _remove_tree(path: str, patience: float) -> None:
         pause = min(pause * 2, 0.05)
 
 
+def paused(container_id: str) -> bool:
+    """Say whether the kernel holds all of a container's processes still; cheap, for `ps`."""
+    layout = detect()
+    try:
+        if layout.v2_base:
+            return "frozen 1" in read(f"{layout.v2_base}/{PARENT}/sampan-{container_id}/cgroup.events")
+        if "freezer" in layout.v1:
+            return read(f"{layout.v1['freezer']}/{PARENT}/sampan-{container_id}/freezer.state").strip() == "FROZEN"
+    except OSError:  # gone (ENOENT, ENODEV): it has just ended
+        return False
+    return False
+
+
 def kill(placement: Placement, patience: float = PATIENCE) -> None:
     """Kill every process of the container, also those that fork meanwhile; Conflict if any is left after `patience`."""
     from sampan.runtime import cgroupcontrol

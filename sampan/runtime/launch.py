@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Accounts = Callable[[bytes, bytes], tuple[int, int, list[int], list[str]]]
 
 STARTED, FAILED, EXITED, ACCOUNTS, WARNING, DETACHED, TREE = range(1, 8)
-CONTROL_SIGNAL, CONTROL_RESIZE, CONTROL_DETACH = 1, 2, 3
+CONTROL_SIGNAL, CONTROL_RESIZE, CONTROL_DETACH, CONTROL_KEEP = 1, 2, 3, 4
 _HEAD = _struct.Struct("<IIiiQII")
 _SEALS = 0xF  # F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
 _F_ADD_SEALS = 1033
@@ -172,6 +172,10 @@ class Child:
     def resize(self, rows: int, columns: int) -> None:
         """Tell the terminal's new size."""
         self._control(CONTROL_RESIZE, rows << 16 | columns)
+
+    def keep(self) -> None:
+        """Tell a supervisor that its container was written down: until then it ends with this process."""
+        self._control(CONTROL_KEEP, 0)
 
     def _control(self, kind: int, value: int) -> None:
         if self.control >= 0:

@@ -40,6 +40,7 @@ TRANSITIONS: dict[str, dict[str, str]] = {
     DEAD: {"wait": DEAD, "stop": DEAD, "remove": REMOVING},
 }  # fmt: skip
 
+_VERBS = {"exec": "execute in", "attach": "attach to"}
 _ACTIONS = frozenset([action for row in TRANSITIONS.values() for action in row])
 
 # Why an action needs another state: what the message ends with, and what helps. "" stands for every other state.
@@ -70,7 +71,7 @@ def require(status: str, action: str, name: str = "") -> str:
         return following
     reason, hint = _reason(status, action)
     what = f"container {name}" if name else "the container"
-    raise Conflict(f"cannot {action} {what}: {reason}", hint)
+    raise Conflict(f"cannot {_VERBS.get(action, action)} {what}: {reason}", hint)
 
 
 def _reason(status: str, action: str) -> tuple[str, str]:

@@ -272,9 +272,13 @@ def test_platform_of_another_machine_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("words", "call"),
     [
-        (["stop", "-t", "3", "a"], ("stop", "a", 3, None)),
-        (["stop", "--time", "3", "-s", "INT", "a"], ("stop", "a", 3, "INT")),
-        (["restart", "a"], ("restart", "a", None)),
+        (["stop", "-t", "3", "a"], ("stop", "a", 3, None, {"full_wait": False})),
+        (["stop", "--time", "3", "-s", "INT", "a"], ("stop", "a", 3, "INT", {"full_wait": False})),
+        (["stop", "--full-wait", "a"], ("stop", "a", None, None, {"full_wait": True})),
+        (["restart", "a"], ("restart", "a", None, None)),
+        (["restart", "-s", "INT", "-t", "1", "a"], ("restart", "a", 1, "INT")),
+        (["pause", "a"], ("pause", "a")),
+        (["unpause", "a"], ("unpause", "a")),
         (["kill", "-s", "HUP", "a"], ("kill", "a", "HUP")),
         (["kill", "a"], ("kill", "a", "KILL")),
         (["rm", "-fv", "a"], ("remove", "a", {"force": True, "volumes": True})),
@@ -293,7 +297,7 @@ def test_words_become_calls(words: list[str], call: tuple[Any, ...] | None, caps
 
 
 def test_one_failure_does_not_stop_the_others(capsys: pytest.CaptureFixture[str]) -> None:
-    def stop(name: str, *_: Any) -> object:
+    def stop(name: str, *_: Any, **_settings: Any) -> object:
         return NotFound(f"no such container: {name}") if name == "b" else None
 
     assert run(Engine(Part(stop=stop)), "stop", "a", "b", "c") == 1

@@ -21,7 +21,7 @@ from attackkit import ROOT, Image, answers, command, descendants, gone, in_termi
 
 import sampan
 from sampan.errors import InvalidArgument, SampanError
-from sampan.runtime import launch
+from sampan.runtime import cgroup, launch
 
 # ---- 1, 3, 4: the runtime's own program and descriptors ----
 
@@ -488,15 +488,18 @@ def test_signals_start_out_as_they_do_in_a_login(engine: sampan.Engine, containe
     assert int(seen["SigIgn"], 16) == int(seen["SigBlk"], 16) == 0
 
 
-def test_a_killed_supervisor_leaves_a_container_that_can_be_removed(engine: sampan.Engine, image: str) -> None:
+def test_a_killed_supervisor_takes_its_container_along(engine: sampan.Engine, image: str) -> None:
     name = command(engine, "run", "-d", image, "/attack", "sleep", "60").stdout.decode().strip()
     record = engine.containers.get(name)
     parent = int(open(f"/proc/{record.pid}/stat", encoding="ascii").read().rsplit(")", 1)[1].split()[1])
     os.kill(parent, 9)
-    time.sleep(0.1)
-    assert engine.containers.get(name).status == "running"
-    engine.containers.remove(name, force=True)
-    assert gone(record.pid)
+    deadline = time.monotonic() + 5
+    while not gone(record.pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    now = engine.containers.get(name)
+    assert (now.status, now.exit_code) == ("exited", 137)
+    assert not cgroup.named(record.id).directories()
+    engine.containers.remove(name)
     assert not os.path.exists(engine.store.paths.container(record.id))
 
 

@@ -1,0 +1,147 @@
+"""How a container is ended and waited for: kill, stop, wait, and what is left of one that lost its supervisor."""
+
+from __future__ import annotations
+
+from sampan.engine import outcome, stopping
+from sampan.errors import InvalidArgument, NotFound, SampanError
+from sampan.runtime import cgroup, process, state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sampan.engine.engine import Engine
+    from sampan.store.containers import Record
+
+NOT_RUNNING, NEXT_EXIT, REMOVED = "not-running", "next-exit", "removed"
+
+
+def send(record: Record, number: int, *, resume: bool = True) -> None:
+    """Signal the container's first process; one that has just ended needs no signal.
+
+    A paused one gets it when it goes on, which `resume` makes it do now.
+    """
+    try:
+        process.send(record.pid, record.pid_start, record.boot_id, number)
+    except NotFound:
+        return
+    if resume and record.status == state.PAUSED:
+        thaw(record)
+
+
+def thaw(record: Record) -> None:
+    """Let a paused container go on; one that is gone needs nothing."""
+    placement = cgroup.named(record.id)
+    if placement.v2_dir or "freezer" in placement.v1:
+        cgroup.thaw(placement)
+
+
+def stop_signal(record: Record) -> int:
+    """Give the number of the signal that stops a container: its own, its image's, else TERM."""
+    annotations = record.config["spec"].get("annotations", {})
+    options = record.config.get("options") or {}
+    return process.signal_number(options.get("stop_signal") or annotations.get("sampan.stop_signal") or "TERM")
+
+
+def kill(engine: Engine, name: str, signal: str = "KILL") -> None:
+    """Send a signal to the first process of a running container; Conflict when it does not run.
+
+    As with Docker, KILL and the stop signal also let a paused container go on.
+    """
+    number = process.signal_number(signal)
+    record = engine.containers.get(name)
+    state.require(record.status, "kill", record.name)
+    engine.events.container("kill", record, signal=number)
+    send(record, number, resume=number in (9, stop_signal(record)))
+
+
+def stop(
+    engine: Engine, name: str, timeout: float | None = None, signal: str | None = None, *, full_wait: bool = False
+) -> None:
+    """Send the stop signal and later KILL (engine/stopping.py says when); a stopped container is left as it is.
+
+    `full_wait` waits Docker's ten seconds also where the signal can never arrive.
+    """
+    from sampan.engine import stopping
+
+    chosen = process.signal_number(signal) if signal else 0
+    record = engine.containers.get(name)
+    if record.status not in (state.RUNNING, state.PAUSED):
+        return
+    seconds = timeout if timeout is not None else (record.config.get("options") or {}).get("stop_timeout")
+    if seconds is None and full_wait:
+        seconds = stopping.DEFAULT
+    note = stopping.stop(record, chosen or stop_signal(record), seconds)
+    if note:
+        engine.warn([note])
+    engine.containers.settled(record)
+
+
+def restart(engine: Engine, name: str, timeout: float | None = None, signal: str | None = None) -> None:
+    """Stop it if it runs, then start it."""
+    stop(engine, name, timeout, signal)
+    engine.containers.start(name)
+
+
+def wait(engine: Engine, name: str, condition: str = NOT_RUNNING) -> int:
+    """Wait until a container does not run (at once if it does not), until its next exit, or until it is removed; give
+    its exit code.
+    """
+    if condition not in (NOT_RUNNING, NEXT_EXIT, REMOVED):
+        known = f"{NOT_RUNNING}, {NEXT_EXIT}, {REMOVED}"
+        raise InvalidArgument(f"cannot wait for {condition!r}", f"one of: {known}")
+    record = engine.containers.get(name)
+    code = record.exit_code
+    while record.status not in (state.RUNNING, state.PAUSED) and condition == NEXT_EXIT:
+        _doze()
+        record = engine.containers.get(record.id)
+    if record.status in (state.RUNNING, state.PAUSED):
+        code = _wait_for_end(engine, record)
+    while condition == REMOVED and _exists(engine, record):
+        _doze()
+    return code
+
+
+def _wait_for_end(engine: Engine, record: Record) -> int:
+    watch = outcome.Watch(engine.store.paths.container(record.id))
+    try:
+        process.wait(record.pid, record.pid_start, record.boot_id)
+        code = engine.containers.settled(record)
+        return code if (seen := watch.code()) is None else seen
+    finally:
+        watch.close()
+
+
+def _exists(engine: Engine, record: Record) -> bool:
+    try:
+        return engine.containers.tidied(engine.store.containers.get(record.id)) is not None
+    except NotFound:
+        return False
+
+
+def _doze() -> None:
+    import time
+
+    time.sleep(0.05)
+
+
+def ended(engine: Engine, record: Record) -> tuple[dict[str, Any], bool]:
+    """Give the state of a container whose first process is gone; the flag says that it is final."""
+    containers = engine.containers
+    end = outcome.await_end(containers.paths.container(record.id), containers.socket(record.id), record.pid)
+    if end.code == outcome.KILLED and not end.oom:  # a group that `update` made is not the supervisor's to look at
+        end.oom = int(cgroup.oom_kills(cgroup.named(record.id)) > 0)
+    if end.lost:
+        _clear(engine, record)
+    state_now = {"status": "exited", "exit_code": end.code, "finished": end.finished, "pid": 0, "oom": end.oom}
+    return state_now, not end.holder
+
+
+def _clear(engine: Engine, record: Record) -> None:
+    """Remove what the supervisor of an ended container would have removed, had it lived."""
+    placement = cgroup.named(record.id)
+    try:
+        cgroup.kill(placement)
+        cgroup.remove(placement)
+    except (SampanError, OSError) as error:
+        engine.warn([f"container {record.name}: {error}"])

@@ -1,0 +1,41 @@
+"""`pause` and `unpause`: the kernel stops every process of a container where it stands, and lets it go on.
+
+On cgroup2 through cgroup.freeze (Linux 5.2), on version 1 through the freezer. The state is the kernel's own, so it is
+never written down: `ps` reads it.
+"""
+
+from __future__ import annotations
+
+from sampan.errors import NotSupported
+from sampan.runtime import cgroup, state
+from sampan.runtime.cgrouphost import Placement
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.engine.engine import Engine
+    from sampan.store.containers import Record
+
+
+def _placement(record: Record, action: str) -> Placement:
+    placement = cgroup.named(record.id)
+    if placement.v2_dir or "freezer" in placement.v1:
+        return placement
+    hint = "`sampan doctor` shows what this user may do with control groups"
+    why = cgroup.detect().why or "this host has neither cgroup2 nor a freezer"
+    raise NotSupported(f"cannot {action} container {record.name}: it has no control group of its own: {why}", hint)
+
+
+def pause(engine: Engine, name: str) -> None:
+    """Freeze a running container; Conflict when it does not run or is paused already."""
+    record = engine.containers.get(name)
+    state.require(record.status, "pause", record.name)
+    cgroup.freeze(_placement(record, "pause"))
+    engine.events.container("pause", record)
+
+
+def unpause(engine: Engine, name: str) -> None:
+    """Let a paused container go on; Conflict when it is not paused."""
+    record = engine.containers.get(name)
+    state.require(record.status, "unpause", record.name)
+    cgroup.thaw(_placement(record, "unpause"))
+    engine.events.container("unpause", record)
