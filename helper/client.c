@@ -18,13 +18,13 @@ void drop_client(struct client *c)
 	close_once(&c->out[0]);
 	close_once(&c->out[1]);
 	c->pending = c->matched = c->key_count = 0;
-	c->attached = false;
+	c->attached = c->caller = false;
 }
 
 static void tell_detached(struct client *c)
 {
 	struct report head = { REPORT_DETACHED, 0, 0, 0, 0, 0, 0 };
-	write_full(c->control == FD_IN ? FD_OUT : c->control, &head, sizeof head);
+	write_full(c->caller ? FD_OUT : c->control, &head, sizeof head);
 	drop_client(c);
 }
 
@@ -140,6 +140,7 @@ void add_caller(struct supervisor *s)
 	struct client *c = &s->clients[0];
 	unsigned flags = s->stdio->flags;
 	c->control = FD_IN;
+	c->caller = true;
 	c->attached = flags & STDIO_FOREGROUND;
 	if (!c->attached)
 		return;
@@ -205,7 +206,7 @@ static void caller_is_gone(struct supervisor *s)
 void take_control(struct supervisor *s, struct client *c)
 {
 	uint32_t message[2];
-	bool caller = c->control == FD_IN;
+	bool caller = c->caller;
 	if (!caller && !c->attached) {
 		take_hello(s, c);
 		return;

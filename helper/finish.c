@@ -166,7 +166,7 @@ void tell(struct supervisor *s)
 {
 	struct report head = { REPORT_EXITED, 0, 0, s->status, s->oom_kills, 0, 0 };
 	for (int i = 0; i < CLIENTS; i++)
-		if (s->clients[i].attached && s->clients[i].control != FD_IN)
+		if (s->clients[i].attached && !s->clients[i].caller)
 			write_full(s->clients[i].control, &head, sizeof head);
 	report(REPORT_EXITED, 0, 0, s->status, s->oom_kills, NULL, 0);
 	start_cleanup(s);

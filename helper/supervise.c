@@ -204,7 +204,7 @@ int supervise(const struct plan *plan)
 	s.input_size = s.input_at = s.rest_size[0] = s.rest_size[1] = 0;
 	s.chunk_size = s.log.size = s.log.max = s.log.line_size[0] = s.log.line_size[1] = 0;
 	for (int i = 0; i < CLIENTS; i++) {
-		s.clients[i].attached = false;
+		s.clients[i].attached = s.clients[i].caller = false;
 		s.clients[i].matched = s.clients[i].pending = s.clients[i].key_count = 0;
 		s.clients[i].rest[0] = s.clients[i].rest[1] = 0;
 	}

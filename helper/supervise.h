@@ -20,6 +20,7 @@ struct hello {
 
 struct client {
 	int control, in, out[STREAMS];
+	bool caller;           /* its control is FD_IN, its reports go to FD_OUT; a later client may get the number FD_IN */
 	bool attached;         /* false with a control: the client has not said hello yet */
 	size_t matched;        /* of the detach keys */
 	size_t pending;        /* bytes of the current chunk still to be written */

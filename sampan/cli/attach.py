@@ -24,9 +24,10 @@ OPTIONS = Command(
 
 def run(engine: Engine, values: Values) -> int:
     """Attach; return the container's exit code, or 0 when the keys left it running."""
-    return engine.containers.attach(
+    code: int = engine.containers.attach(
         values.args[0],
         stdin=not values.no_stdin,
         sig_proxy=values.sig_proxy,
         detach_keys=values.detach_keys,
     )
+    return code

@@ -62,7 +62,6 @@ def stop(
 
     `full_wait` waits Docker's ten seconds also where the signal can never arrive.
     """
-    from sampan.engine import stopping
 
     chosen = process.signal_number(signal) if signal else 0
     record = engine.containers.get(name)
