@@ -63,6 +63,8 @@ COMMANDS = {
 GROUPED = {
     "builder prune": "Forget the build cache",
     "container prune": "Remove containers that do not run",
+    "image diff": "List how the files of two images differ",
+    "image tree": "Show which image stands on which",
     "image prune": "Remove images that nobody uses",
     "system check": "Examine the store, and repair it",
     "system df": "Show how much disk the store takes",

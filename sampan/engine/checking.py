@@ -188,12 +188,17 @@ class Check:
                 yield from self._compared(diff_id, digest, self.store.paths.snapshot(number))
 
     def _compared(self, diff_id: str, digest: str, directory: str) -> Iterator[Fault]:
+        from itertools import islice
+
+        from sampan.runtime.rootfs import Rootfs
         from sampan.transfer import compare
 
         fresh = compare.unpack_again(self.store, self._facts(), self._target(), digest, diff_id)
         try:
             try:
-                found = compare.differences(self._facts, self._target(), fresh.upper, directory)
+                wanted, there = Rootfs(directory=fresh.upper), Rootfs(directory=directory)
+                compared = compare.differences(self._facts, self._target(), wanted, there)
+                found = [str(one) for one in islice(compared, _MOST)]
             except SampanError as exc:  # the disk itself, or what the helper refuses in a layer
                 found = [str(exc)]
             if found:
@@ -264,6 +269,7 @@ def _bytes(value: bytes | str) -> bytes:
     return value.encode() if isinstance(value, str) else value
 
 
+_MOST = 10  # differences of one layer that are told
 _REPAIR = "run `sampan system check --repair`"
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from sampan.oci.entry import Content, Entry
     from sampan.runtime.compile import Facts
+    from sampan.runtime.rootfs import Rootfs
     from sampan.store.snapshots import Active
     from sampan.transfer.layers import Store
 
@@ -61,11 +62,11 @@ def unpack_again(store: Store, facts: Facts, target: str, digest: str, diff_id: 
 
 
 class _Files:
-    """What a directory holds, in the order of its names; as a context manager it ends the helper."""
+    """What a root holds, in the order of its names; as a context manager it ends the helper."""
 
-    def __init__(self, facts: Facts, target: str, directory: str) -> None:
+    def __init__(self, facts: Facts, target: str, root: Rootfs) -> None:
         os.makedirs(target, mode=0o700, exist_ok=True)
-        self._fd, requests, self._child = rootfs.open_pack(facts, rootfs.Rootfs(directory=directory), target)
+        self._fd, requests, self._child = rootfs.open_pack(facts, root, target)
         os.close(requests)
         self._items = iter(tree.Packer(self._fd, reason=self._child.wait))
 
@@ -77,26 +78,47 @@ class _Files:
         layers.settle(self._child)
 
 
-def differences(facts: Callable[[], Facts], target: str, wanted: str, found: str, most: int = 10) -> list[str]:
-    """Say how the directory `found` differs from `wanted`, at most so many times; nothing when they are the same.
+class Difference:
+    """One file that two roots do not share: `kind` A (only in the second), D (only in the first) or C; `why`.
+
+    `before` and `after` are its sizes in bytes, 0 where it is not.
+    """
+
+    __slots__ = ("after", "before", "kind", "path", "why")
+
+    def __init__(self, kind: str, path: bytes, why: str, before: int = 0, after: int = 0) -> None:
+        self.kind = kind
+        self.path = "/" + path.decode("utf-8", "backslashreplace")
+        self.why = why
+        self.before = before
+        self.after = after
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.why}" if self.kind != CHANGED else f"{self.path}: {self.why}"
+
+
+ADDED, CHANGED, DELETED = "A", "C", "D"
+
+
+def differences(facts: Callable[[], Facts], target: str, wanted: Rootfs, found: Rootfs) -> Iterator[Difference]:
+    """Give how `found` differs from `wanted`, by path, in constant memory.
 
     Times of directories and the root itself do not count: they tell when something was made, not what.
     """
-    said: list[str] = []
     with _Files(facts(), target, wanted) as left, _Files(facts(), target, found) as right:
         one, other = _next(left), _next(right)
-        while (one or other) and len(said) < most:
+        while one or other:
             order = _order(one, other)
             if order < 0 and one:
-                said.append(f"{_shown(one[0].path)} is missing")
+                yield Difference(DELETED, one[0].path, "is missing", one[0].size)
             elif order > 0 and other:
-                said.append(f"{_shown(other[0].path)} does not belong there")
+                yield Difference(ADDED, other[0].path, "does not belong there", 0, other[0].size)
             elif one and other:
                 why = _difference(one, other)
-                said += [f"{_shown(one[0].path)}: {why}"] if why else []
+                if why:
+                    yield Difference(CHANGED, one[0].path, why, one[0].size, other[0].size)
             one = _next(left) if order <= 0 else one
             other = _next(right) if order >= 0 else other
-    return said
 
 
 def _next(items: Iterator[Item]) -> Item | None:
@@ -175,14 +197,10 @@ def _same(one: Content, other: Content) -> bool:
     return True
 
 
-def _shown(path: bytes) -> str:
-    return "/" + path.decode("utf-8", "backslashreplace")
-
-
 def repack(facts: Facts, target: str, directory: str, write: Callable[[bytes], object]) -> bool:
     """Write an unpacked layer as the archive that a build would make of it; False when that cannot be done."""
     opaque = rootfs.opaque_name(facts.rootless)
-    with _Files(facts, target, directory) as items:
+    with _Files(facts, target, rootfs.Rootfs(directory=directory)) as items:
         try:
             tree.entries_to_tar(items, write, opaque)
         except SampanError:
