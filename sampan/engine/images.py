@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from sampan.engine.engine import Engine
     from sampan.engine.pulling import Pulled
+    from sampan.engine.pushing import Pushed
     from sampan.runtime.compile import Facts
     from sampan.store.images import Image
 
@@ -106,6 +107,17 @@ class Images:
         from sampan.transfer import events
 
         return pulling.pull(self.engine, name, platform=platform, all_tags=all_tags, listen=listen or events.ignore)
+
+    def push(
+        self, name: str, *, all_tags: bool = False, compression: str = "gzip", listen: Callable[..., None] | None = None
+    ) -> list[Pushed]:
+        """Push a reference, or all tags of a repository, to its registry; `listen` is told of transfer's events."""
+        from sampan.engine import pushing
+        from sampan.transfer import events
+
+        return pushing.push(
+            self.engine, name, all_tags=all_tags, compression=compression, listen=listen or events.ignore
+        )
 
     # ---- archives ----
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sampan.engine.engine import Engine
     from sampan.oci.reference import Reference
     from sampan.registry.connect import Registries
+    from sampan.store.images import Image
     from sampan.transfer.events import Listen
 
 
@@ -89,6 +90,10 @@ def _one(
 
     before = _known(engine, str(ref))
     try:
+        here = _complete(engine, f"{ref.name}@{source.locate()}", wanted)
+        if here is not None:
+            images.store.tag(str(ref) if not ref.digest else here[1], here[0].manifest_digest)
+            return Pulled(ref, here[1].partition("@")[2], here[0].id, before != here[0].manifest_digest)
         picture, replaced = moving.pull(
             engine.store,
             source,
@@ -105,6 +110,19 @@ def _one(
     found = engine.store.images.resolve(picture.digest)
     _warn_of_platform(engine, found.config, wanted, ref)
     return Pulled(ref, source.digest, found.id, before != found.manifest_digest)
+
+
+def _complete(engine: Engine, name: str, wanted: platforms.Platform) -> tuple[Image, str] | None:
+    """Give the image that a repository's digest is known to mean, if all of it is here."""
+    store = engine.store
+    try:
+        found = store.images.resolve(name) if not name.endswith("@") else None
+    except NotFound:
+        return None
+    if found is None or not platforms.matches(wanted, platforms.from_descriptor(found.config)):
+        return None
+    whole = all(store.snapshots.find(diff_id) for diff_id in found.diff_ids)
+    return (found, name) if whole and all(map(store.content.has, store.images.blobs(found))) else None
 
 
 def _greeting(ref: Reference) -> str:

@@ -130,7 +130,7 @@ class Authenticator:
         self, asked: challenge.Challenge, scope: str, key: str | None = None
     ) -> Generator[Request, Response, str]:
         """Get a token for a scope from the realm."""
-        realm = message.join(f"{self.home[0]}://{_netloc(self.home)}/", asked.parameters["realm"])
+        realm = message.join(f"{self.home[0]}://{message.netloc(self.home)}/", asked.parameters["realm"])
         server = message.origin(realm)
         login = self.login if self._is_safe(server) else Login()
         token_request = self._token_request(realm, server, asked.parameters.get("service", ""), scope, login)
@@ -183,11 +183,11 @@ class Authenticator:
     def _refused(self, response: Response, server: Origin, withheld: bool) -> Unauthorized:
         status = response.status
         response.close()
-        hint = "" if self.login else "log in first: sampan login " + _netloc(self.home)
+        hint = "" if self.login else "log in first: sampan login " + message.netloc(self.home)
         if withheld:
             hint = f"the password was not sent there: {server[1]} is neither the registry's host nor https with a name"
         return Unauthorized(
-            f"cannot authenticate at {_netloc(self.home)}: its token server {server[1]} answered {status}", hint
+            f"cannot authenticate at {message.netloc(self.home)}: its token server {server[1]} answered {status}", hint
         )
 
 
@@ -202,9 +202,3 @@ def is_address(host: str) -> bool:
     except ValueError:
         return host.replace(".", "").isdecimal() or host.startswith("0x")  # inet_aton(3) reads 2130706433 too
     return True
-
-
-def _netloc(where: Origin) -> str:
-    scheme, host, port = where
-    name = f"[{host}]" if ":" in host else host
-    return name if port == (443 if scheme == "https" else 80) else f"{name}:{port}"

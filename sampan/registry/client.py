@@ -61,7 +61,7 @@ class Registry:
         self.transport = transport
         self.place = place
         self._settings = settings
-        self._login = login
+        self._find_login = login
         self._pause = pause
         self._offline = offline
         self._base = ""
@@ -71,6 +71,11 @@ class Registry:
     def host(self) -> str:
         """The registry as a user knows it."""
         return self.place.host
+
+    @property
+    def login(self) -> Login:
+        """Who the user is here."""
+        return self.authenticator.login
 
     @property
     def base(self) -> str:
@@ -85,7 +90,11 @@ class Registry:
         base = self.base
         if self._authenticator is None:
             self._authenticator = Authenticator(
-                message.origin(base), self._login, time.monotonic, self._settings.plain_allowed, offline=self._offline
+                message.origin(base),
+                self._find_login,
+                time.monotonic,
+                self._settings.plain_allowed,
+                offline=self._offline,
             )
         return self._authenticator
 

@@ -128,6 +128,13 @@ def origin(url: str) -> Origin:
     return scheme, host, _PORTS[scheme] if port is None else port
 
 
+def netloc(where: Origin) -> str:
+    """Give an origin as a user writes it: the host, with its port when it is not the usual one."""
+    scheme, host, port = where
+    name = f"[{host}]" if ":" in host else host
+    return name if port == _PORTS[scheme] else f"{name}:{port}"
+
+
 def join(base: str, location: str) -> str:
     """Give the absolute URL of a Location header (RFC 9110, 10.2.2)."""
     from urllib.parse import urljoin

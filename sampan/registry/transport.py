@@ -137,8 +137,8 @@ class HttpTransport:
             raise Unavailable("cannot go on: it was interrupted")
         body: bytes | Reader | None = request.body() if callable(request.body) else request.body or None
         headers = {"User-Agent": _VERSION, "Accept-Encoding": "identity", **request.headers}
-        if request.length > 0 or request.method in ("POST", "PUT", "PATCH"):
-            headers["Content-Length"] = str(max(0, request.length))
+        if request.length > 0 or (request.length == 0 and request.method in ("POST", "PUT", "PATCH")):
+            headers["Content-Length"] = str(request.length)
         pool = self._pool(scheme, host, port, request.trusted)
         try:
             raw = pool.urlopen(
@@ -154,8 +154,9 @@ class HttpTransport:
                 timeout=self._timeout,
             )
         except Exception as exc:
-            raise _translated(exc, host) from exc
-        return Response(raw.status, dict(raw.headers.items()), request.url, _Body(raw, host))
+            raise _translated(exc, message.netloc((scheme, host, port))) from exc
+        body_of = _Body(raw, message.netloc((scheme, host, port)))
+        return Response(raw.status, dict(raw.headers.items()), request.url, body_of)
 
     def speaks_tls(self, host: str, port: int) -> bool:
         """Tell whether a server answers TLS at all; a certificate that is wrong is an answer."""
@@ -172,7 +173,7 @@ class HttpTransport:
         except ConnectionResetError:
             return False
         except OSError as exc:
-            raise _translated(exc, host) from exc
+            raise _translated(exc, message.netloc(("https", host, port))) from exc
 
     def abort(self) -> None:
         """Break off everything that is under way, from another thread."""
@@ -270,6 +271,6 @@ def _words(exc: Any) -> str:
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror
     text = str(exc.args[-1] if exc.args and isinstance(exc.args[-1], Exception) else exc)
-    for mark in ("[SSL: ", ">: "):
+    for mark in ("[SSL: ", ">: ", "CERTIFICATE_VERIFY_FAILED] "):
         text = text.partition(mark)[2] or text
     return text.partition(" (_ssl.c")[0][:300] or type(exc).__name__

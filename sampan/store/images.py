@@ -136,6 +136,11 @@ class Images:
             raise NotFound(f"no such image: {text[:300]}")
         return self._image(found)
 
+    def blobs(self, image: Image) -> list[str]:
+        """Return the digests of what an image consists of: manifest, config, layers."""
+        row = self._db.one("SELECT blobs FROM images WHERE manifest_digest = ?", (image.manifest_digest,))
+        return list(jsontext.loads(row[0])) if row else []
+
     def ls(self) -> list[Image]:
         """Return every image, newest first; manifests with the same id are one image, with all their references."""
         names: dict[str, list[str]] = {}

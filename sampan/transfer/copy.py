@@ -2,6 +2,8 @@
 
     source.picture()                        what there is: a manifest, its parts, and for an index the pictures below
     source.open(part, offset, received)     a part's bytes, from an offset
+    source.known(part)                      the descriptor that a part leaves with, None if that shows at its end only
+    source.elsewhere(part, domain, path)    another repository of that registry which may have a part, or ""
     destination.take(source, part)          make sure that it has a part; gives the descriptor that it has there
     destination.finish(picture, parts)      store the manifest, and last of all the name
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
         def picture(self) -> Picture: ...
         def open(self, part: Part, offset: int, received: Callable[[int], None]) -> Stream: ...
+        def known(self, part: Part) -> dict[str, Any] | None: ...
+        def elsewhere(self, part: Part, domain: str, path: str) -> str: ...
 
     class Destination(Protocol):
         """Where an image goes."""
@@ -101,7 +105,7 @@ class Picture:
         if all(taken.get(part.digest, part.descriptor) == part.descriptor for part in self.parts):
             return self
         document = dict(self.document)
-        document["layers"] = [taken.get(layer["digest"], layer) for layer in document["layers"]]
+        document["layers"] = [_in_kind(self.media_type, taken, layer) for layer in document["layers"]]
         data = jsontext.dumps(document)
         from sampan.oci import digest as digests
 
@@ -110,6 +114,15 @@ class Picture:
             Part(taken.get(part.digest, part.descriptor), part.diff_id, shown=part.shown) for part in self.parts
         ]
         return made
+
+
+def _in_kind(media_type: str, taken: dict[str, dict[str, Any]], layer: dict[str, Any]) -> dict[str, Any]:
+    """Give a layer's new descriptor with the type that fits the manifest's kind."""
+    found = taken.get(layer["digest"], layer)
+    if media_type != image.DOCKER_MANIFEST or found == layer:
+        return found
+    docker = {image.OCI_LAYER_GZIP: image.DOCKER_LAYER_GZIP, image.OCI_LAYER_ZSTD: image.DOCKER_LAYER + ".zstd"}
+    return {**found, "mediaType": docker.get(found["mediaType"], found["mediaType"])}
 
 
 def of_manifest(

@@ -33,10 +33,11 @@ _STEP = 1 << 18
 class _Resumed:
     """The kept bytes of a partial blob, then those of the network."""
 
-    def __init__(self, partial: Partial | None, part: Part, source: Source, received: Callable[[int], None]) -> None:
+    def __init__(
+        self, partial: Partial | None, open_at: Callable[[int], Stream], received: Callable[[int], None]
+    ) -> None:
         self._partial = partial
-        self._part = part
-        self._source = source
+        self._open = open_at
         self._received = received
         self._at = 0
         self._network: Stream | None = None
@@ -48,7 +49,7 @@ class _Resumed:
             self._received(len(data))
             return data
         if self._network is None:
-            self._network = self._source.open(self._part, self._at, self._received)
+            self._network = self._open(self._at)
         data = self._network.read(count)
         self._at += len(data)
         return data
@@ -128,9 +129,13 @@ class StoreDestination:
             moved[0] += count
             self._tell(part, Event(events.MOVING, part.short, moved[0], part.size))
 
-        if self.store.content.has(part.digest):
-            source = _Local(self.store)  # its snapshot is missing: nothing has to be fetched for that
-        stream = _Resumed(partial, part, source, received)
+        def open_at(offset: int) -> Stream:
+            if self.store.content.has(part.digest):  # its snapshot is missing: nothing has to be fetched for that
+                here: Stream = open(self.store.content.open(part.digest), "rb", buffering=0)
+                return here
+            return source.open(part, offset, received)
+
+        stream = _Resumed(partial, open_at, received)
         try:
             self._ingest(stream, part, partial)
         except IntegrityError:
@@ -179,20 +184,6 @@ class StoreDestination:
                 before = retag(self.store, name, digest)
                 if before:
                     self.replaced[name] = before
-
-
-class _Local:
-    """Blobs of the store itself as the source of a part."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def picture(self) -> Picture:
-        raise NotImplementedError
-
-    def open(self, part: Part, offset: int, received: Callable[[int], None]) -> Stream:
-        file: Stream = open(self._store.content.open(part.digest), "rb", buffering=0)
-        return file
 
 
 def pull(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sampan.errors import IntegrityError, NotFound, SampanError, Unauthorized, Unavailable
 from sampan.oci import image, platform
 from sampan.registry.blobs import BlobStream
-from sampan.registry.client import Manifest, Registry, Repository
+from sampan.registry.client import Manifest, Repository
 from sampan.transfer import events
 from sampan.transfer.copy import Part, Picture, of_manifest
 from sampan.transfer.events import Event
@@ -13,14 +13,14 @@ from sampan.transfer.events import Event
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
+    from typing import Any, TypeVar
 
     from sampan.oci.platform import Platform
     from sampan.oci.reference import Reference
     from sampan.transfer.copy import Stream
     from sampan.transfer.events import Listen
 
-    Connect = Callable[[Any], Registry]
+    T = TypeVar("T")
 
 _MAX_DEPTH = 3
 FOREIGN = ".nondistributable.", ".foreign."
@@ -54,6 +54,8 @@ class RegistrySource:
         self.strict = strict
         self.digest = ""  # of what the reference names: an index perhaps
         self._repositories = list(repositories)
+        self._head: tuple[str, str, int] | None = None
+        self._asked = False
         self._listen = listen
 
     # ---- documents ----
@@ -63,27 +65,36 @@ class RegistrySource:
         manifest = self.top()
         return self._picture(manifest, 0)
 
+    def locate(self) -> str:
+        """Find out the digest that the reference names, "" when the registry tells it with the manifest only."""
+        if self.ref.digest:
+            return self.ref.digest
+        if not self._asked:
+            self._head = self._from_first(lambda repository: repository.head(self.ref.tag))
+            self._asked = True
+        return self._head[0] if self._head is not None else ""
+
     def top(self) -> Manifest:
-        """Get what the reference names, from the first place that has it; the others are forgotten."""
+        """Get what the reference names."""
+        digest = self.locate()
+        kind = self._head[1] if self._head is not None else ""
+        name = digest or self.ref.tag
+        found = self._from_first(lambda repository: self._manifest(repository, name, digest, kind))
+        self.digest = found.digest
+        return found
+
+    def _from_first(self, ask: Callable[[Repository], T]) -> T:
+        """Ask the places in turn until one answers; those before it are forgotten."""
         failures: list[SampanError] = []
-        name = self.ref.digest or self.ref.tag
         while self._repositories:
             try:
-                found = self._ask(self._repositories[0], name)
+                return ask(self._repositories[0])
             except (NotFound, Unavailable, Unauthorized, IntegrityError) as exc:
                 failures.append(exc)
                 skipped = self._repositories.pop(0)
                 if self._repositories:
                     self._listen(Event(events.TEXT, text=f"{skipped.registry.host}: {exc.message}"))
-                continue
-            self.digest = found.digest
-            return found
         raise failures[-1]
-
-    def _ask(self, repository: Repository, name: str) -> Manifest:
-        head = repository.head(name)
-        expected = self.ref.digest or (head[0] if head is not None else "")
-        return self._manifest(repository, expected or name, expected, head[1] if head is not None else "")
 
     def _manifest(self, repository: Repository, name: str, digest: str, media_type: str) -> Manifest:
         data = self._local(digest) if digest else None
@@ -159,6 +170,14 @@ class RegistrySource:
         return NotFound(f"cannot pull {self.ref.familiar()}: it has no image for {self.wanted}", hint)
 
     # ---- parts ----
+
+    def known(self, part: Part) -> dict[str, Any]:
+        """Give the descriptor that a part leaves with."""
+        return part.descriptor
+
+    def elsewhere(self, part: Part, domain: str, path: str) -> str:
+        """Give another repository of that registry which has a part: this one, when it is of the same registry."""
+        return self.ref.path if self.ref.domain == domain and self.ref.path != path else ""
 
     def open(self, part: Part, offset: int, received: Callable[[int], None]) -> Stream:
         """Open a part from an offset."""

@@ -45,13 +45,19 @@ class Registry:
 
 @contextmanager
 def running(
-    directory: Path, *, auth: str = "", tls: tuple[Path, Path] | None = None, extra: str = ""
+    directory: Path,
+    *,
+    auth: str = "",
+    tls: tuple[Path, Path] | None = None,
+    client_ca: Path | None = None,
+    extra: str = "",
 ) -> Iterator[Registry]:
     """Start docker-registry with an `auth` section (YAML, in one line) and perhaps TLS (certificate, key)."""
     directory.mkdir(parents=True, exist_ok=True)
     registry = Registry(directory, free_port())
     registry.data.mkdir()
-    secure = f", tls: {{certificate: {tls[0]}, key: {tls[1]}}}" if tls else ""
+    clients = f", clientcas: ['{client_ca}']" if client_ca else ""
+    secure = f", tls: {{certificate: '{tls[0]}', key: '{tls[1]}'{clients}}}" if tls else ""
     lines = [
         "version: 0.1",
         "log: {level: info, accesslog: {disabled: false}}",

@@ -1,0 +1,42 @@
+"""sampan push: send images to a registry."""
+
+from __future__ import annotations
+
+from sampan.cli import output
+from sampan.cli.options import FLAG, Command, Option
+from sampan.cli.pull import PROGRESS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.cli.options import Values
+    from sampan.engine.engine import Engine
+
+OPTIONS = Command(
+    "push",
+    "Send images to a registry; what it has already is not sent again.",
+    "NAME[:TAG] [NAME...]",
+    (
+        Option("all-tags", "a", FLAG, "Push all tags of the repository that are here"),
+        Option("compression", help="How layers that were built here are compressed", default="gzip",
+               choices=("gzip", "zstd", "none")),
+        Option("quiet", "q", FLAG, "Print the image's name only"),
+        PROGRESS,
+        Option("platform", refuse="a store holds one platform per name: there is nothing to choose"),
+        Option("disable-content-trust", "", FLAG, "Accepted: there is no content trust", default=True),
+    ),
+    examples=("sampan tag app registry.example/team/app:1; sampan push registry.example/team/app:1",),
+)  # fmt: skip
+
+
+def run(engine: Engine, values: Values) -> int:
+    """Push each."""
+    from sampan.cli import transfers
+
+    compression = "" if values.compression == "none" else values.compression
+    for name in values.args:
+        with transfers.display("quiet" if values.quiet else values.progress, push=True) as show:
+            found = engine.images.push(name, all_tags=values.all_tags, compression=compression, listen=show)
+        if values.quiet:
+            for one in found:
+                output.line(str(one.reference))
+    return 0

@@ -1,0 +1,190 @@
+"""Logins: Basic and token authentication at a real registry, with and without TLS; where they are kept."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import tokenserver
+import transfersupport as ts
+from registrysupport import Registry, needs_registry, running
+
+import sampan
+from sampan.engine import registries
+from sampan.errors import Denied, InvalidArgument, NotFound, Unauthorized, Unavailable
+
+ROOT = Path(__file__).parent.parent.parent
+needs_openssl = pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
+needs_htpasswd = pytest.mark.skipif(not shutil.which("htpasswd"), reason="needs htpasswd (apache2-utils)")
+pytestmark = [needs_registry, needs_openssl]
+
+
+def load(engine: sampan.Engine, tmp_path: Path, name: str) -> str:
+    """The small image of the transfer tests, in a store, under a name."""
+    engine.images.load(str(ts.write_tree(tmp_path / "layout", ts.simple_layout(suffix="+gzip").build())))
+    engine.images.tag("app:1", name)
+    return name
+
+
+@pytest.fixture(scope="module")
+def htpasswd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    directory = tmp_path_factory.mktemp("htpasswd")
+    text = subprocess.run(["htpasswd", "-Bbn", "me", "s3cret:x"], capture_output=True, check=True).stdout
+    (directory / "users").write_bytes(text)
+    with running(directory / "registry", auth=f"{{htpasswd: {{realm: r, path: '{directory}/users'}}}}") as registry:
+        yield registry
+
+
+@needs_htpasswd
+def test_basic_authentication(
+    htpasswd: Registry, make_engine: Callable[[], sampan.Engine], tmp_path: Path, home: Path
+) -> None:
+    engine, other = make_engine(), make_engine()
+    name = load(engine, tmp_path, f"{htpasswd.host}/basic/app:1")
+    with pytest.raises(Unauthorized) as caught:
+        engine.images.push(name)
+    assert f"sampan login {htpasswd.host}" in caught.value.hint
+    with pytest.raises(Unauthorized, match="name or password is wrong"):
+        registries.login(htpasswd.host, "me", "wrong")
+    assert not (home / ".docker").exists()
+    registries.login(htpasswd.host, "me", "s3cret:x")
+    engine.images.push(name)
+    other.images.pull(name)
+    assert ts.trees(engine, name) == ts.trees(other, name)
+    assert registries.relogin(htpasswd.host) and registries.logout(htpasswd.host)
+    with pytest.raises(Unauthorized):
+        other.images.pull(name)
+    assert not registries.logout(htpasswd.host)
+
+
+@needs_htpasswd
+def test_the_command_asks_nothing_when_told_everything(htpasswd: Registry, home: Path) -> None:
+    def sampan_command(*words: str, data: str = "") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "sampan", *words]
+        return subprocess.run(command, input=data, capture_output=True, text=True, cwd=ROOT, check=False)
+
+    done = sampan_command("login", "-u", "me", "--password-stdin", htpasswd.host, data="s3cret:x\n")
+    assert (done.returncode, done.stdout) == (0, "Login Succeeded\n") and "s3cret" not in done.stderr
+    config = home / ".docker/config.json"
+    assert stat.S_IMODE(config.stat().st_mode) == 0o600
+    entry = json.loads(config.read_text())["auths"][htpasswd.host]
+    assert base64.b64decode(entry["auth"]) == b"me:s3cret:x"
+    assert sampan_command("login", htpasswd.host).stdout == "Login Succeeded\n"
+    wrong = sampan_command("login", "-u", "me", "--password-stdin", htpasswd.host, data="s3cret")
+    assert wrong.returncode == 1 and "s3cret" not in wrong.stderr + wrong.stdout.replace("s3cret:x", "")
+    assert "cannot ask for the user name" in sampan_command("login", "127.0.0.1:1").stderr
+    assert sampan_command("logout", htpasswd.host).stdout == f"Removing login credentials for {htpasswd.host}\n"
+
+
+def test_tokens(make_engine: Callable[[], sampan.Engine], tmp_path: Path) -> None:
+    engine, other = make_engine(), make_engine()
+    with (
+        tokenserver.serving(tmp_path / "token", {"me": "secret"}, public=True) as tokens,
+        running(tmp_path / "registry", auth=tokens.auth()) as registry,
+    ):
+        name = load(engine, tmp_path, f"{registry.host}/token/app:1")
+        with pytest.raises((Unauthorized, Denied)):
+            engine.images.push(name)  # without a login a token for pulling only is given
+        registries.login(registry.host, "me", "secret")
+        engine.images.push(name)
+        pushed = [fields["scope"] for _, fields, _ in tokens.requests if "scope" in fields]
+        assert ["repository:token/app:pull,push"] in pushed
+        registries.logout(registry.host)
+        tokens.requests.clear()
+        other.images.pull(name)
+        assert [authorization for _, _, authorization in tokens.requests] == [""]  # one token for the whole pull
+    assert ts.trees(engine, name) == ts.trees(other, name)
+
+
+def test_a_refresh_token_is_kept_in_place_of_the_password(engine: sampan.Engine, tmp_path: Path, home: Path) -> None:
+    with (
+        tokenserver.serving(tmp_path / "token", {"me": "secret"}, refresh=True) as tokens,
+        running(tmp_path / "registry", auth=tokens.auth()) as registry,
+    ):
+        registries.login(registry.host, "me", "secret")
+        entry = json.loads((home / ".docker/config.json").read_text())["auths"][registry.host]
+        assert entry["identitytoken"] == "refresh-me" and b"secret" not in base64.b64decode(entry["auth"])
+        engine.images.push(load(engine, tmp_path, f"{registry.host}/refresh/app:1"))
+        assert tokens.requests[-1][1]["grant_type"] == ["refresh_token"]
+
+
+def test_tls_needs_the_right_ca_and_never_falls_back(
+    make_engine: Callable[[], sampan.Engine], tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ca = tokenserver.make_ca(tmp_path)
+    other_ca = tokenserver.make_ca(tmp_path, "other")
+    server = tokenserver.make_certificate(tmp_path, "server", ca)
+    with running(tmp_path / "registry", tls=server) as registry:
+        engine, second = make_engine(), make_engine()
+        name = load(engine, tmp_path, f"{registry.host}/tls/app:1")
+        certs = home / ".docker/certs.d" / registry.host
+        certs.mkdir(parents=True)
+        for wrong in (None, other_ca[0]):
+            if wrong is not None:
+                shutil.copy(wrong, certs / "ca.crt")
+            with pytest.raises(Unavailable, match=f"cannot trust {registry.host}") as caught:
+                engine.images.push(name)
+            assert "certs.d" in caught.value.hint
+        log = registry.log.read_text()
+        assert "HTTP request to an HTTPS server" not in log and "GET" not in log
+        shutil.copy(ca[0], certs / "ca.crt")
+        engine.images.push(name)
+        second.images.pull(name)
+        assert ts.trees(engine, name) == ts.trees(second, name)
+
+
+def test_insecure_by_name_accepts_what_cannot_be_verified(
+    engine: sampan.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = tokenserver.make_certificate(tmp_path, "server", tokenserver.make_ca(tmp_path))
+    with running(tmp_path / "registry", tls=server) as registry:
+        monkeypatch.setenv("SAMPAN_INSECURE_REGISTRIES", registry.host)
+        engine.images.push(load(engine, tmp_path, f"{registry.host}/unverified/app:1"))
+        assert registry.tags("unverified/app") == {"1"}
+
+
+def test_client_certificates(engine: sampan.Engine, tmp_path: Path, home: Path) -> None:
+    ca = tokenserver.make_ca(tmp_path)
+    server, client = (tokenserver.make_certificate(tmp_path, name, ca) for name in ("server", "client"))
+    with running(tmp_path / "registry", tls=server, client_ca=ca[0]) as registry:
+        name = load(engine, tmp_path, f"{registry.host}/client/app:1")
+        certs = home / ".docker/certs.d" / registry.host
+        certs.mkdir(parents=True)
+        shutil.copy(ca[0], certs / "ca.crt")
+        with pytest.raises(Unavailable):
+            engine.images.push(name)
+        shutil.copy(client[0], certs / "client.cert")
+        with pytest.raises(InvalidArgument, match="there is no client.key beside it"):
+            engine.images.push(name)
+        shutil.copy(client[1], certs / "client.key")
+        engine.images.push(name)
+        assert registry.tags("client/app") == {"1"}
+
+
+def test_a_blocked_registry_is_not_asked(engine: sampan.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAMPAN_BLOCKED_REGISTRIES", "blocked.example")
+    with pytest.raises(Denied, match="blocked by the configuration"):
+        engine.images.pull("blocked.example/a")
+
+
+def test_a_mirror_is_asked_first_and_may_fail(
+    plain: Registry, make_engine: Callable[[], sampan.Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, second = make_engine(), make_engine()
+    engine.images.push(load(engine, tmp_path, f"{plain.host}/hub/library/mirrored:1"))
+    monkeypatch.setenv("SAMPAN_REGISTRY_MIRRORS", f"docker.io=127.0.0.1:1,docker.io={plain.host}/hub")
+    said: list[str] = []
+    second.images.pull("mirrored:1", listen=lambda event: said.append(event.text))
+    assert second.images.resolve("docker.io/library/mirrored:1").id == engine.images.resolve("app:1").id
+    assert any(text.startswith("127.0.0.1:1: ") for text in said)
+    with pytest.raises((NotFound, Unavailable), match="cannot pull other:1"):
+        second.images.pull("other:1")
+    assert os.listdir(second.store.paths.ingest) == []

@@ -1,0 +1,182 @@
+"""Push to a real registry: what was pulled goes back as it came, what was built is the same every time."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import transfersupport as ts
+from registrysupport import Registry, needs_registry, needs_skopeo, skopeo
+
+import sampan
+from sampan.errors import InvalidArgument, NotFound, NotSupported
+
+pytestmark = [needs_registry, needs_skopeo]
+
+
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sampan.Engine]:
+    """A store with an image that was built here."""
+    top = tmp_path_factory.mktemp("builder")
+    for path in (top, *top.parents[:2]):
+        path.chmod(0o711)
+    (top / "context").mkdir()
+    (top / "context/Dockerfile").write_text(
+        'FROM base\nRUN mkdir /made && echo made > /made/file && ln -s file /made/link\nCMD ["cat", "/made/file"]\n'
+    )
+    engine = sampan.Engine(str(top / "store"))
+    engine.bootstrap("host", "base", ["sh", "cat", "mkdir", "ln"])
+    engine.build(str(top / "context"), tags=["built:1"])
+    yield engine
+    engine.close()
+
+
+def sent(registry: Registry, since: int) -> list[str]:
+    """Requests that carried content, from the registry's log."""
+    log = registry.log.read_bytes()[since:].decode()
+    return re.findall(r'"((?:PATCH|PUT|POST) /v2/\S+)', log)
+
+
+def test_what_was_built_comes_back_and_runs(plain: Registry, builder: sampan.Engine, engine: sampan.Engine) -> None:
+    name = f"{plain.host}/push/built:1"
+    builder.images.tag("built:1", name)
+    (pushed,) = builder.images.push(name)
+    (pulled,) = engine.images.pull(name)
+    assert pushed.digest == pulled.digest == skopeo("inspect", "--tls-verify=false", "--format", "{{.Digest}}",
+                                                    f"docker://{name}").strip()  # fmt: skip
+    assert ts.trees(builder, name) == ts.trees(engine, name)
+    assert builder.images.resolve(name).id == engine.images.resolve(name).id
+    assert engine.run(name).stdout == b"made\n"
+
+
+def test_what_is_there_is_not_sent_again(plain: Registry, builder: sampan.Engine) -> None:
+    name = f"{plain.host}/push/again:1"
+    builder.images.tag("built:1", name)
+    builder.images.push(name)
+    before = plain.log.stat().st_size
+    builder.images.push(name)
+    assert [word.rpartition("/")[0].rpartition("/")[2] for word in sent(plain, before)] == ["manifests"]
+    before = plain.log.stat().st_size
+    builder.images.pull(name)  # under the digest that it was pushed with, it is here
+    assert "GET /v2/push" not in plain.log.read_bytes()[before:].decode()
+
+
+def test_another_repository_of_the_registry_lends_its_blobs(plain: Registry, builder: sampan.Engine) -> None:
+    names = [f"{plain.host}/push/{one}:1" for one in ("lender", "borrower")]
+    for name in names:
+        builder.images.tag("built:1", name)
+    builder.images.push(names[0])
+    before = plain.log.stat().st_size
+    builder.images.push(names[1])
+    requests = sent(plain, before)
+    assert [word for word in requests if word.startswith("PATCH")] == []
+    assert len([word for word in requests if "mount=" in word]) >= 2
+
+
+def test_the_same_image_gives_the_same_digest_from_two_stores(
+    plain: Registry, make_engine: Callable[[], sampan.Engine], tmp_path: Path
+) -> None:
+    digests = set()
+    for number in range(2):
+        engine = make_engine()
+        engine.images.load(str(ts.write_tree(tmp_path / f"layout{number}", ts.simple_layout().build())))
+        engine.images.tag("app:1", f"{plain.host}/push/same{number}:1")
+        digests.add(engine.images.push(f"{plain.host}/push/same{number}:1")[0].digest)
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"), [("oci", ""), ("oci", "+gzip"), ("oci", "+zstd"), ("v2s2", ""), ("v2s2", "+gzip")]
+)
+def test_what_was_pulled_goes_back_byte_by_byte(
+    plain: Registry, engine: sampan.Engine, tmp_path: Path, suffix: str, kind: str
+) -> None:
+    if kind == "v2s2" and suffix == "+zstd":
+        pytest.skip("Docker's schema has no zstd")
+    pack = "+zstd" if suffix == "+zstd" else suffix
+    layout = ts.write_tree(
+        tmp_path / "layout", (zstd_layout() if pack == "+zstd" else ts.simple_layout(suffix=suffix)).build()
+    )
+    name = f"{plain.host}/push/back-{kind}{suffix.replace('+', '-')}"
+    skopeo("copy", "-q", "--dest-tls-verify=false", "--format", kind, f"oci:{layout}", f"docker://{name}:1")
+    (pulled,) = engine.images.pull(f"{name}:1")
+    engine.images.tag(f"{name}:1", f"{name}-again:1")
+    (pushed,) = engine.images.push(f"{name}-again:1", compression="" if not suffix else "gzip")
+    assert pushed.digest == pulled.digest
+
+
+def zstd_layout() -> ts.Layout:
+    import zstandard
+
+    layout = ts.Layout()
+    layers = [(zstandard.compress(data), "+zstd") for data in (ts.BASE, ts.TOP)]
+    layout.add(layout.image(layers, ts.config([ts.BASE, ts.TOP])), "docker.io/library/app:1")
+    return layout
+
+
+def test_all_tags_and_wrong_words(plain: Registry, builder: sampan.Engine) -> None:
+    for tag in ("1", "2"):
+        builder.images.tag("built:1", f"{plain.host}/push/tags:{tag}")
+    assert [one.reference.tag for one in builder.images.push(f"{plain.host}/push/tags", all_tags=True)] == ["1", "2"]
+    assert plain.tags("push/tags") == {"1", "2"}
+    with pytest.raises(NotFound, match="no such image"):
+        builder.images.push(f"{plain.host}/push/nothing")
+    with pytest.raises(NotFound, match="no image has that name"):
+        builder.images.push(f"{plain.host}/push/nothing", all_tags=True)
+    with pytest.raises(InvalidArgument, match="it has a digest"):
+        builder.images.push(f"{plain.host}/push/tags@{builder.images.resolve('built:1').manifest_digest}")
+
+
+def test_an_artifact_passes_through(plain: Registry, engine: sampan.Engine, tmp_path: Path) -> None:
+    layout = ts.Layout()
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": ts.MANIFEST,
+        "artifactType": "application/vnd.example.thing",
+        "config": layout.blob(b"{}", "application/vnd.oci.empty.v1+json"),
+        "layers": [layout.blob(b"any bytes", "application/vnd.example.data")],
+    }
+    layout.add(layout.document(manifest, ts.MANIFEST))
+    source = ts.write_tree(tmp_path / "layout", layout.build())
+    name = f"{plain.host}/push/artifact:1"
+    skopeo("copy", "-q", "--dest-tls-verify=false", "--preserve-digests", f"oci:{source}", f"docker://{name}")
+    (pulled,) = engine.images.pull(name)
+    engine.images.tag(name, f"{plain.host}/push/artifact:2")
+    assert engine.images.push(f"{plain.host}/push/artifact:2")[0].digest == pulled.digest
+    with pytest.raises(NotSupported, match="is an artifact"):
+        engine.run(name, ["x"])
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("podman"), reason="needs root and podman")
+def test_podman_pulls_what_was_pushed_and_sends_it_back(
+    plain: Registry, builder: sampan.Engine, engine: sampan.Engine, tmp_path: Path
+) -> None:
+    from test_transfer_engines import Podman
+
+    podman = Podman(tmp_path)
+    name = f"{plain.host}/push/podman:1"
+    builder.images.tag("built:1", name)
+    builder.images.push(name)
+    podman("pull", "-q", "--tls-verify=false", name)
+    podman("tag", name, f"{plain.host}/push/podman:2")
+    podman("push", "-q", "--tls-verify=false", f"{plain.host}/push/podman:2")
+    engine.images.pull(f"{plain.host}/push/podman:2")
+    assert ts.trees(engine, f"{plain.host}/push/podman:2") == ts.trees(builder, name)
+
+
+def test_skopeo_reads_it_into_a_layout_with_the_same_digests(
+    plain: Registry, builder: sampan.Engine, tmp_path: Path
+) -> None:
+    name = f"{plain.host}/push/skopeo:1"
+    builder.images.tag("built:1", name)
+    (pushed,) = builder.images.push(name)
+    skopeo("copy", "-q", "--preserve-digests", "--src-tls-verify=false", f"docker://{name}", f"oci:{tmp_path}/out:1")
+    assert (tmp_path / "out/blobs/sha256" / pushed.digest[7:]).exists()
+    done = subprocess.run(
+        ["skopeo", "copy", "-q", f"oci:{tmp_path}/out:1", f"docker-archive:{tmp_path}/x.tar"], check=False
+    )
+    assert done.returncode == 0  # it could decompress every layer, and their diff_ids were right
