@@ -51,6 +51,7 @@ def build(
     network: str = "",
     on_event: Listener | None = None,
     fetch: Callable[[str, platforms.Platform], Any] | None = None,
+    pull: bool = False,
     executor: Executor | None = None,
     starter: Any = None,
 ) -> str:
@@ -58,12 +59,14 @@ def build(
 
     `context` is a directory, or a descriptor ("-" is standard input) that a Dockerfile without a context is read from;
     `dockerfile` is a path (or "-"), by default `Dockerfile` in the context. `network="host"` gives RUN steps the host's
-    network. `fetch(name, platform)` gives an image that the store lacks. Raises BuildError with file, lines and excerpt
+    network. `fetch(name, platform)` gives an image that the store lacks, with `pull` one that it has too.
+    Raises BuildError with file, lines and excerpt
     for what is wrong in the Dockerfile.
     """
     context = 0 if context == "-" else context
     settings = Settings(_platform(platform), on_event or progress.ignore)
-    settings.no_cache, settings.network, settings.fetch = no_cache, _network(network), fetch
+    settings.no_cache, settings.network = no_cache, _network(network)
+    settings.fetch, settings.pull = fetch, pull
     for name in tags:
         reference.parse(name)
     arguments = Arguments(dict(build_args or {}), platform_arguments(settings.platform, platforms.host()))

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 class Settings:
     """Hold what the caller of a build decides about its steps."""
 
-    __slots__ = ("fetch", "listener", "network", "no_cache", "platform")
+    __slots__ = ("fetch", "listener", "network", "no_cache", "platform", "pull")
 
     def __init__(self, platform: platforms.Platform, listener: Listener) -> None:
         self.platform = platform
@@ -56,6 +56,7 @@ class Settings:
         self.no_cache = False
         self.network = ""
         self.fetch: Callable[[str, platforms.Platform], Any] | None = None
+        self.pull = False
 
 
 class Result:
@@ -169,10 +170,14 @@ class Solver:
             except NotFound as error:
                 hint = error.hint or "load, pull or bootstrap it first"
                 raise at.error(f"cannot use image {shown(name)}: {error.message}", hint) from error
+            except SampanError as error:
+                raise located(at, error) from error
             self._images[name] = state_of(found)
         return self._images[name]
 
     def _resolve(self, name: str) -> Any:
+        if self.settings.pull and self.settings.fetch is not None:
+            return self.settings.fetch(name, self.settings.platform)
         try:
             return self.store.images.resolve(name)
         except NotFound:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.cli.options import FLAG, LIST, Command, Option
-from sampan.errors import NotSupported
+from sampan.errors import InvalidArgument, NotSupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ OPTIONS = Command(
         Option("provenance", help="Accepted when it is false: there are no attestations"),
         Option("sbom", help="Accepted when it is false: there are no attestations"),
         Option("network", help="Network of RUN", choices=("default", "none", "host"), default="default"),
-        Option("pull", "", FLAG, refuse="pulling " + _LATER, hint="base images come from sampan load or bootstrap"),
-        Option("push", "", FLAG, refuse="pushing " + _LATER, hint="use sampan save"),
+        Option("pull", "", FLAG, "Pull the base images even where they are here"),
+        Option("push", "", FLAG, "Push the image under its names when it is built"),
         Option("output", "o", LIST, refuse=_LATER, hint="use sampan save, or sampan create and sampan export"),
         Option("secret", "", LIST, refuse=_LATER),
         Option("ssh", "", LIST, refuse=_LATER),
@@ -78,6 +78,12 @@ def run(engine: Engine, values: Values) -> int:
         done = True
     finally:
         show.close(failed=not done)
+    if values.push:
+        from sampan.cli import transfers
+
+        with transfers.display("quiet" if values.quiet else values.progress, push=True) as shown:
+            for name in values.tag:
+                engine.images.push(name, listen=shown)
     if values.iidfile:
         _write_id(values.iidfile, image_id)
     if values.quiet:
@@ -91,6 +97,8 @@ def _check(values: Values) -> None:
     for name in ("provenance", "sbom"):
         if getattr(values, name) not in ("", "false"):
             raise NotSupported(f"option --{name} of build: there are no attestations", f"use --{name}=false")
+    if values.push and not values.tag:
+        raise InvalidArgument("cannot push the image: it gets no name", "name it with --tag")
     place = values.args[0]
     if place.startswith(("http://", "https://", "git://", "ssh://", "git@", "github.com/")):
         raise NotSupported(f"cannot build from {place}: remote contexts are not there yet", "clone it first")
@@ -109,6 +117,7 @@ def _build(engine: Engine, values: Values, show: Callable[..., None]) -> str:
         labels=variables.labels([], values.label),
         platform=values.platform,
         network="" if values.network == "default" else values.network,
+        pull=values.pull,
         on_event=show,
     )
 

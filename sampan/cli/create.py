@@ -27,7 +27,7 @@ def run(engine: Engine, values: Values) -> int:
     if values.attach:
         raise InvalidArgument("option -a of create: whoever starts it attaches", "use sampan start -a")
     image = values.args[0]
-    runflags.check_platform(engine, image, values.platform)
+    runflags.obtain(engine, image, values)
     written = runflags.cidfile(values.cidfile)
     try:
         container_id = engine.containers.create(image, options, name=values.name, auto_remove=values.rm)

@@ -137,6 +137,10 @@ class Plain(_Renderer):
     def on_warning(self, event: Event) -> None:
         self._write(f"warning: {output.printable(event.text)}\n")
 
+    def on_pull(self, event: Event) -> None:
+        self._write(f"{output.printable(event.text)}\n")
+        self.stream.flush()
+
     def on_image(self, event: Event) -> None:
         self._write(f"image {output.printable(event.text)}\n")
 
@@ -185,6 +189,9 @@ class Live(_Renderer):
 
     def on_warning(self, event: Event) -> None:
         self._line(self.paint("33", f"warning: {output.printable(event.text)}"))
+
+    def on_pull(self, event: Event) -> None:
+        self._line(output.printable(event.text))
 
     def on_image(self, event: Event) -> None:
         self._line(f"image {output.printable(event.text)}")

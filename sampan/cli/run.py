@@ -36,7 +36,7 @@ def run(engine: Engine, values: Values) -> int:
     """Run it; return its exit code, or 0 when it is detached."""
     options = runflags.run_options(values)
     image = values.args[0]
-    runflags.check_platform(engine, image, values.platform)
+    runflags.obtain(engine, image, values)
     if values.explain:
         return _explain(engine, image, options)
     if values.tty and values.interactive and not values.detach and not os.isatty(0):

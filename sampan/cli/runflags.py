@@ -184,9 +184,6 @@ def _check_ports(words: list[str]) -> None:
 
 
 def _check(values: Values) -> None:
-    if values.pull == "always":
-        hint = "images come from sampan build, load, import and bootstrap"
-        raise NotSupported("option --pull always: pulling from registries is not there yet", hint)
     if values.cgroupns == "host" and os.geteuid() != 0:
         raise NotSupported("option --cgroupns host: an ordinary user's container has its own", "leave it out")
     if values.userns == "host" and os.geteuid() != 0:
@@ -195,10 +192,17 @@ def _check(values: Values) -> None:
         raise NotSupported("option --userns private: containers of root have no user namespace yet", "run as a user")
 
 
-def check_platform(engine: Engine, image: str, wanted: str) -> None:
-    """Raise NotFound unless the image is for the platform that --platform names."""
-    if not wanted:
-        return
+def obtain(engine: Engine, image: str, values: Values) -> None:
+    """Pull the image where --pull asks for it, and raise NotFound unless it is for the platform of --platform."""
+    if values.pull != "missing" or values.platform or not engine.images.store.has(image):
+        from sampan.cli import transfers
+
+        transfers.obtain(engine, image, values.pull, values.platform, values.quiet)
+    if values.platform:
+        _check_platform(engine, image, values.platform)
+
+
+def _check_platform(engine: Engine, image: str, wanted: str) -> None:
     from sampan.errors import NotFound
     from sampan.oci import platform
 

@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.engine.engine import Engine
+    from sampan.oci.platform import Platform
+    from sampan.store.images import Image
 
 
 def build(engine: Engine, context: str, **settings: Any) -> str:
@@ -14,4 +16,19 @@ def build(engine: Engine, context: str, **settings: Any) -> str:
     from sampan.build import builder
     from sampan.engine import starter
 
+    def fetch(name: str, platform: Platform) -> Image:
+        """Pull what a FROM names; what happens is told as build events."""
+        from sampan.build.progress import PULL, Event
+        from sampan.engine import pulling
+
+        listener = settings.get("on_event") or (lambda event: None)
+
+        def listen(event: Any) -> None:
+            if event.kind in ("text", "done"):
+                listener(Event(PULL, f"{event.part}: pulled" if event.part else event.text))
+
+        pulling.obtain(engine, name, "always" if settings.get("pull") else "missing", str(platform), listen)
+        return engine.images.runnable(name)
+
+    settings.setdefault("fetch", fetch)
     return builder.build(engine.store, engine.host, context, starter=starter, **settings)

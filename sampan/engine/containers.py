@@ -78,7 +78,7 @@ class Containers:
 
     def new(self, image: str, options: RunOptions, name: str, auto_remove: bool) -> Record:
         """Make the record of a container that is not in the store yet."""
-        found = self.engine.images.resolve(image)
+        found = self.engine.images.runnable(image)
         container_id = os.urandom(32).hex()
         spec = specs.config_for(found.config, options, container_id=container_id)
         if options.volumes_from or options.add_host or options.dns or options.dns_search or options.dns_option:
@@ -401,7 +401,7 @@ class Containers:
         """List, in words and in order, what a run would do; nothing is created."""
         from sampan.engine import explain
 
-        found = self.engine.images.resolve(image)
+        found = self.engine.images.runnable(image)
         return explain.explain(
             self.engine, specs.config_for(found.config, options, container_id="0" * 64), found.diff_ids
         )

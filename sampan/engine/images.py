@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.errors import InvalidArgument, NotFound
+from sampan.errors import InvalidArgument, NotFound, NotSupported
 from sampan.oci import reference
 
 TYPE_CHECKING = False
@@ -35,6 +35,13 @@ class Images:
         except NotFound as exc:
             exc.hint = exc.hint or self._hint(name)
             raise
+        return found
+
+    def runnable(self, name: str) -> Image:
+        """Find an image that a container can be made of; NotSupported for an artifact."""
+        found = self.resolve(name)
+        if not found.config:
+            raise NotSupported(f"cannot use {name}: it is an artifact, not an image with a file system")
         return found
 
     def _hint(self, name: str) -> str:

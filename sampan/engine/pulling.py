@@ -149,15 +149,35 @@ def _warn_of_platform(engine: Engine, config: dict[str, Any], wanted: platforms.
         engine.warn([f"{ref.familiar()} is for {offered}, this host is {wanted}"])
 
 
-def missing(engine: Engine, name: str, policy: str, platform: str = "", listen: Listen = events.ignore) -> None:
-    """Pull an image where `policy` asks for it: always, missing (it is not here), never."""
-    if policy == "never":
-        return
-    if policy == "missing":
-        try:
-            engine.store.images.resolve(name)
-        except NotFound:
-            pass
-        else:
+def obtain(engine: Engine, name: str, policy: str, platform: str = "", listen: Listen = events.ignore) -> None:
+    """Pull an image where `policy` asks for it: "always", "missing" (when it is not here), "never".
+
+    NotFound says both: that it is not here, and why it cannot be pulled.
+    """
+    absent: NotFound | None = None
+    try:
+        found = engine.images.resolve(name)
+    except NotFound as exc:
+        absent = exc
+    else:
+        fits = not platform or platforms.matches(platforms.parse(platform), platforms.from_descriptor(found.config))
+        if policy != "always" and fits:
             return
-    pull(engine, name, platform=platform, listen=listen)
+    if policy == "never":
+        if absent is not None:
+            raise absent
+        return
+    try:
+        reference.parse(name)
+    except InvalidArgument:
+        if absent is not None:
+            raise absent from None  # an id: there is nothing to ask a registry for
+        raise
+    if absent is not None:
+        listen(events.Event(events.TEXT, text=f"Unable to find image '{name}' locally"))
+    try:
+        pull(engine, name, platform=platform, listen=listen)
+    except SampanError as exc:
+        if absent is None:
+            raise
+        raise NotFound(f"{absent.message}; {exc.message}", exc.hint or absent.hint) from exc

@@ -249,7 +249,7 @@ def _translated(exc: Exception, host: str) -> Exception:
             "put the CA that signed its certificate into /etc/docker/certs.d/HOST:PORT/ca.crt",
         )
     if isinstance(inner, failures.NameResolutionError):
-        return Interrupted(f"cannot find {host}: {text}", "check its spelling, and this host's name servers")
+        return _unresolved(inner, host, text)
     if isinstance(inner, failures.SSLError):
         hint = "it speaks no TLS; to allow plain HTTP name it in SAMPAN_INSECURE_REGISTRIES or registries.toml"
         plain = "WRONG_VERSION_NUMBER" in text or "wrong version number" in text
@@ -257,6 +257,14 @@ def _translated(exc: Exception, host: str) -> Exception:
     if isinstance(inner, (failures.HTTPError, OSError)):
         return Interrupted(f"cannot reach {host}: {text}")
     return exc
+
+
+def _unresolved(exc: Any, host: str, text: str) -> Exception:
+    import socket
+
+    cause = exc.__cause__
+    kind = Interrupted if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_AGAIN else Unavailable
+    return kind(f"cannot find {host}: {text}", "check its spelling, and this host's name servers")
 
 
 def _words(exc: Any) -> str:

@@ -126,6 +126,10 @@ class Images:
             self._write_index()
         return str(row[0])
 
+    def has(self, text: str) -> bool:
+        """Tell whether `resolve` would find an image, without reading it."""
+        return (self._by_reference(text) or self._by_id(text)) is not None
+
     def resolve(self, text: str) -> Image:
         """Return the image that a reference, an id, a prefix of an id or a digest names; raise NotFound.
 

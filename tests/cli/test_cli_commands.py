@@ -130,11 +130,6 @@ def test_publish_points_at_the_host_network() -> None:
     assert caught.value.hint == "use --network host"
 
 
-def test_pull_always_is_refused() -> None:
-    with pytest.raises(NotSupported, match="registries"):
-        asked("--pull", "always")
-
-
 @pytest.mark.parametrize(
     ("word", "expected"),
     [

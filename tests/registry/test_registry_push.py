@@ -95,12 +95,8 @@ def test_the_same_image_gives_the_same_digest_from_two_stores(
 def test_what_was_pulled_goes_back_byte_by_byte(
     plain: Registry, engine: sampan.Engine, tmp_path: Path, suffix: str, kind: str
 ) -> None:
-    if kind == "v2s2" and suffix == "+zstd":
-        pytest.skip("Docker's schema has no zstd")
-    pack = "+zstd" if suffix == "+zstd" else suffix
-    layout = ts.write_tree(
-        tmp_path / "layout", (zstd_layout() if pack == "+zstd" else ts.simple_layout(suffix=suffix)).build()
-    )
+    made = zstd_layout() if suffix == "+zstd" else ts.simple_layout(suffix=suffix)
+    layout = ts.write_tree(tmp_path / "layout", made.build())
     name = f"{plain.host}/push/back-{kind}{suffix.replace('+', '-')}"
     skopeo("copy", "-q", "--dest-tls-verify=false", "--format", kind, f"oci:{layout}", f"docker://{name}:1")
     (pulled,) = engine.images.pull(f"{name}:1")
@@ -176,7 +172,4 @@ def test_skopeo_reads_it_into_a_layout_with_the_same_digests(
     (pushed,) = builder.images.push(name)
     skopeo("copy", "-q", "--preserve-digests", "--src-tls-verify=false", f"docker://{name}", f"oci:{tmp_path}/out:1")
     assert (tmp_path / "out/blobs/sha256" / pushed.digest[7:]).exists()
-    done = subprocess.run(
-        ["skopeo", "copy", "-q", f"oci:{tmp_path}/out:1", f"docker-archive:{tmp_path}/x.tar"], check=False
-    )
-    assert done.returncode == 0  # it could decompress every layer, and their diff_ids were right
+    skopeo("copy", "-q", f"oci:{tmp_path}/out:1", f"docker-archive:{tmp_path}/x.tar")  # decompresses every layer
