@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sampan.build.execute import Executor
     from sampan.build.metadata import State
     from sampan.build.progress import Listener
-    from sampan.build.stores import Store
+    from sampan.store.parts import Store
 
 _NETWORKS = ("", "default", "none", "host")
 

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
     from sampan.build.execute import Executor, Root
     from sampan.build.metadata import State
-    from sampan.build.stores import Claim, Store
+    from sampan.build.stores import Claim
     from sampan.store.leases import Lease
+    from sampan.store.parts import Store
     from sampan.store.snapshots import Active
 
 

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from sampan.build.running import Process
-    from sampan.build.stores import Store
     from sampan.oci.entry import Content, Entry, Source
     from sampan.runtime.launch import Accounts, Child, Exit
     from sampan.runtime.plan import Plan
+    from sampan.store.parts import Store
     from sampan.store.snapshots import Active
 
     Output = Callable[[int, bytes], None]
@@ -226,16 +226,7 @@ class HelperExecutor:
         """Write entries below `base`, which is made when it is missing."""
         flags = tree.MERGE | tree.CREATE_BASE | tree.KEEP_TYPE
         write, child = rootfs.open_apply(self._facts(), self._writable(root), self.target, base.strip("/"), flags)
-        try:
-            applier = tree.Applier(write, child.wait)
-            applier.feed(source)
-            applier.end()
-        except BaseException:
-            os.close(write)
-            end(child)
-            raise
-        os.close(write)
-        child.wait()
+        rootfs.send(write, child, lambda applier: applier.feed(source))
 
     def diff(self, root: Root) -> Source:
         """Give what the step changed: the entries of its upper directory, overlayfs's marks among them."""

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from sampan.build.execute import Executor
     from sampan.build.graph import Graph, Stage
     from sampan.build.progress import Listener
-    from sampan.build.stores import Store
     from sampan.dockerfile.commands import Instruction
+    from sampan.store.parts import Store
 
 
 class Settings:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from sampan.engine import starter
-from sampan.errors import Conflict, NotFound, SampanError
+from sampan.errors import Conflict, NotFound
 from sampan.runtime import compile, process, rootfs, tree
 from sampan.runtime import plan as p
 from sampan.runtime.compile import Facts
@@ -208,26 +208,9 @@ class Files:
         finally:
             os.close(read)
             os.close(null)
-        applier = tree.Applier(write, child.wait)
-        try:
-            send(applier)
-            applier.end()
-        except BaseException:
-            os.close(write)
-            _settle(child)
-            raise
-        os.close(write)
-        child.wait()
+        rootfs.send(write, child, send)
         if child.skipped:
             self.engine.warn([f"{child.skipped} owners or devices could not be set: this user may not"])
-
-
-def _settle(child: Child) -> None:
-    """Wait until the helper has left the tree; why it failed is being raised already."""
-    try:
-        child.wait()
-    except SampanError:
-        return
 
 
 def _binds(spec: dict[str, Any], home: str) -> list[dict[str, Any]]:

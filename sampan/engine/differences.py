@@ -14,7 +14,6 @@ from sampan.oci import entry as kinds
 from sampan.runtime import rootfs, tree
 from sampan.runtime.compile import Facts
 from sampan.runtime.rootfs import Rootfs
-from sampan.transfer.layers import settle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def entries(engine: Engine, record: Record, below: Below, contents: bool) -> Ite
                 yield entry, content
     except BaseException:
         os.close(read)
-        settle(child)
+        rootfs.settle(child)
         raise
     os.close(read)
     child.wait()

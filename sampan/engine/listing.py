@@ -139,7 +139,6 @@ def mapped_size(engine: Engine, path: str) -> int:
     """Add them up as root of the user namespace, where directories are closed to the caller himself."""
     from sampan.runtime import rootfs, tree
     from sampan.runtime.compile import Facts
-    from sampan.transfer.layers import settle
 
     facts = Facts()
     engine.host.add_idmap(facts)
@@ -154,4 +153,4 @@ def mapped_size(engine: Engine, path: str) -> int:
     finally:
         os.close(request)
         os.close(read)
-        settle(child)
+        rootfs.settle(child)

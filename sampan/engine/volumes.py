@@ -130,7 +130,6 @@ def _copy(engine: Engine, name: str, path: str, source: Any) -> None:
 def _apply(engine: Engine, directory: str, source: Any) -> None:
     from sampan.runtime import rootfs, tree
     from sampan.runtime.compile import Facts
-    from sampan.transfer.layers import settle
 
     facts = Facts()
     engine.host.add_idmap(facts)
@@ -139,13 +138,4 @@ def _apply(engine: Engine, directory: str, source: Any) -> None:
     target = os.path.join(engine.store.paths.run, "rootfs")
     os.makedirs(target, mode=0o700, exist_ok=True)
     write, child = rootfs.open_apply(facts, rootfs.Rootfs(directory=directory), target, flags=flags)
-    try:
-        applier = tree.Applier(write, child.wait)
-        applier.feed(source)
-        applier.end()
-    except BaseException:
-        os.close(write)
-        settle(child)
-        raise
-    os.close(write)
-    child.wait()
+    rootfs.send(write, child, lambda applier: applier.feed(source))

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import os
 
+from sampan.errors import SampanError, Unavailable
 from sampan.runtime import compile, launch
 from sampan.runtime import plan as p
 from sampan.runtime.plan import Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sampan.runtime.compile import Facts
     from sampan.runtime.launch import Child
+    from sampan.runtime.tree import Applier
 
 
 class Rootfs:
@@ -85,6 +89,32 @@ def open_apply(facts: Facts, root: Rootfs, target: str, base: str = "", flags: i
         os.close(read)
         os.close(null)
     return write, child
+
+
+def send(write: int, child: Child, give: Callable[[Applier], object]) -> None:
+    """Send entries to a running apply and wait until they are written; what failed first is raised."""
+    from sampan.runtime import tree
+
+    try:
+        applier = tree.Applier(write, child.wait)
+        give(applier)
+        applier.end()
+    except BaseException:
+        os.close(write)
+        settle(child)
+        raise
+    os.close(write)
+    ended = child.wait()
+    if ended.code:
+        raise Unavailable(f"cannot write files: the helper ended with {ended.code}")
+
+
+def settle(child: Child) -> None:
+    """Wait until the helper has left the tree; why it failed is being raised already."""
+    try:
+        child.wait()
+    except SampanError:
+        return
 
 
 def open_pack(facts: Facts, root: Rootfs, target: str, base: str = "", flags: int = 0) -> tuple[int, int, Child]:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.runtime.compile import Facts
-    from sampan.transfer.layers import Store, Stream
+    from sampan.store.parts import Store
+    from sampan.transfer.layers import Stream
 
 
 class Pieces:

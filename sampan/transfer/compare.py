@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from sampan.oci.entry import Content, Entry
     from sampan.runtime.compile import Facts
     from sampan.runtime.rootfs import Rootfs
+    from sampan.store.parts import Store
     from sampan.store.snapshots import Active
-    from sampan.transfer.layers import Store
 
     Item = tuple[Entry, Content]
 
@@ -75,7 +75,7 @@ class _Files:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
-        layers.settle(self._child)
+        rootfs.settle(self._child)
 
 
 class Difference:

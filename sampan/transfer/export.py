@@ -7,7 +7,6 @@ import os
 from sampan.errors import Unavailable
 from sampan.runtime import rootfs as roots
 from sampan.runtime import tree
-from sampan.transfer.layers import settle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def export_tar(facts: Facts, rootfs: Rootfs, target: str, out_fd: int) -> int:
         size = tree.entries_to_tar(tree.Packer(read_fd, reason=child.wait), lambda data: write_all(out_fd, data))
     except BaseException:
         os.close(read_fd)
-        settle(child)
+        roots.settle(child)
         raise
     os.close(read_fd)
     child.wait()

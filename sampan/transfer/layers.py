@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.errors import IntegrityError, NotSupported, SampanError, Unavailable
+from sampan.errors import IntegrityError, NotSupported
 from sampan.oci import digest as digests
 from sampan.oci import image
 from sampan.oci.layer import TarReader, to_overlay
@@ -27,13 +27,10 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from sampan.runtime.compile import Facts
-    from sampan.runtime.launch import Child
-    from sampan.store.content import Content, Ingest
-    from sampan.store.db import Database
-    from sampan.store.images import Images
+    from sampan.store.content import Ingest
     from sampan.store.leases import Lease
-    from sampan.store.paths import Paths
-    from sampan.store.snapshots import Active, Snapshots
+    from sampan.store.parts import Store
+    from sampan.store.snapshots import Active
 
     Read = Callable[[int], bytes]
 
@@ -41,20 +38,6 @@ if TYPE_CHECKING:
         """Something to read bytes from; none means the end."""
 
         def read(self, count: int, /) -> bytes: ...
-
-    class Store(Protocol):
-        """The parts of a store that images need."""
-
-        @property
-        def paths(self) -> Paths: ...
-        @property
-        def db(self) -> Database: ...
-        @property
-        def content(self) -> Content: ...
-        @property
-        def snapshots(self) -> Snapshots: ...
-        @property
-        def images(self) -> Images: ...
 
 
 STEP = 1 << 20
@@ -254,25 +237,7 @@ def unpack(read: Read, facts: Facts, target: str, directory: str) -> int:
     flags = tree.BEST_EFFORT_NODES if facts.rootless else 0
     flags |= tree.BEST_EFFORT_IDS if facts.single_id else 0
     write_fd, child = rootfs.open_apply(facts, rootfs.Rootfs(directory=directory), target, flags=flags)
-    try:
-        applier = tree.Applier(write_fd, child.wait)
-        reader = TarReader(read)
-        applier.feed(to_overlay(reader, rootfs.opaque_name(facts.rootless)))
-        applier.end()
-    except BaseException:
-        os.close(write_fd)
-        settle(child)
-        raise
-    os.close(write_fd)
-    ended = child.wait()
-    if ended.code:
-        raise Unavailable(f"cannot unpack a layer: the helper ended with {ended.code}")
+    reader = TarReader(read)
+    entries = to_overlay(reader, rootfs.opaque_name(facts.rootless))
+    rootfs.send(write_fd, child, lambda applier: applier.feed(entries))
     return reader.unpacked_size
-
-
-def settle(child: Child) -> None:
-    """Wait until the helper has left the tree; why it failed is being raised already."""
-    try:
-        child.wait()
-    except SampanError:
-        return

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     from sampan.runtime.compile import Facts
     from sampan.store.leases import Lease
+    from sampan.store.parts import Store
     from sampan.transfer.archive import Archive
     from sampan.transfer.found import Found, Wanted
-    from sampan.transfer.layers import Ingested, Store
+    from sampan.transfer.layers import Ingested
 
 
 class Loaded:

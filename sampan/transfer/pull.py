@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from sampan.runtime.compile import Facts
     from sampan.store.leases import Lease
     from sampan.store.partials import Partial
+    from sampan.store.parts import Store
     from sampan.transfer.copy import Source, Stream
     from sampan.transfer.events import Listen
-    from sampan.transfer.layers import Store
 
 _STEP = 1 << 18
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sampan.store.content import Content
     from sampan.store.images import Image
-    from sampan.transfer.layers import Store
+    from sampan.store.parts import Store
 
 STEP = 1 << 20
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'

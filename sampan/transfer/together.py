@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from sampan.runtime.compile import Facts
     from sampan.store.leases import Lease
-    from sampan.transfer.layers import Ingested, Promise, Store, Stream
+    from sampan.store.parts import Store
+    from sampan.transfer.layers import Ingested, Promise, Stream
 
     class Source(Protocol):
         """A stream that is closed at the end."""
