@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from sampan.registry.client import Repository
     from sampan.store.buildcache import BuildCache
     from sampan.store.images import Image
+    from sampan.store.parts import Store as ImageStore
     from sampan.transfer.compress import Upload
     from sampan.transfer.copy import Source, Stream
     from sampan.transfer.events import Listen
-    from sampan.transfer.layers import Store as ImageStore
 
     class Store(ImageStore, Protocol):
         """What is pushed from: the build cache remembers compressed layers."""
