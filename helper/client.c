@@ -222,8 +222,10 @@ void take_control(struct supervisor *s, struct client *c)
 			caller_is_gone(s);
 		return;
 	}
-	if (message[0] == CONTROL_SIGNAL)
+	if (message[0] == CONTROL_SIGNAL) {
+		s->dismissed |= dismisses((int)message[1]);
 		send_signal(s, (int)message[1]);
+	}
 	if (message[0] == CONTROL_KEEP)
 		s->kept = true;
 	if (message[0] == CONTROL_DETACH)

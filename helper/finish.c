@@ -119,30 +119,34 @@ int open_record(struct supervisor *s)
 
 static void write_record(struct supervisor *s)
 {
-	char path[4096], line[RECORD];
+	char path[4096], line[RECORD], restart[80];
 	struct timespec now;
 	int n;
 	if (s->record_fd < 0 || record_path(s, path) != 0)
 		return;
+	plan_restart(s, restart, sizeof restart);
 	clock_gettime(CLOCK_REALTIME, &now);
-	n = snprintf(line, sizeof line, "%d %llu %lld.%09ld %lld.%09ld", s->status, (unsigned long long)s->oom_kills,
-	             (long long)s->started.tv_sec, s->started.tv_nsec, (long long)now.tv_sec, now.tv_nsec);
+	n = snprintf(line, sizeof line, "%d %llu %lld.%09ld %lld.%09ld%s", s->status, (unsigned long long)s->oom_kills,
+	             (long long)s->started.tv_sec, s->started.tv_nsec, (long long)now.tv_sec, now.tv_nsec, restart);
 	memset(line + n, ' ', sizeof line - (size_t)n);
 	line[sizeof line - 1] = '\n';
 	if (lseek(s->record_fd, 0, SEEK_SET) == 0 && write_full(s->record_fd, line, sizeof line) == 0
-	    && rename(path, text(s->record, 0)) == 0 && !(s->record->flags & 1))
-		fsync(s->record_fd);
+	    && rename(path, text(s->record, 0)) == 0) {
+		release_restart(s);
+		if (!(s->record->flags & 1))
+			fsync(s->record_fd);
+	}
 	close_once(&s->record_fd);
 }
 
-static void start_cleanup(const struct supervisor *s)
+void become(const struct op *op, unsigned from)
 {
 	char **argv;
 	char *env[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL };
-	if (s->cleanup == NULL || (argv = calloc(s->cleanup->count + 1u, sizeof *argv)) == NULL)
+	if (op == NULL || op->count <= from || (argv = calloc(op->count - from + 1u, sizeof *argv)) == NULL)
 		return;
-	for (unsigned i = 0; i < s->cleanup->count; i++)
-		argv[i] = (char *)(uintptr_t)s->cleanup->fields[i].bytes;
+	for (unsigned i = from; i < op->count; i++)
+		argv[i - from] = (char *)(uintptr_t)op->fields[i].bytes;
 	sigset_t none;
 	int null = open("/dev/null", O_RDWR);
 	for (int fd = 0; fd < 3 && null >= 0; fd++)
@@ -169,5 +173,6 @@ void tell(struct supervisor *s)
 		if (s->clients[i].attached && !s->clients[i].caller)
 			write_full(s->clients[i].control, &head, sizeof head);
 	report(REPORT_EXITED, 0, 0, s->status, s->oom_kills, NULL, 0);
-	start_cleanup(s);
+	restart_here(s);
+	become(s->cleanup, 0);
 }

@@ -75,6 +75,7 @@ static void take_signal(struct supervisor *s)
 	struct signalfd_siginfo info;
 	if (read(s->signals, &info, sizeof info) != sizeof info || info.ssi_signo == SIGCHLD)
 		return;
+	s->dismissed |= dismisses((int)info.ssi_signo);
 	send_signal(s, (int)info.ssi_signo);
 }
 

@@ -7,7 +7,7 @@
 
 #include <time.h>
 
-enum { CLIENTS = 16, CHUNK = 4096, KEYS = 28, RECORD = 128, REST = 1 << 20 };
+enum { CLIENTS = 16, CHUNK = 4096, KEYS = 28, RECORD = 192, REST = 1 << 20 };
 enum { CONTROL_SIGNAL = 1, CONTROL_RESIZE = 2, CONTROL_DETACH = 3, CONTROL_KEEP = 4 };
 enum hello_flags { HELLO_STDIN = 1 };
 
@@ -31,7 +31,7 @@ struct client {
 
 struct supervisor {
 	const struct plan *plan;
-	const struct op *stdio, *record, *cleanup, *subject;
+	const struct op *stdio, *record, *cleanup, *subject, *restart;
 	int from[STREAMS], to;         /* the container's output and input on our side, none of which blocks */
 	char input[CHUNK + KEYS];      /* what the container has not taken yet: that and held-back detach keys */
 	size_t input_size, input_at;
@@ -41,9 +41,11 @@ struct supervisor {
 	int record_fd;                 /* the exit record: its space is taken at the start, for a disk that is full at the end */
 	uint64_t oom_kills;
 	struct log log;
-	pid_t pid;
+	pid_t pid, waiter;             /* waiter: which starts it again, see restart.c */
+	int go;
+	unsigned pause;
 	int status;
-	bool exited;
+	bool exited, dismissed;        /* dismissed: told to end, from outside or by who watches */
 	bool kept;                     /* the caller has written down that the container runs: it may go now */
 	struct timespec started, began; /* by the real clock, by the monotonic one */
 	struct client clients[CLIENTS];
@@ -60,6 +62,11 @@ int open_record(struct supervisor *s);  /* 0 or errno */
 void finish(struct supervisor *s);      /* removes the cgroups, writes the exit record */
 void tell(struct supervisor *s);        /* tells everyone the end; may become the clean-up program */
 void remove_cgroups(const struct plan *plan, bool ended); /* ended: what is left in them is killed */
+void plan_restart(struct supervisor *s, char *words, size_t size); /* words: what the exit record says of it */
+void release_restart(struct supervisor *s);                        /* the record is there: the time runs */
+void restart_here(struct supervisor *s);
+void become(const struct op *op, unsigned from);                   /* execute the fields from there on */
+bool dismisses(int signal_number);
 void event(const struct supervisor *s, const char *action, const char *more); /* more: `,"key":"value"`… */
 void event_ended(const struct supervisor *s, uint64_t oom_kills);
 void close_once(int *fd);

@@ -70,6 +70,7 @@ GROUPED = {
     "image diff": "List how the files of two images differ",
     "image tree": "Show which image stands on which",
     "image prune": "Remove images that nobody uses",
+    "system boot": "Start containers as their restart policies ask, after a boot of the host",
     "system check": "Examine the store, and repair it",
     "system df": "Show how much disk the store takes",
     "system prune": "Remove all that nobody uses",

@@ -81,6 +81,7 @@ OPTIONS = (
     Option("pull", help="Get the image from a registry", choices=("missing", "never", "always"), default="missing"),
     Option("quiet", "q", FLAG, "Do not show how a pull goes on"),
     Option("read-only", "", FLAG, "Make the root file system read-only"),
+    Option("restart", help="When to start it again: no, on-failure[:most], always, unless-stopped"),
     Option("rm", "", FLAG, "Remove the container when it has ended"),
     Option("security-opt", "", LIST, "Security: no-new-privileges, seccomp=…, apparmor=…, systempaths=…"),
     Option("shm-size", "", BYTES, "Size of /dev/shm"),
@@ -119,10 +120,10 @@ OPTIONS = (
     Option("health-start-interval", refuse=_LATER),
     Option("health-start-period", refuse=_LATER),
     Option("health-timeout", refuse=_LATER),
+    Option("no-healthcheck", "", FLAG, refuse=_LATER),
     Option("kernel-memory", refuse="kernels do not have this limit any more", hint="use --memory"),
     Option("log-driver", refuse=_LATER, hint="logs are kept as json-file"),
     Option("log-opt", "", LIST, refuse=_LATER),
-    Option("restart", refuse=_LATER),
     Option("storage-opt", "", LIST, refuse=_LATER),
 )
 
@@ -143,6 +144,7 @@ _SAME = frozenset(
     + ("blkio_weight", "blkio_weight_device", "memory_swappiness", "oom_kill_disable")
     + ("add_host", "cgroupns", "dns", "dns_option", "dns_search", "domainname", "expose", "volumes_from")
     + ("device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops")
+    + ("restart",)
 )
 
 

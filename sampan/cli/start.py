@@ -16,6 +16,7 @@ OPTIONS = Command(
     "Start created or stopped containers.",
     "CONTAINER [CONTAINER...]",
     (
+        Option("again", "", FLAG, "Start it as its restart policy asks: for the process that waits to do that"),
         Option("attach", "a", FLAG, "Show its output, pass signals on, and end with its exit code"),
         Option("interactive", "i", FLAG, "Pass standard input to it (implies --attach)"),
         Option("detach-keys", help="Keys that leave an attached terminal", default="ctrl-p,ctrl-q"),
@@ -25,6 +26,8 @@ OPTIONS = Command(
 
 def run(engine: Engine, values: Values) -> int:
     """Start each container and print its name, or attach to the only one."""
+    if values.again:
+        return each(values.args, lambda name: [name] if engine.containers.again(name) else [])
     if not values.attach and not values.interactive:
         return each(values.args, lambda name: _start(engine, name))
     if len(values.args) > 1:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 OPTIONS = Command(
     "update",
-    "Change limits of containers: at once of running ones, and for the next starts of all.",
+    "Change limits and restart policies of containers: at once of running ones, and for the next starts of all.",
     "CONTAINER [CONTAINER...]",
     (
         Option("blkio-weight", "", INT, "Weight of block IO (10 to 1000)"),
@@ -30,6 +30,7 @@ OPTIONS = Command(
         Option("memory-reservation", "", BYTES, "Memory that is left to it when the host has too little"),
         Option("memory-swap", "", BYTES, "Limit of memory and swap together; -1 for no limit of swap"),
         Option("pids-limit", "", INT, "Limit of processes; -1 for none"),
+        Option("restart", help="When to start it again: no, on-failure[:most], always, unless-stopped"),
     ),
     examples=("sampan update -m 256m --memory-swap 256m --cpus 1.5 web",),
 )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # Operations that a run never needs, each a function of its module that takes the engine first.
 ELSEWHERE = {
+    "again": "sampan.engine.restarting",
     "commit": "sampan.engine.committing",
     "attach": "sampan.engine.attach",
     "kill": "sampan.engine.ending",
@@ -79,6 +80,10 @@ class Containers:
     def new(self, image: str, options: RunOptions, name: str, auto_remove: bool) -> Record:
         """Make the record of a container that is not in the store yet."""
         found = self.engine.images.runnable(image)
+        if options.restart:
+            from sampan.engine import restarting
+
+            restarting.check(options.restart, auto_remove)
         container_id = os.urandom(32).hex()
         spec = specs.config_for(found.config, options, container_id=container_id)
         if options.volumes_from or options.add_host or options.dns or options.dns_search or options.dns_option:
@@ -126,7 +131,7 @@ class Containers:
         return facts
 
     def launch(self, record: Record, *, foreground: bool, interactive: bool, supervised: bool, keys: str = "",
-               fds: tuple[int, int, int] = (0, 1, 2)) -> Child:  # fmt: skip
+               fds: tuple[int, int, int] = (0, 1, 2), restarts: tuple[int, int] = (0, 0)) -> Child:  # fmt: skip
         """Start the program of a container whose record says what it is."""
         spec = record.config["spec"]
         tty = bool(spec["process"].get("terminal"))
@@ -141,7 +146,11 @@ class Containers:
             facts.record = os.path.join(home, "exit")
             facts.socket = self.socket(record.id)
             self._forget(facts.record)
-            if record.auto_remove:
+            if not record.auto_remove:
+                from sampan.engine import restarting
+
+                facts.restart = restarting.for_supervisor(self.engine, record, *restarts)
+            else:
                 facts.cleanup = self.engine.command(["rm", "--force", "--quiet", record.id])
         asked = record.config.get("options") or {}
         privileged = bool(asked.get("privileged"))
@@ -176,12 +185,14 @@ class Containers:
         if os.path.lexists(path):
             os.unlink(path)
 
-    def _mark_running(self, record: Record, child: Child) -> None:
+    def mark_running(self, record: Record, child: Child) -> None:
+        """Write down that it runs."""
+        record.pid = child.pid
         self.store.update(
             record.id,
             durable=not record.auto_remove,
             status="running",
-            pid=child.pid,
+            pid=record.pid,
             pid_start=process.start_time(child.pid) or 0,
             boot_id=process.boot_id(),
             started=child.started_ns,
@@ -205,11 +216,12 @@ class Containers:
                         )
                     return None
                 self._check_startable(record)
+                self._forget(os.path.join(self.paths.container(record.id), "stopped"))
                 if attach:
                     self.engine.events.container("attach", record)
                 try:
                     child = self.launch(record, foreground=attach, interactive=interactive, supervised=True, keys=keys)
-                    self._mark_running(record, child)
+                    self.mark_running(record, child)
                 except BaseException as error:
                     self._failed(record, error)
                     raise
@@ -221,6 +233,10 @@ class Containers:
     def _check_startable(self, record: Record) -> None:
         if record.status == "paused":
             raise Conflict(f"cannot start container {record.name}: it is paused", "unpause it instead")
+        if record.status == "restarting":
+            from sampan.engine import restarting
+
+            restarting.call_off(self.engine, record)
         if record.started:
             from sampan.engine import outcome
 
@@ -256,10 +272,11 @@ class Containers:
                     self.engine.events.container("attach", record)
                 keys = terminal.keys(detach_keys) if options.tty else ""
                 supervised = detach or options.tty or not auto_remove
-                child = self.launch(
-                    record, foreground=not detach, interactive=options.interactive, supervised=supervised, keys=keys
-                )
-                self._mark_running(record, child)
+                with starter.Alone(self.paths.container(container_id) if supervised else ""):
+                    child = self.launch(
+                        record, foreground=not detach, interactive=options.interactive, supervised=supervised, keys=keys
+                    )
+                    self.mark_running(record, child)
             except BaseException as error:
                 self._failed(record, error)
                 raise
@@ -296,12 +313,20 @@ class Containers:
         if record.auto_remove:
             self.discard(record)
             return
+        from sampan.engine import restarting
+
+        if restarting.waiter(self.paths.container(record.id), process.boot_id()) is None:
+            now = {"status": "exited", "exit_code": ended.code, "oom": int(ended.oom), "pid": 0}
+            self._note(record, {**now, "finished": time.time_ns()})
+
+    def _note(self, record: Record, state: dict[str, Any]) -> bool:
+        """Write an end down, unless it runs again; False on a full disk, where its exit code can still be told."""
         try:
-            self.store.update(
-                record.id, status="exited", exit_code=ended.code, oom=int(ended.oom), finished=time.time_ns(), pid=0
-            )
+            self.store.update(record.id, of_pid=record.pid, **state)
         except Unavailable as error:
-            self.engine.warn([error.message])  # the program's own exit code is still the answer
+            self.engine.warn([error.message])
+            return False
+        return True
 
     # ---- look ----
 
@@ -311,21 +336,22 @@ class Containers:
 
     def refresh(self, record: Record) -> Record:
         """Bring a record that says running up to date: the kernel knows better whether it is, or is paused."""
-        if record.status != "running":
+        if record.status not in ("running", "restarting"):
             return record
         if process.alive(record.pid, record.pid_start, record.boot_id):
-            record.status = "paused" if cgroup.paused(record.id) else "running"
+            if record.status == "running" and cgroup.paused(record.id):
+                record.status = "paused"
             return record
+        if not os.path.exists(self.paths.container(record.id) + "/exit"):
+            before, record = record, self.store.get(record.id)
+            if record.pid != before.pid:
+                return self.refresh(record)  # it has just been started again
         from sampan.engine import ending
 
         now, final = ending.ended(self.engine, record)
-        try:
-            if final:
-                self.store.update(record.id, **now)
-                return self.store.get(record.id)
-        except Unavailable as error:
-            # A full disk: `ps` still tells, and `rm`, which makes room, comes this way too.
-            self.engine.warn([error.message])
+        # On a full disk `ps` still tells, and `rm`, which makes room, comes this way too.
+        if final and self._note(record, now):
+            return self.store.get(record.id)
         for field, value in now.items():
             setattr(record, field, value)
         return record
@@ -353,16 +379,20 @@ class Containers:
             return self._remove(self.get(name), force, volumes)
 
     def _remove(self, record: Record, force: bool, volumes: bool) -> str:
-        if record.status in ("running", "paused"):
+        if record.status in ("running", "paused", "restarting"):
             if not force:
                 raise Conflict(
                     f"cannot remove container {record.name}: it is {record.status}",
                     "stop it first, or use `sampan rm -f` to kill it",
                 )
-            from sampan.engine import ending
+            from sampan.engine import ending, restarting
 
-            ending.send(record, 9)
-            process.wait(record.pid, record.pid_start, record.boot_id, 10)
+            restarting.forbid(self.paths.container(record.id))
+            if record.status == "restarting":
+                restarting.call_off(self.engine, record)
+            else:
+                ending.send(record, 9)
+                process.wait(record.pid, record.pid_start, record.boot_id, 10)
             if not record.auto_remove:
                 self.settled(record)
         if force:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.engine import outcome, stopping
+from sampan.engine import outcome, restarting, stopping
 from sampan.errors import InvalidArgument, NotFound, SampanError
 from sampan.runtime import cgroup, process, state
 
@@ -43,14 +43,31 @@ def stop_signal(record: Record) -> int:
     return process.signal_number(options.get("stop_signal") or annotations.get("sampan.stop_signal") or "TERM")
 
 
+def _present(engine: Engine, name: str) -> tuple[Record, bool]:
+    """Give a container as it is; the restart of one that is restarting is called off, which the flag says."""
+    record = engine.containers.get(name)
+    if record.status != state.RESTARTING:
+        return record, False
+    record = restarting.stop(engine, record)
+    if record.status in (state.RUNNING, state.PAUSED):
+        return record, False
+    engine.events.container("stop", record)
+    return record, True
+
+
 def kill(engine: Engine, name: str, signal: str = "KILL") -> None:
     """Send a signal to the first process of a running container; Conflict when it does not run.
 
-    As with Docker, KILL and the stop signal also let a paused container go on.
+    As with Docker, KILL and the stop signal also let a paused container go on, and its restart policy does not start it
+    again; one that is restarting now is then stopped.
     """
     number = process.signal_number(signal)
-    record = engine.containers.get(name)
+    record, called_off = _present(engine, name)
+    if called_off:
+        return
     state.require(record.status, "kill", record.name)
+    if number in (9, stop_signal(record)):
+        restarting.forbid(engine.store.paths.container(record.id))
     engine.events.container("kill", record, signal=number)
     send(record, number, resume=number in (9, stop_signal(record)))
 
@@ -62,24 +79,28 @@ def stop(
 
     `full_wait` waits Docker's ten seconds also where the signal can never arrive.
     """
-
     chosen = process.signal_number(signal) if signal else 0
-    record = engine.containers.get(name)
+    record, _ = _present(engine, name)
     if record.status not in (state.RUNNING, state.PAUSED):
         return
     seconds = timeout if timeout is not None else (record.config.get("options") or {}).get("stop_timeout")
     if seconds is None and full_wait:
         seconds = stopping.DEFAULT
-    note = stopping.stop(record, chosen or stop_signal(record), seconds)
+    number = chosen or stop_signal(record)
+    restarting.forbid(engine.store.paths.container(record.id))
+    engine.events.container("kill", record, signal=number)
+    note = stopping.stop(record, number, seconds)
     if note:
         engine.warn([note])
     engine.containers.settled(record)
+    engine.events.container("stop", record)
 
 
 def restart(engine: Engine, name: str, timeout: float | None = None, signal: str | None = None) -> None:
     """Stop it if it runs, then start it."""
     stop(engine, name, timeout, signal)
     engine.containers.start(name)
+    engine.events.container("restart", engine.store.containers.get(name))
 
 
 def wait(engine: Engine, name: str, condition: str = NOT_RUNNING) -> int:
@@ -91,6 +112,10 @@ def wait(engine: Engine, name: str, condition: str = NOT_RUNNING) -> int:
         raise InvalidArgument(f"cannot wait for {condition!r}", f"one of: {known}")
     record = engine.containers.get(name)
     code = record.exit_code
+    while record.status == state.RESTARTING:
+        restarting.wait(engine, record)
+        record = engine.containers.get(record.id)
+        code = record.exit_code
     while record.status not in (state.RUNNING, state.PAUSED) and condition == NEXT_EXIT:
         _doze()
         record = engine.containers.get(record.id)
@@ -130,10 +155,12 @@ def ended(engine: Engine, record: Record) -> tuple[dict[str, Any], bool]:
     end = outcome.await_end(containers.paths.container(record.id), containers.socket(record.id), record.pid)
     if end.code == outcome.KILLED and not end.oom:  # a group that `update` made is not the supervisor's to look at
         end.oom = int(cgroup.oom_kills(cgroup.named(record.id)) > 0)
-    if end.lost:
+    if end.lost and engine.store.containers.get(record.id).pid == record.pid:
         _clear(engine, record)
-    state_now = {"status": "exited", "exit_code": end.code, "finished": end.finished, "pid": 0, "oom": end.oom}
-    return state_now, not end.holder
+    due = restarting.waiter(containers.paths.container(record.id), record.boot_id) is not None
+    status = state.RESTARTING if due else state.EXITED
+    state_now = {"status": status, "exit_code": end.code, "finished": end.finished, "pid": 0, "oom": end.oom}
+    return state_now, not (end.holder or due)
 
 
 def _clear(engine: Engine, record: Record) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from sampan.engine import matching
+from sampan.engine import matching, restarting
 from sampan.errors import SampanError
 from sampan.runtime import process
 
@@ -59,6 +59,8 @@ def status(record: Record, now_ns: int) -> str:
     """Give the STATUS column's words."""
     if record.status in ("running", "paused"):
         return f"Up {age((now_ns - record.started) / 1e9)}" + (" (Paused)" if record.status == "paused" else "")
+    if record.status == "restarting":
+        return f"Restarting ({record.exit_code}) {age((now_ns - record.finished) / 1e9)} ago"
     if record.status == "exited":
         return f"Exited ({record.exit_code}) {age((now_ns - record.finished) / 1e9)} ago"
     return record.status.capitalize()
@@ -69,10 +71,10 @@ def _state(record: Record, running: bool) -> dict[str, Any]:
         "Status": record.status,
         "Running": running,
         "Paused": record.status == "paused",
-        "Restarting": False,
+        "Restarting": record.status == "restarting",
         "OOMKilled": bool(record.oom),
         "Dead": False,
-        "Pid": record.pid if running else 0,
+        "Pid": record.pid if running and record.status != "restarting" else 0,
         "ExitCode": record.exit_code,
         "Error": "",
         "StartedAt": timestamp(record.started),
@@ -135,7 +137,7 @@ def inspect(engine: Engine, name: str, *, size: bool = False) -> dict[str, Any]:
     record = engine.containers.get(name)
     args = record.config["spec"]["process"]["args"]
     home = engine.store.paths.container(record.id)
-    running = record.status in ("running", "paused")
+    running = record.status in ("running", "paused", "restarting")
     own = {mount["destination"]: mount["source"] for mount in record.config["spec"]["mounts"] if mount.get("source")}
     files = {key: own.get("/etc/" + file, "") for key, file in _FILES}
     found = {
@@ -148,7 +150,7 @@ def inspect(engine: Engine, name: str, *, size: bool = False) -> dict[str, Any]:
         **files,
         "LogPath": os.path.join(home, "log"),
         "Name": "/" + record.name,
-        "RestartCount": 0,
+        "RestartCount": restarting.counted(home, record)[0],
         "Driver": "overlay",
         "Platform": "linux",
         "MountLabel": "",

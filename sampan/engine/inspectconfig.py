@@ -6,7 +6,7 @@ what they look for (moby, api/types/container, as of API 1.50).
 
 from __future__ import annotations
 
-from sampan.engine import matching
+from sampan.engine import matching, restarting
 from sampan.errors import NotFound
 
 TYPE_CHECKING = False
@@ -43,7 +43,7 @@ def host_config(record: Record) -> dict[str, Any]:
         "LogConfig": {"Type": "json-file", "Config": {}},
         "NetworkMode": matching.network(record),
         "PortBindings": {},
-        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+        "RestartPolicy": dict(zip(("Name", "MaximumRetryCount"), restarting.policy(record), strict=True)),
         "AutoRemove": record.auto_remove,
         "VolumeDriver": "",
         "VolumesFrom": asked.get("volumes_from") or None,

@@ -1,8 +1,9 @@
 """How a container ended: the record that its supervisor leaves, and what to think when there is none.
 
-The record is one line, `status oom_kills started finished` (helper/finish.c). It appears moments after the process is
-gone, once the cgroup is removed, so a reader waits for it as long as the supervisor lives. Who that is, the kernel
-tells: it answers a connection to the attach socket with the identity of the listener (SO_PEERCRED, unix(7)).
+The record is one line, `status oom_kills started finished` (helper/finish.c), with four words more where a restart is
+due (engine/restarting.py). It appears moments after the process is gone, once the cgroup is removed, so a reader waits
+for it as long as the supervisor lives. Who that is, the kernel tells: it answers a connection to the attach socket with
+the identity of the listener (SO_PEERCRED, unix(7)).
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def require_told(home: str, socket_path: str, name: str) -> None:
 
 def parse(data: bytes) -> tuple[int, int, int]:
     """Read a record's line as exit code, OOM flag and time of the end; ValueError when it is not one."""
-    status, kills, _started, ended = data.split()
+    status, kills, _started, ended, *_waiter = data.split()
     number = int(status)
     code = 128 + (number & 0x7F) if number & 0x7F else number >> 8 & 0xFF
     seconds, _, nanos = ended.partition(b".")

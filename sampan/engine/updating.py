@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.engine import starter
+from sampan.engine import restarting, starter
 from sampan.errors import Conflict, InvalidArgument
 from sampan.oci import resources
 from sampan.oci.options import RunOptions, options_dict
@@ -36,16 +36,19 @@ def rename(engine: Engine, name: str, new: str) -> None:
     if new == record.name:
         raise Conflict(f"cannot rename container {record.name}: that is its name already")
     engine.containers.store.rename(record.id, new)
+    engine.events.container("rename", engine.containers.store.get(record.id), oldName="/" + record.name)
 
 
 def update(engine: Engine, name: str, changes: dict[str, Any]) -> None:
-    """Change limits (fields of RunOptions, see LIMITS) of a container, at once if it runs, and for its next starts."""
+    """Change limits (see LIMITS) and `restart` of a container, fields of RunOptions: now, and for its next starts."""
     for field in changes:
-        if field not in LIMITS:
+        if field not in LIMITS and field != "restart":
             raise InvalidArgument(f"cannot update {field!r} of a container", "limits can be: " + ", ".join(LIMITS))
     record_id = engine.containers.store.get(name).id
     with starter.Alone(engine.store.paths.container(record_id)):
         record = engine.containers.get(record_id)
+        if "restart" in changes:
+            restarting.check(changes["restart"], record.auto_remove)
         options, limits = _merged(record, changes)
         before = record.config["spec"]["linux"].get("resources") or {}
         undo = _apply(record, before, limits)
@@ -55,6 +58,9 @@ def update(engine: Engine, name: str, changes: dict[str, Any]) -> None:
         except BaseException:
             undo()
             raise
+        if "restart" in changes:
+            restarting.change(engine, record, changes["restart"])
+    engine.events.container("update", record)
 
 
 def _merged(record: Record, changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -66,6 +66,14 @@ _DEFAULTS: dict[str, Any] = {
     "interactive": False,
     "stop_signal": "",
     "stop_timeout": None,  # seconds
+    "restart": "",  # no, on-failure[:most], always, unless-stopped
+    "health_cmd": "",
+    "health_interval": 0.0,  # seconds, as the next three
+    "health_timeout": 0.0,
+    "health_start_period": 0.0,
+    "health_start_interval": 0.0,
+    "health_retries": 0,
+    "no_healthcheck": False,
     "expose": list,  # port[-port][/protocol]
     "domainname": "",
     "add_host": list,  # name:address
@@ -138,6 +146,14 @@ class RunOptions:
         interactive: bool
         stop_signal: str
         stop_timeout: float | None
+        restart: str
+        health_cmd: str
+        health_interval: float
+        health_timeout: float
+        health_start_period: float
+        health_start_interval: float
+        health_retries: int
+        no_healthcheck: bool
         expose: list[str]
         domainname: str
         add_host: list[str]

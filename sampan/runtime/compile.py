@@ -89,6 +89,7 @@ class Facts:
         "newgidmap",
         "newuidmap",
         "record",
+        "restart",
         "rootdir",
         "rootless",
         "seccomp",
@@ -112,6 +113,7 @@ class Facts:
         self.transient = False
         self.rootless = self.single_id = False
         self.events: tuple[str, bytes, str, str] | None = None  # helper/events.c
+        self.restart: list[str] = []  # helper/restart.c
         self.uid_map = self.gid_map = self.newuidmap = self.newgidmap = ""
         self.cgroup = ""
         self.cgroup_v1: list[str] = []
@@ -179,6 +181,8 @@ def supervisor(plan: Plan, facts: Facts) -> None:
         plan.add(p.SUPERVISE, facts.record, facts.socket, flags=int(facts.transient), label="stay as its supervisor")
     if facts.cleanup:
         plan.add(p.CLEANUP, *facts.cleanup)
+    if facts.restart:
+        plan.add(p.RESTART, *facts.restart)
     if facts.events:
         plan.add(p.EVENTS, *facts.events)
     if facts.cgroup:

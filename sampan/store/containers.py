@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-STATUSES = ("created", "running", "paused", "exited")
+STATUSES = ("created", "running", "paused", "restarting", "exited")
 _STATE = ("status", "pid", "pid_start", "boot_id", "exit_code", "oom", "started", "finished")
 _COLUMNS = ("id", "name", "image_id", "image_reference", "created", "config", "auto_remove", "labels", *_STATE)
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM containers"
@@ -141,17 +141,21 @@ class Containers:
         where = "" if ended else " WHERE status NOT IN ('created', 'exited')"
         return [_record(row) for row in self._db.query(f"{_SELECT}{where} ORDER BY created DESC, id")]
 
-    def update(self, container_id: str, *, durable: bool = True, **state: Any) -> None:
-        """Write down state columns of one container; raise NotFound if it is gone."""
+    def update(self, container_id: str, *, durable: bool = True, of_pid: int = 0, **state: Any) -> None:
+        """Write down state columns of one container; raise NotFound if it is gone.
+
+        With `of_pid` nothing changes unless that is still the process that is written down.
+        """
         unknown = set(state).difference(_STATE)
         if unknown or state.get("status", "created") not in STATUSES:
             raise InvalidArgument(f"cannot update container {container_id[:12]}: no such state {unknown or state}")
-        assignments = ", ".join(f"{column} = ?" for column in state)
+        assignments = ", ".join(f"{column} = ?{place}" for place, column in enumerate(state, 3))
         with self._db.transaction(durable=durable, frees=True):
             count = self._db.execute(
-                f"UPDATE containers SET {assignments} WHERE id = ?", [*state.values(), container_id]
+                f"UPDATE containers SET {assignments} WHERE id = ?1 AND (?2 = 0 OR pid = ?2)",
+                [container_id, of_pid, *state.values()],
             )
-        if not count:
+        if not count and not of_pid:
             raise NotFound(f"no such container: {container_id[:12]}")
 
     def reconfigure(self, container_id: str, config: dict[str, Any]) -> None:

@@ -1,0 +1,93 @@
+"""After a boot of the host: containers whose restart policies want it are started, and how the others ended is noted.
+
+A container belongs to the boot in which it was started last; what this boot started is left alone, so doing it twice
+does it once. Nothing else of sampan starts by itself, so a host that wants this has a unit of systemd or a line of
+cron that calls `sampan system boot`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.engine import restarting
+from sampan.errors import NotFound, SampanError
+from sampan.oci import restart
+from sampan.runtime import process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sampan.engine.engine import Engine
+
+UNIT = "sampan-boot.service"
+
+
+def boot(engine: Engine) -> tuple[list[str], dict[str, SampanError]]:
+    """Start what is due; give the names of what was started, and why others could not be."""
+    started: list[str] = []
+    failed: dict[str, SampanError] = {}
+    for record in reversed(engine.containers.store.ls()):
+        if not record.boot_id or record.boot_id == process.boot_id():
+            continue
+        try:
+            now = engine.containers.tidied(record)
+            if now is None or now.status == "running" or not _is_due(engine, now):
+                continue
+            engine.containers.start(now.id)
+            started.append(now.name)
+        except NotFound:
+            continue  # removed meanwhile
+        except SampanError as error:
+            failed[record.name] = error
+    return started, failed
+
+
+def _is_due(engine: Engine, record: Any) -> bool:
+    home = engine.store.paths.container(record.id)
+    restarts, stopped = restarting.counted(home)[0], restarting.is_forbidden(home)
+    return restart.after_boot(*restarting.policy(record), record.exit_code, restarts, stopped)
+
+
+def unit(engine: Engine) -> str:
+    """Give the text of a systemd unit that does it at each boot: of the system's manager for root, else of the user's.
+
+    RemainAfterExit keeps the unit's group, where the supervisors of what it starts live: stopping the unit sends them
+    TERM, which they pass on. Delegate lets a user's containers have limits.
+    """
+    target = "default.target" if engine.host.rootless else "multi-user.target"
+    after = "" if engine.host.rootless else "After=local-fs.target network-online.target\nWants=network-online.target\n"
+    words = " ".join(_quoted(word) for word in engine.command(["system", "boot"]))
+    return (
+        f"[Unit]\nDescription=Start sampan's containers as their restart policies ask\n{after}\n"
+        f"[Service]\nType=oneshot\nRemainAfterExit=yes\nDelegate=yes\nExecStart={words}\n\n"
+        f"[Install]\nWantedBy={target}\n"
+    )
+
+
+def _quoted(word: str) -> str:
+    """Quote a word as systemd.syntax(7) wants it, with % and $ doubled."""
+    text = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return text if text and not set(text) & set(" \t;'\"\\") else f'"{text}"'
+
+
+def unit_path(engine: Engine) -> str:
+    """Give the place where systemd looks for the unit."""
+    if not engine.host.rootless:
+        return f"/etc/systemd/system/{UNIT}"
+    config = os.environ.get("XDG_CONFIG_HOME", "")
+    return (config if config.startswith("/") else os.path.expanduser("~/.config")) + f"/systemd/user/{UNIT}"
+
+
+def enabling(engine: Engine) -> list[str]:
+    """Give the commands that make an installed unit run at each boot."""
+    if not engine.host.rootless:
+        return ["systemctl daemon-reload", f"systemctl enable {UNIT}"]
+    return ["systemctl --user daemon-reload", f"systemctl --user enable {UNIT}", "loginctl enable-linger"]
+
+
+def cron_line(engine: Engine) -> str:
+    """Give the line for `crontab -e` on a host without systemd; cron(8) takes % for a line's end."""
+    import shlex
+
+    return "@reboot " + shlex.join(engine.command(["system", "boot"])).replace("%", "\\%")
