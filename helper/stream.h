@@ -13,6 +13,7 @@ enum {
 	HEAD_SIZE = 56,
 	CHUNK_HEAD = 12,
 	BLOCK = 4096,           /* the smallest hole worth keeping */
+	WRITEBACK_SIZE = 1 << 20, /* files of this size start on their way to the disk at once */
 	STREAM_BUFFER = 1 << 18,
 	PATH_LIMIT = 65535,     /* longer than the kernel's 4095: trees can be deeper than a path can say */
 	LINK_LIMIT = 4095,

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 # helper/tree.h, enum tree_flags
 MERGE, KEEP_DIRS, BEST_EFFORT_IDS, BEST_EFFORT_NODES, SYNC, ONE_FILE_SYSTEM = 1, 2, 4, 8, 16, 32
-LIST, CREATE_BASE, KEEP_TYPE, REQUESTS, RESULT, NO_KERNEL = 64, 128, 256, 512, 1024, 2048
+LIST, CREATE_BASE, KEEP_TYPE, REQUESTS, RESULT, NO_KERNEL, WRITEBACK = 64, 128, 256, 512, 1024, 2048, 4096
 
 # helper/tree.h, enum tree_phase
 PHASES = (
@@ -73,6 +73,7 @@ _PAIR = _struct.Struct("<II")
 _LAST = _CHUNK.pack(0, 0)
 _ABORT = 0xFFFFFFFF
 _BUFFER = 1 << 18
+_MOST_PARTS = 1024  # IOV_MAX of Linux
 _DIRECT = 1 << 16  # from here on, sendfile() is cheaper than a copy
 _DIRECT_CHUNK = 1 << 24
 _SKIP_BACK = 4096  # holes smaller than this are sent as data
@@ -159,7 +160,7 @@ class Applier:
         self.entries = 0
         self._fd = write_fd
         self._reason = reason
-        self._out: list[bytes | memoryview] = []  # joined once, when there is enough
+        self._out: list[bytes | memoryview] = []  # written together, when there is enough
         self._held = 0
         _widen(write_fd)
 
@@ -205,11 +206,9 @@ class Applier:
 
     def flush(self) -> None:
         """Write what is buffered."""
-        if self._out:
-            data = b"".join(self._out)
-            self._out.clear()
-            self._held = 0
-            self._write(data)
+        parts, self._out, self._held = self._out, [], 0
+        for at in range(0, len(parts), _MOST_PARTS):
+            self._write_parts(parts[at : at + _MOST_PARTS])
 
     def _put(self, data: bytes | memoryview) -> None:
         self._out.append(data)
@@ -221,11 +220,7 @@ class Applier:
         if not data:
             return
         self._put(_CHUNK.pack(offset, len(data)))
-        if len(data) >= _BUFFER:
-            self.flush()
-            self._write(data)
-        else:
-            self._put(data)
+        self._put(data)
 
     def _range(self, fd: int, offset: int, count: int, at_position: bool = False) -> None:
         """Send part of a file; `at_position`: it is what `fd` stands at, not what is at the offset."""
@@ -256,11 +251,15 @@ class Applier:
             if offset is not None:
                 offset += sent
 
-    def _write(self, data: bytes | memoryview) -> None:
-        view = memoryview(data)
+    def _write_parts(self, parts: list[bytes | memoryview]) -> None:
+        """Write without joining; a pipe takes all at once unless a signal comes."""
+        total = sum(map(len, parts))
         try:
-            while view:
-                view = view[os.write(self._fd, view) :]
+            sent = os.writev(self._fd, parts)
+            if sent < total:
+                rest = memoryview(b"".join(parts))[sent:]
+                while rest:
+                    rest = rest[os.write(self._fd, rest) :]
         except BrokenPipeError as exc:
             raise self._stopped() from exc
 

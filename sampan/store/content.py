@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from sampan.store.leases import Lease
 
+_EARLY = 1 << 23  # large blobs go to the disk in steps while they arrive
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -111,10 +112,11 @@ class Content:
 class Ingest:
     """One blob that is being written; as a context manager it is aborted unless committed."""
 
-    __slots__ = ("size", "_fd", "_path", "_paths", "_hash", "_lease")
+    __slots__ = ("size", "_fd", "_path", "_paths", "_hash", "_lease", "_started")
 
     def __init__(self, paths: Paths, lease: Lease | None, bulk: bool) -> None:
         self.size = 0
+        self._started = 0  # up to here the disk has been told to write
         self._paths = paths
         self._lease = lease
         self._hash = digests.sha256(bulk=bulk)
@@ -146,6 +148,17 @@ class Ingest:
             self.abort()
             raise files.failure(f"write a blob in {self._paths.ingest}", exc) from exc
         self.size += len(data)
+        self._start_writing()
+
+    def _start_writing(self) -> None:
+        if self.size - self._started < _EARLY:
+            return
+        try:
+            files.start_writing(self._fd, self._started, self.size - self._started)
+        except OSError as exc:
+            self.abort()
+            raise files.failure(f"write a blob in {self._paths.ingest}", exc) from exc
+        self._started = self.size
 
     def fileno(self) -> int:
         """Return the descriptor, for a writer that then calls `wrote`."""

@@ -57,6 +57,18 @@ def temporary_name() -> str:
     return f"{TEMPORARY}{owner.this_process()}.{os.urandom(4).hex()}"
 
 
+def start_writing(fd: int, offset: int, count: int) -> None:
+    """Make the disk begin with a part of a file (sync_file_range(2)), so that a later sync has less to wait for."""
+    import ctypes
+
+    write = 2  # SYNC_FILE_RANGE_WRITE
+    number = ctypes.c_int64
+    if ctypes.CDLL(None, use_errno=True).sync_file_range(fd, number(offset), number(count), write) != 0:
+        code = ctypes.get_errno()
+        if code in (*_FULL, errno.EIO):
+            raise OSError(code, os.strerror(code))
+
+
 def replace(path: str, data: bytes, *, durable: bool = True) -> None:
     """Replace a file of the store by `data`: readers see the old or the new content, also after a power cut."""
     directory = os.path.dirname(path)

@@ -41,7 +41,7 @@ class Partial(Ingest):
     __slots__ = ("_committed", "_digest", "kept")
 
     def __init__(self, paths: Paths, digest: str, fd: int, path: str, lease: Lease | None) -> None:
-        self.size = 0
+        self.size = self._started = 0
         self.kept = os.fstat(fd).st_size
         self._paths = paths
         self._lease = lease
@@ -62,6 +62,7 @@ class Partial(Ingest):
         except OSError as exc:
             self.discard()
             raise files.failure(f"write a blob in {self._paths.ingest}", exc) from exc
+        self._start_writing()
 
     def read(self, count: int, at: int) -> bytes:
         """Give up to `count` of the kept bytes."""
@@ -76,7 +77,7 @@ class Partial(Ingest):
     def restart(self) -> None:
         """Begin another try: what is in the file is kept."""
         self.kept = 0 if self._committed else os.fstat(self._fd).st_size
-        self.size = 0
+        self.size = self._started = 0
         self._hash = digests.sha256(bulk=True)
 
     def commit(self, expected: str = "", size: int = -1) -> tuple[str, int]:

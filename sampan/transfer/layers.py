@@ -234,7 +234,7 @@ def unpack(read: Read, facts: Facts, target: str, directory: str) -> int:
     Gives the sum of the sizes of its files.
     """
     os.makedirs(target, mode=0o700, exist_ok=True)
-    flags = tree.BEST_EFFORT_NODES if facts.rootless else 0
+    flags = tree.WRITEBACK | (tree.BEST_EFFORT_NODES if facts.rootless else 0)
     flags |= tree.BEST_EFFORT_IDS if facts.single_id else 0
     write_fd, child = rootfs.open_apply(facts, rootfs.Rootfs(directory=directory), target, flags=flags)
     reader = TarReader(read)

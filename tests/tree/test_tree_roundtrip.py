@@ -183,7 +183,7 @@ def test_unmentioned_parents_are_plain_and_existing_directories_keep_their_times
 
 
 def test_large_files_go_past_python_and_arrive_whole(plain: Harness, root: Path, tmp_path: Path) -> None:
-    data = random.Random(3).randbytes(5_000_001)
+    data = random.Random(3).randbytes(9_000_001)
     path = tmp_path / "a.tar"
     path.write_bytes(archive(member("big", data=data), member("small", data=b"s"), member("big2", data=data)))
     fd = os.open(path, os.O_RDONLY)
@@ -200,7 +200,7 @@ def test_large_files_go_past_python_and_arrive_whole(plain: Harness, root: Path,
     plain.apply(root, feed)
     os.close(fd)
     assert [(root / name).read_bytes() for name in ("big", "small", "big2")] == [data, b"s", data]
-    assert sum(reads) < 3_000_000  # most of it was never in Python
+    assert sum(reads) < 4_000_000  # most of it was never in Python
 
 
 def test_files_of_the_host_are_sent_with_their_holes(plain: Harness, root: Path, tmp_path: Path) -> None:

@@ -1,0 +1,237 @@
+"""Measure how an image moves: load, save, push and pull (a registry on this machine), beside podman, docker, skopeo.
+
+The image is Debian with gcc and Python, some 570 MB in 15,000 files, made by `sampan bootstrap debian:bookworm` (with
+mmdebstrap, from the host's own archive), or SAMPAN_BENCH_IMAGE, a tar of a root file system. Every peer loads the same
+archive and pulls the same compressed layer. What sampan acknowledges is on the disk by then; the peers sync nothing.
+The second column is the peak memory of the command's own process; docker's work is done in its daemon.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from harness import Case, measure, table
+from peers import CommandLine, need
+from stage import Stage, alone
+
+NAMES = ("sampan", "podman", "docker")
+PACKAGES = ("gcc", "python3", "python3-dev", "build-essential", "git", "perl")
+IMAGE = "sampan-bench-moved"
+MOST_RUNS = 5
+CONFIG = """\
+version: 0.1
+log: {{level: error}}
+storage: {{filesystem: {{rootdirectory: {root}}}, delete: {{enabled: true}}}}
+http: {{addr: 127.0.0.1:{port}}}
+"""
+
+
+class Timed:
+    """Run commands, and keep the largest peak memory of each case in KiB."""
+
+    def __init__(self) -> None:
+        self.peaks: dict[str, int] = {}
+
+    def call(self, name: str, argv: Sequence[str], env: dict[str, str]) -> Callable[[], None]:
+        """Return what runs a command and notes its peak."""
+
+        def run() -> None:
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            actions = [(os.POSIX_SPAWN_DUP2, null, number) for number in (0, 1)]
+            pid = os.posix_spawnp(argv[0], list(argv), {**os.environ, **env}, file_actions=actions)
+            os.close(null)
+            _, status, usage = os.wait4(pid, 0)
+            if status:
+                raise RuntimeError(f"{' '.join(argv)}: exit {os.waitstatus_to_exitcode(status)}")
+            self.peaks[name] = max(self.peaks.get(name, 0), usage.ru_maxrss)
+
+        return run
+
+
+class Registry:
+    """Debian's docker-registry on a free port of the loopback, its storage below `top`."""
+
+    def __init__(self, top: str, name: str) -> None:
+        need("docker-registry", "--version")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self.storage = f"{top}/{name}"
+        os.makedirs(self.storage)
+        path = f"{self.storage}.yml"
+        with open(path, "w", encoding="ascii") as file:
+            file.write(CONFIG.format(root=self.storage, port=self.port))
+        with open(f"{self.storage}.log", "wb") as log:
+            self.process = subprocess.Popen(["docker-registry", "serve", path], stdout=log, stderr=log)
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.1)
+        raise RuntimeError("docker-registry does not answer")
+
+    def name(self, repository: str) -> str:
+        """Return the full reference of a repository."""
+        return f"127.0.0.1:{self.port}/{repository}:1"
+
+    def forget(self) -> None:
+        """Remove all that it has, so that the next push sends everything."""
+        shutil.rmtree(f"{self.storage}/docker", ignore_errors=True)
+        os.sync()
+
+    def close(self) -> None:
+        """End the server."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(timeout=30)
+
+
+def archive(sampan: CommandLine, top: str) -> str:
+    """Make the image, and return an archive of it as docker writes them: its layer uncompressed."""
+    given = os.environ.get("SAMPAN_BENCH_IMAGE")
+    if given:
+        sampan.command(sampan.program, "import", given, IMAGE)
+    else:
+        sampan.command(sampan.program, "bootstrap", "debian:bookworm", *PACKAGES, "--tag", IMAGE)
+    path = f"{top}/image.tar"
+    sampan.command(sampan.program, "save", "-o", path, IMAGE)
+    return path
+
+
+def remove(peer: CommandLine, *more: str) -> Callable[[], None]:
+    """Return what removes all names of the image, as far as they are there, and settles what was written before."""
+
+    def run() -> None:
+        env = {**os.environ, **peer.env}
+        for name in (IMAGE, f"localhost/{IMAGE}", *more):
+            subprocess.run([peer.program, "rmi", "--force", name], env=env, capture_output=True, check=False)
+        os.sync()
+
+    return run
+
+
+def unlink(path: str) -> Callable[[], None]:
+    """Return what removes a file, if it is there."""
+
+    def run() -> None:
+        if os.path.exists(path):
+            os.unlink(path)
+        os.sync()
+
+    return run
+
+
+def skopeo(peer: CommandLine, *words: str) -> tuple[list[str], dict[str, str]]:
+    """Return a skopeo command on podman's store."""
+    return ["skopeo", "--insecure-policy", "copy", "--quiet", *words], peer.env
+
+
+class Moves:
+    """The cases of each verb, for every peer."""
+
+    def __init__(self, stage: Stage, image: str, timed: Timed) -> None:
+        self.peers = [peer for peer in stage.peers.values() if isinstance(peer, CommandLine)]
+        self.podman = next((peer for peer in self.peers if peer.name == "podman"), None)
+        self.top = stage.top
+        self.image = image
+        self.timed = timed
+
+    def _case(self, verb: str, peer: str, argv: list[str], env: dict[str, str], before: Callable[[], None]) -> Case:
+        return Case(peer, call=self.timed.call(f"{verb} {peer}", argv, env), prepare=before)
+
+    def _skopeo(self, verb: str, source: str, target: str, before: Callable[[], None]) -> Iterator[Case]:
+        if self.podman and shutil.which("skopeo"):
+            argv = ["skopeo", "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", source, target]
+            yield self._case(verb, "skopeo", argv, self.podman.env, before)
+
+    def load(self) -> Iterator[Case]:
+        """Load the archive into a store without it."""
+        for peer in self.peers:
+            argv = [peer.program, "load", "-q", "-i", self.image]
+            yield self._case("load", peer.name, argv, peer.env, remove(peer))
+        if self.podman:
+            target = f"containers-storage:localhost/{IMAGE}"
+            yield from self._skopeo("load", f"docker-archive:{self.image}", target, remove(self.podman))
+
+    def save(self) -> Iterator[Case]:
+        """Save the image as an archive."""
+        path = f"{self.top}/saved.tar"
+        for peer in self.peers:
+            peer.command(peer.program, "load", "-q", "-i", self.image)
+            argv = [peer.program, "save", "-o", path, IMAGE]
+            yield self._case("save", peer.name, argv, peer.env, unlink(path))
+
+    def push(self, registry: Registry) -> Iterator[Case]:
+        """Push it to a registry that has nothing."""
+        name = registry.name("pushed")
+        for peer in self.peers:
+            peer.command(peer.program, "tag", IMAGE, name)
+            words = ["--tls-verify=false"] if peer.name == "podman" else []
+            yield self._case("push", peer.name, [peer.program, "push", "-q", *words, name], peer.env, registry.forget)
+        yield from self._skopeo("push", f"docker-archive:{self.image}", f"docker://{name}", registry.forget)
+
+    def pull(self, registry: Registry, pushed: str) -> Iterator[Case]:
+        """Pull it into a store without it."""
+        name = registry.name("kept")
+        for peer in self.peers:
+            words = ["--tls-verify=false"] if peer.name == "podman" else []
+            argv = [peer.program, "pull", "-q", *words, name]
+            yield self._case("pull", peer.name, argv, peer.env, remove(peer, name, pushed))
+
+
+@contextmanager
+def registries(stage: Stage) -> Iterator[list[Registry]]:
+    """Run two registries: one that keeps the image, one to push to; end them."""
+    made: list[Registry] = []
+    try:
+        for name in ("kept", "pushed"):
+            made.append(Registry(stage.top, name))
+        yield made
+    finally:
+        for server in made:
+            server.close()
+
+
+def with_registries(stage: Stage, moves: Moves, runs: int, missing: dict[str, str]) -> list[str]:
+    """Measure what needs registries; say why not where they are missing."""
+    try:
+        need("skopeo", "--version")
+        with registries(stage) as (kept, pushed):
+            target = f"docker://{kept.name('kept')}"
+            words = ["--quiet", "--dest-tls-verify=false", f"docker-archive:{moves.image}", target]
+            subprocess.run(["skopeo", "--insecure-policy", "copy", *words], check=True)
+            push = measure(list(moves.push(pushed)), runs, ("loop",), warm=1)
+            pull = measure(list(moves.pull(kept, pushed.name("pushed"))), runs, ("loop",), warm=1)
+    except RuntimeError as exc:
+        return [f"push and pull are not measured: docker-registry or skopeo: {exc}"]
+    return [table("push", push, "sampan", missing), table("pull", pull, "sampan", missing)]
+
+
+def report(stage: Stage) -> str:
+    """Measure and return the tables."""
+    sampan = stage.peers.get("sampan")
+    if not isinstance(sampan, CommandLine):
+        return "moving images: sampan is not measured"
+    image = archive(sampan, stage.top)
+    runs = min(stage.runs, MOST_RUNS)
+    timed = Timed()
+    moves = Moves(stage, image, timed)
+    missing = stage.without(NAMES)
+    lines = [f"moving an image of {os.path.getsize(image) / 1e6:.0f} MB"]
+    for verb, cases in (("load", moves.load), ("save", moves.save)):
+        lines.append(table(verb, measure(list(cases()), runs, ("loop",), warm=1), "sampan", missing))
+    lines += with_registries(stage, moves, runs, missing)
+    lines.append("peak memory of the command's process")
+    lines += [f"  {name:<34} {peak / 1024:>8.0f} MiB" for name, peak in timed.peaks.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(alone(report, NAMES, __doc__))
