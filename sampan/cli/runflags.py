@@ -196,10 +196,11 @@ def _check(values: Values) -> None:
 
 def obtain(engine: Engine, image: str, values: Values) -> None:
     """Pull the image where --pull asks for it, and raise NotFound unless it is for the platform of --platform."""
-    if values.pull != "missing" or values.platform or not engine.images.store.has(image):
+    if values.pull != "missing" or values.platform or not engine.images.has(image):
         from sampan.cli import transfers
 
-        transfers.obtain(engine, image, values.pull, values.platform, values.quiet)
+        with transfers.display("quiet" if values.quiet else "auto") as show:
+            engine.images.obtain(image, values.pull, values.platform, show)
     if values.platform:
         _check_platform(engine, image, values.platform)
 

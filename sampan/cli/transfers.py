@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import IO
 
-    from sampan.engine.engine import Engine
     from sampan.transfer.events import Event
 
 _REFRESH = 0.1  # seconds
@@ -42,14 +41,6 @@ def display(kind: str, *, push: bool = False, stream: IO[str] | None = None) -> 
         kind = "tty" if stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb") else "plain"
     kinds = {"plain": Plain, "tty": Bars, "json": Json, "rawjson": Json}
     return kinds.get(kind, Display)(stream, _PUSH_WORDS if push else _WORDS, "Pushing" if push else "Downloading")
-
-
-def obtain(engine: Engine, image: str, policy: str, platform: str, quiet: bool) -> None:
-    """Pull an image for run, create or build, where `policy` asks for it."""
-    from sampan.engine import pulling
-
-    with display("quiet" if quiet else "auto") as show:
-        pulling.obtain(engine, image, policy, platform, show)
 
 
 class Display:

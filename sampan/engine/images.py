@@ -37,6 +37,10 @@ class Images:
             raise
         return found
 
+    def has(self, name: str) -> bool:
+        """Tell whether `resolve` would find an image; cheap."""
+        return self.store.has(name)
+
     def runnable(self, name: str) -> Image:
         """Find an image that a container can be made of; NotSupported for an artifact."""
         found = self.resolve(name)
@@ -114,6 +118,15 @@ class Images:
         from sampan.transfer import events
 
         return pulling.pull(self.engine, name, platform=platform, all_tags=all_tags, listen=listen or events.ignore)
+
+    def obtain(
+        self, name: str, policy: str = "missing", platform: str = "", listen: Callable[..., None] | None = None
+    ) -> None:
+        """Pull an image where `policy` asks for it: "always", "missing", "never"."""
+        from sampan.engine import pulling
+        from sampan.transfer import events
+
+        pulling.obtain(self.engine, name, policy, platform, listen or events.ignore)
 
     def push(
         self, name: str, *, all_tags: bool = False, compression: str = "gzip", listen: Callable[..., None] | None = None

@@ -452,10 +452,11 @@ def test_build_passes_its_words(tmp_path: pathlib.Path, capsys: pytest.CaptureFi
         "no_cache": True,
         "platform": "",
         "network": "",
+        "pull": False,
     }
 
 
-@pytest.mark.parametrize("words", [["--secret", "id=x"], ["--push"], ["--provenance=true"], ["-o", "x"]])
+@pytest.mark.parametrize("words", [["--secret", "id=x"], ["--provenance=true"], ["-o", "x"]])
 def test_build_refuses_what_it_would_ignore(words: list[str]) -> None:
     with pytest.raises(NotSupported):
         run(Engine(build="x"), "build", *words, ".")
