@@ -97,7 +97,7 @@ class Authenticator:
         response = yield prepared
         if response.status != 401:
             return
-        again = yield from self._answer(request, response, scope)
+        again = yield from self._answer(request, response, scope, "Authorization" in prepared.headers)
         if again is not None:
             response.close()
             yield again
@@ -113,7 +113,9 @@ class Authenticator:
             return request.with_headers(Authorization=f"Bearer {token}")
         return request
 
-    def _answer(self, request: Request, response: Response, scope: str) -> Generator[Request, Response, Request | None]:
+    def _answer(
+        self, request: Request, response: Response, scope: str, known: bool
+    ) -> Generator[Request, Response, Request | None]:
         """Give the request that answers a 401, or None when there is nothing to add to it."""
         offered = {one.scheme: one for one in reversed(challenge.parse(response.header("www-authenticate")))}
         bearer = offered.get("bearer")
@@ -121,7 +123,7 @@ class Authenticator:
             self._challenge = bearer
             token = yield from self._fetch(bearer, scope or bearer.parameters.get("scope", ""), scope)
             return request.with_headers(Authorization=f"Bearer {token}")
-        if "basic" in offered and not self._basic and self.login.username:
+        if "basic" in offered and not known and self.login.username:
             self._basic = True
             return request.with_headers(Authorization=basic(self.login))
         return None

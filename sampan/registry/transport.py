@@ -129,6 +129,7 @@ class HttpTransport:
         self._homes_here = self._homes_here or proxies.is_loopback(host)
         if unverified:
             self._unverified.add((host, port))
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the user said so
 
     def send(self, request: Request) -> Response:
         """Send one request; the response's body is read from the network as it is asked for."""
