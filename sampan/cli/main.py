@@ -60,6 +60,7 @@ COMMANDS = {
     "export": "Write a container's file system as a tar archive",
     "info": "Show the store and the host",
     "doctor": "Say what this host can and cannot do",
+    "completion": "Print the completion script of a shell",
     "version": "Show the version",
 }
 
