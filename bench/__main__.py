@@ -7,12 +7,15 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+import churn  # noqa: E402
+import exec  # noqa: E402
 import inprocess  # noqa: E402
+import lifecycle  # noqa: E402
+import many  # noqa: E402
 import memory  # noqa: E402
 import place  # noqa: E402
 import rebuild  # noqa: E402
 import run  # noqa: E402
-import start_stop  # noqa: E402
 from stage import PEERS, arguments, stage  # noqa: E402
 
 
@@ -21,7 +24,7 @@ def main() -> int:
     options = arguments(PEERS, __doc__)
     place.enter()
     with stage(options.peers, options.runs) as made:
-        for case in (run, inprocess, start_stop, rebuild, memory):
+        for case in (run, inprocess, lifecycle, exec, rebuild, memory, churn, many):
             print(f"\n{case.report(made)}", flush=True)
         return 0 if "sampan" in made.peers else 1
 

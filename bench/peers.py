@@ -60,6 +60,10 @@ class CommandLine(Peer):
         """Create a container that `start` can start."""
         self.command(self.program, "create", "--name", name, "--network", "none", *self.run_flags, IMAGE, *argv)
 
+    def detached(self, name: str, argv: Sequence[str]) -> list[str]:
+        """Return the command that leaves a container of this name running."""
+        return [self.program, "run", "-d", "--name", name, "--network", "none", *self.run_flags, IMAGE, *argv]
+
     def build(self, context: str) -> list[str]:
         """Return the command that builds a directory."""
         return [self.program, "build", "--network", "none", "-t", "sampan-bench-built", context]
@@ -147,6 +151,31 @@ class Runtime(Peer):
 
     def run(self, argv: Sequence[str]) -> list[str]:
         """See Peer.run."""
+        self.configure(argv)
+        return [*self.words, "run", "--bundle", self.bundle, f"bench-{self.name}"]
+
+    @property
+    def words(self) -> list[str]:
+        """The words that every command begins with."""
+        return [self.name, "--root", self.state]
+
+    def start(self, argv: Sequence[str]) -> None:
+        """Leave a container running."""
+        self.configure(argv)
+        words = [*self.words, "run", "--detach", "--bundle", self.bundle, f"bench-{self.name}"]
+        null = subprocess.DEVNULL
+        subprocess.run(words, stdin=null, stdout=null, stderr=null, check=True)
+
+    def exec(self, argv: Sequence[str]) -> list[str]:
+        """Return the command that runs `argv` in what `start` left running."""
+        return [*self.words, "exec", f"bench-{self.name}", *argv]
+
+    def stop(self) -> None:
+        """End what `start` left running."""
+        self.command(*self.words, "delete", "--force", f"bench-{self.name}")
+
+    def configure(self, argv: Sequence[str]) -> None:
+        """Write the bundle's configuration."""
         path = f"{self.bundle}/config.json"
         with open(path, encoding="utf-8") as file:
             spec = json.load(file)
@@ -154,7 +183,6 @@ class Runtime(Peer):
         spec["process"]["args"] = list(argv)
         with open(path, "w", encoding="utf-8") as file:
             json.dump(spec, file)
-        return [self.name, "--root", self.state, "run", "--bundle", self.bundle, f"bench-{self.name}"]
 
 
 class Bwrap(Peer):
