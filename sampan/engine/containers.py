@@ -48,6 +48,8 @@ ELSEWHERE = {
     "port": "sampan.engine.ports",
     "read_archive": "sampan.engine.copying",
     "rename": "sampan.engine.updating",
+    "stats": "sampan.engine.usage",
+    "top": "sampan.engine.top",
     "update": "sampan.engine.updating",
     "write_archive": "sampan.engine.copying",
 }

@@ -64,8 +64,8 @@ def _v2(directory: str, found: dict[str, int]) -> None:
     _put(found, "memory_swap", _number(f"{directory}/memory.swap.current"))
     _put(found, "pids", _number(f"{directory}/pids.current"))
     _put(found, "pids_limit", _number(f"{directory}/pids.max"))
-    words = _text(f"{directory}/io.stat").split()
-    if words:
+    if os.path.exists(f"{directory}/io.stat"):  # with the io controller; empty before the first byte
+        words = _text(f"{directory}/io.stat").split()
         for key, name in (("io_read", "rbytes="), ("io_write", "wbytes=")):
             found[key] = sum([int(word[len(name) :]) for word in words if word.startswith(name)])
 
@@ -99,17 +99,33 @@ def _v1_memory(directory: str, found: dict[str, int]) -> None:
 
 
 def _processes(placement: Placement, found: dict[str, int]) -> None:
-    """Add what only the processes tell: their number of threads, as the pids controller counts, and their memory."""
+    """Add what only the processes tell."""
     directories = placement.directories()
-    pids = tree_processes(directories[0]) if directories else []
+    of_processes(tree_processes(directories[0]) if directories else [], found)
+
+
+def of_processes(pids: list[int], found: dict[str, int]) -> None:
+    """Add what is missing of pids (threads, as the controller counts) and memory_usage, unless one may not be read."""
     if not pids:
         return
     if "pids" not in found:
         found["pids"] = sum([_threads(pid) for pid in pids])
     if "memory_usage" not in found:
-        rollups = [_text(f"/proc/{pid}/smaps_rollup").splitlines() for pid in pids]
-        lines = [line.split() for rollup in rollups for line in rollup]
-        found["memory_usage"] = sum([int(words[1]) * 1024 for words in lines if words[0] == "Pss:"])
+        shares = [_share(pid) for pid in pids]
+        if None not in shares:
+            found["memory_usage"] = sum([share for share in shares if share])
+
+
+def _share(pid: int) -> int | None:
+    """Return the proportional share of a process in bytes, 0 when it has ended; None when it may not be read."""
+    try:
+        text = read(f"/proc/{pid}/smaps_rollup")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    except OSError:
+        return None
+    lines = [line.split() for line in text.splitlines()]
+    return sum([int(words[1]) * 1024 for words in lines if words[0] == "Pss:"])
 
 
 def _threads(pid: int) -> int:
