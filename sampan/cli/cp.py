@@ -60,7 +60,7 @@ def _out(engine: Engine, values: Values, name: str, path: str, destination: str)
     containers, follow = engine.containers, values.follow_link
     if destination == "-":
         from sampan.cli.files import Output
-        from sampan.transfer.export import write_all
+        from sampan.transfer.output import write_all
 
         with Output("", "an archive") as fd:
             containers.read_archive(name, path, lambda data: write_all(fd, data), follow_link=follow)

@@ -49,6 +49,14 @@ class TarWriter:
             raise InvalidArgument(f"cannot write {entry.path!r} to the archive: it has more data than its size")
         self._zeros(entry.size - at + -entry.size % BLOCK)
 
+    def add_sent(self, entry: Entry, send: Callable[[], object]) -> None:
+        """Write one regular file whose `entry.size` bytes `send` gives to the output by itself."""
+        self._put(header(entry))
+        self._flush()
+        send()
+        self.size += entry.size
+        self._zeros(-entry.size % BLOCK)
+
     def close(self) -> int:
         """Write the end mark, and return the archive's size."""
         self._put(bytes(2 * BLOCK))

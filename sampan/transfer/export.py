@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from sampan.errors import Unavailable
 from sampan.runtime import rootfs as roots
 from sampan.runtime import tree
+from sampan.transfer.output import write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,13 +28,3 @@ def export_tar(facts: Facts, rootfs: Rootfs, target: str, out_fd: int) -> int:
     os.close(read_fd)
     child.wait()
     return size
-
-
-def write_all(fd: int, data: bytes | memoryview) -> None:
-    """Write all of `data` to a descriptor that a user gave."""
-    view = memoryview(data)
-    try:
-        while view:
-            view = view[os.write(fd, view) :]
-    except OSError as exc:
-        raise Unavailable(f"cannot write the archive: {exc.strerror}") from exc

@@ -11,24 +11,23 @@ from __future__ import annotations
 
 import os
 
-from sampan.errors import IntegrityError, NotFound
+from sampan.errors import NotFound
 from sampan.oci import image as documents
 from sampan.oci import jsontext, reference
 from sampan.oci.entry import DIRECTORY, Entry
 from sampan.oci.tarwriter import TarWriter
 from sampan.transfer import dockerarchive, layout
-from sampan.transfer.export import write_all
+from sampan.transfer.output import send, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
     from sampan.store.content import Content
     from sampan.store.images import Image
     from sampan.store.parts import Store
 
-STEP = 1 << 20
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -82,7 +81,7 @@ def save(store: Store, images: Sequence[tuple[Image, Sequence[str]]], out_fd: in
     for name in (b"blobs", b"blobs/sha256"):
         tar.add(Entry(DIRECTORY, name, 0o755))
     for digest in blobs:
-        _blob(tar, store.content, digest)
+        _blob(tar, store.content, digest, out_fd)
     return tar.close()
 
 
@@ -96,20 +95,11 @@ def _document(tar: TarWriter, name: str, data: bytes) -> None:
     tar.add(Entry("F", name.encode(), 0o644, size=len(data)), ((0, data),))
 
 
-def _blob(tar: TarWriter, content: Content, digest: str) -> None:
+def _blob(tar: TarWriter, content: Content, digest: str, out_fd: int) -> None:
     fd = content.open(digest)
     try:
         size = os.fstat(fd).st_size
-        tar.add(Entry("F", layout.blob_name(digest).encode(), 0o644, size=size), _pieces(fd, size, digest))
+        entry = Entry("F", layout.blob_name(digest).encode(), 0o644, size=size)
+        tar.add_sent(entry, lambda: send(out_fd, fd, size, f"blob {digest}"))
     finally:
         os.close(fd)
-
-
-def _pieces(fd: int, size: int, digest: str) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at < size:
-        data = os.pread(fd, min(STEP, size - at), at)
-        if not data:
-            raise IntegrityError(f"cannot save the image: blob {digest} became shorter while it was read")
-        yield at, data
-        at += len(data)
