@@ -83,7 +83,7 @@ def _merged(record: Record, changes: dict[str, Any]) -> tuple[dict[str, Any], di
 
 def _apply(record: Record, before: dict[str, Any], limits: dict[str, Any]) -> Any:
     """Apply the limits to a running container; of another, see that this host has such limits."""
-    if record.status in ("created", "exited"):
+    if record.status in ("created", "exited", "restarting"):
         cgroupapply.choose(limits, cgroup.detect())
         return lambda: None
     placement, layout = _placement(record)

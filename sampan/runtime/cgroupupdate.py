@@ -35,7 +35,7 @@ def update(
     NotSupported, or Conflict where more is used, and then everything is as it was.
     """
     chosen = _differing(before, after, layout)
-    if not placement.directories():
+    if chosen and not placement.directories():
         raise NotSupported("cannot update limits: the container has no control group", "they hold from the next start")
     for setting, v1 in chosen:
         if setting.flag == "--memory" and not v1:

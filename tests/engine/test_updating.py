@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -160,3 +161,34 @@ def test_rename(engine: sampan.Engine, box: str) -> None:
             engine.containers.rename("renamed", bad)
     with pytest.raises(NotFound, match="no-such"):
         engine.containers.rename("no-such", "x")
+
+
+def test_a_restart_policy_changes_while_it_runs(engine: sampan.Engine, box: str) -> None:
+    """What the supervisor was told at the start is replaced: it starts the container again, and then no more."""
+    engine.containers.update(box, {"restart": "on-failure:1"})
+    assert engine.containers.inspect(box)["HostConfig"]["RestartPolicy"] == {
+        "Name": "on-failure",
+        "MaximumRetryCount": 1,
+    }
+    first = engine.containers.get(box).pid
+    os.kill(first, 9)
+    deadline = time.monotonic() + 20
+    while (now := engine.containers.get(box)).status != "running" or now.pid == first:
+        assert time.monotonic() < deadline, now
+        time.sleep(0.02)
+    engine.containers.update(box, {"restart": "no"})
+    os.kill(now.pid, 9)
+    assert engine.containers.wait(box) == 137
+    assert engine.containers.get(box).status == "exited"
+    with pytest.raises(InvalidArgument, match="restart policy"):
+        engine.containers.update(box, {"restart": "sometimes"})
+
+
+def test_both_are_events(engine: sampan.Engine, box: str) -> None:
+    before = engine.containers.get(box).name
+    engine.containers.update(box, {"restart": "no"})
+    engine.containers.rename(box, "eventful")
+    seen = {event["Action"]: event for event in engine.events(since=0, until=time.time(), filters={"container": [box]})}
+    assert "update" in seen
+    assert seen["rename"]["Actor"]["Attributes"]["oldName"] == "/" + before
+    assert seen["rename"]["Actor"]["Attributes"]["name"] == "eventful"

@@ -215,6 +215,90 @@ def root_build() -> None:
     equal(sampan("run", "--rm", "made").out, "built\n")
 
 
+def file_of(name: str, file: str) -> str:
+    """Return a file of a container's group."""
+    identity = sampan("inspect", "-f", "{{.Id}}", name).out.strip()
+    with open(f"{GROUPS}/sampan/sampan-{identity}/{file}", encoding="ascii") as opened:
+        return opened.read().strip()
+
+
+def root_throttle() -> None:
+    number = os.stat("/dev/vda").st_rdev
+    words = [
+        "--device",
+        "/dev/vda:/dev/vda:r",
+        "--device-read-bps",
+        "/dev/vda:1mb",
+        "--device-write-iops",
+        "/dev/vda:9",
+    ]
+    read = "dd if=/dev/vda of=/dev/null bs=256k count=8 iflag=direct && cat /sys/fs/cgroup/io.max"
+    began = time.monotonic()
+    found = sampan("run", "--rm", *words, "base", "sh", "-c", read)
+    if found.code and "direct" in found.err:  # a dd without O_DIRECT: the file alone is looked at
+        found = sampan("run", "--rm", *words, "base", "cat", "/sys/fs/cgroup/io.max")
+        began -= 1
+    wanted = f"{os.major(number)}:{os.minor(number)} rbps=1048576 wbps=max riops=max wiops=9"
+    equal((found.code, found.out.strip()), (0, wanted))
+    holds(time.monotonic() - began > 1, "2 MiB at 1 MiB a second took less than a second")
+
+
+def root_refused() -> None:
+    """What cgroup v2 has no file for is refused by name, and nothing is left of the container."""
+    for words in (["--memory-swappiness", "10"], ["--oom-kill-disable", "-m", "64m"], ["--cpu-rt-runtime", "1000"]):
+        found = sampan("run", "--name", "no", *words, "base", "true")
+        holds(found.code == 125 and words[0] in found.err, f"{words[0]}: no clear message")
+        sampan("rm", "no")
+    found = sampan("run", "--rm", "--blkio-weight", "300", "base", "sh", "-c", "cat /sys/fs/cgroup/io*weight")
+    holds("300" in found.out or (found.code == 125 and "--blkio-weight" in found.err), "neither applied nor refused")
+    found = sampan("run", "--rm", "--cpuset-cpus", "0,99", "base", "true")
+    holds(found.code == 125 and "--cpuset-cpus" in found.err, "a CPU that is not there")
+
+
+def root_update() -> None:
+    equal(sampan("run", "-d", "--name", "web", "-m", "64m", "base", "sleep", "1000").code, 0)
+    words = ["-m", "96m", "--memory-swap", "96m", "--pids-limit", "9", "--cpus", "0.5", "--cpu-shares", "512"]
+    equal(sampan("update", *words, "--cpuset-cpus", "0", "--memory-reservation", "32m", "web").out, "web\n")
+    files = ("memory.max", "memory.swap.max", "pids.max", "cpu.max", "cpu.weight", "cpuset.cpus", "memory.low")
+    held = [file_of("web", file) for file in files]
+    equal(held, [str(96 << 20), "0", "9", "50000 100000", "59", "0", str(32 << 20)])
+    found = sampan("update", "-m", "80m", "--memory-swap", "80m", "--cpuset-cpus", "0,99", "web")
+    holds(found.code == 1 and "--cpuset-cpus" in found.err, "a CPU that is not there")
+    equal([file_of("web", file) for file in files], held)
+    equal(sampan("update", "--pids-limit", "-1", "--cpu-quota", "-1", "web").code, 0)
+    equal([file_of("web", "pids.max"), file_of("web", "cpu.max").split()[0]], ["max", "max"])
+    equal(sampan("restart", "-t", "0", "web").code, 0)
+    equal([file_of("web", "memory.max"), file_of("web", "pids.max")], [str(96 << 20), "max"])
+    equal(sampan("rename", "web", "site").code, 0)
+    equal(sampan("ps", "-f", "name=^site$", "--format", "{{.Names}} {{.State}}").out, "site running\n")
+    equal(sampan("rm", "-f", "site").code, 0)
+
+
+def root_update_below_use() -> None:
+    """memory.max below what a program holds would kill it: refused, and it lives on."""
+    hold = "dd if=/dev/zero of=/dev/shm/held bs=1M count=40 2>/dev/null; echo ready; sleep 1000"
+    words = ["--shm-size", "64m", "-m", "128m", "--memory-swap", "128m", "base", "sh", "-c", hold]
+    equal(sampan("run", "-d", "--name", "held", *words).code, 0)
+    deadline = time.monotonic() + 60
+    while "ready" not in sampan("logs", "held").out and time.monotonic() < deadline:
+        time.sleep(0.2)
+    found = sampan("update", "-m", "16m", "--memory-swap", "16m", "held")
+    holds(found.code == 1 and "--memory" in found.err and "holds" in found.err, "no clear message")
+    equal(file_of("held", "memory.max"), str(128 << 20))
+    equal(sampan("ps", "-q", "-f", "name=held").out.count("\n"), 1)
+    equal(sampan("rm", "-f", "held").code, 0)
+
+
+def root_update_kills() -> None:
+    wait = "while [ ! -e /go ]; do sleep 1; done; exec " + " ".join(HOG)
+    equal(sampan("run", "-d", "--name", "late", "base", "sh", "-c", wait).code, 0)
+    equal(sampan("update", "-m", "30m", "--memory-swap", "30m", "late").code, 0)
+    equal(sampan("exec", "late", "touch", "/go").code, 0)
+    equal(sampan("wait", "late").out, "137\n")
+    equal(json.loads(sampan("inspect", "late").out)[0]["State"]["OOMKilled"], True)
+    equal(sampan("rm", "late").code, 0)
+
+
 def root_nothing_left() -> None:
     equal(left_groups(), [])
     holds("sampan" not in open("/proc/self/mounts", encoding="utf-8").read().replace(CHECKOUT, ""), "mounts are left")
@@ -309,6 +393,17 @@ def user_detached() -> None:
     equal(as_user("alice", SAMPAN, "rm", "web").code, 0)
 
 
+def user_update() -> None:
+    """In the scope where it was started, and from a login with a group of its own."""
+    equal(delegated("alice", "run", "-d", "--name", "web", "-m", "64m", "base", "sleep", "1000").code, 0)
+    equal(delegated("alice", "update", "-m", "96m", "--memory-swap", "96m", "--pids-limit", "9", "web").code, 0)
+    found = delegated("alice", "exec", "web", "cat", "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/pids.max")
+    equal(found.out, f"{96 << 20}\n9\n")
+    equal(as_user("alice", SAMPAN, "update", "--pids-limit", "20", "web").code, 0)
+    equal(delegated("alice", "exec", "web", "cat", "/sys/fs/cgroup/pids.max").out, "20\n")
+    equal(delegated("alice", "rm", "-f", "web").code, 0)
+
+
 def user_build() -> None:
     equal(delegated("alice", "build", "-t", "made", "/var/tmp/context").code, 0)
     equal(delegated("alice", "run", "--rm", "made").out, "built\n")
@@ -342,9 +437,10 @@ def user_single_id() -> None:
 
 TESTS = (
     *(root_host, root_doctor, root_import, root_run, root_capabilities, root_own_group, root_memory),
-    *(root_memory_child, root_limits, root_cpus, root_pids, root_detached, root_devices, root_build),
+    *(root_memory_child, root_limits, root_cpus, root_pids, root_throttle, root_refused),
+    *(root_update, root_update_below_use, root_update_kills, root_detached, root_devices, root_build),
     *(root_nothing_left, add_users, user_doctor, user_run, user_memory, user_pids, user_cpus, user_refused),
-    *(user_detached, user_build, user_undelegated, user_single_id, root_nothing_left),
+    *(user_detached, user_update, user_build, user_undelegated, user_single_id, root_nothing_left),
 )
 
 
