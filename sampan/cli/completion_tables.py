@@ -54,6 +54,7 @@ _VALUES = {
 _FILTERS = {
     "ps": "ancestor before exited expose health id is-task isolation label name network publish since status volume",
     "images": "before dangling label reference since",
+    "volume ls": "dangling driver label name",
     "events": "container event image label type volume",
 }
 _WORDS = {

@@ -147,9 +147,30 @@ def test_help_text_shows_every_option_and_what_is_not_there() -> None:
     for option in OPTIONS:
         assert "--" + option.long in text
     assert "Usage:  sampan run [OPTIONS] IMAGE [COMMAND] [ARG...]" in text
-    assert "not there yet: --publish" in text
+    assert "refused here:\n  --publish" in text
     assert "(always, never) (default never)" in text
     assert "sampan run x" in text
+
+
+def test_many_options_are_shown_in_groups_each_once() -> None:
+    from sampan.cli import main
+
+    for word in ("run", "create"):
+        text = helps.help_text(main.load_command(word).OPTIONS)
+        for option in main.load_command(word).OPTIONS.options:
+            assert text.count(f"--{option.long} ") + text.count(f"--{option.long},") >= 1 or option.refuse, option.long
+        assert "\nLimits:\n" in text and "\nRights and namespaces:\n" in text and "\nMore options:\n" in text
+        assert max(len(line) for line in text.splitlines()) <= 120
+        limits = text.partition("\nLimits:\n")[2].partition("\n\n")[0]
+        assert "--memory bytes" in limits and "--hostname" not in limits
+
+
+def test_the_overview_shows_every_command_once() -> None:
+    from sampan.cli import main
+
+    text = helps.overview(main.COMMANDS, ["volume"])
+    for word in main.COMMANDS:
+        assert text.count(f"\n  {word} ") == 1, word
 
 
 @pytest.mark.parametrize(
