@@ -37,6 +37,7 @@ class Bundle:
         self.path = path
         self._fd, self._code = -1, _HEAD
         self._index: dict[str, Entry] = {}
+        self._found: set[str] = set()
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -53,6 +54,7 @@ class Bundle:
         entry = self._index.get(name)
         if entry is None or entry != _entry(name, entry):
             return None
+        self._found.add(name)
         source = _source(name, entry[4])
         spec = ModuleSpec(name, _Loader(name, source, self), origin=source, is_package=entry[4])
         spec.has_location = True
@@ -69,10 +71,11 @@ class Bundle:
     def drop(self, name: str) -> None:
         """Forget an entry that is not what it should be, so that a new bundle is written."""
         del self._index[name]
+        self._found.remove(name)
 
     def lacks(self, names: Iterable[str]) -> bool:
-        """Say whether one of these modules is not here, or another by now."""
-        return any(_entry(name, self._index.get(name)) != self._index.get(name) for name in names)
+        """Say whether one of these modules did not come from here."""
+        return not self._found.issuperset(names)
 
     def write(self, names: Iterable[str]) -> None:
         """Replace the file by one of these modules and of what is still right in this one."""
@@ -159,7 +162,7 @@ def refresh() -> None:
     """Write a new bundle if this process imported what the present one has not, and may write there."""
     if _used is None or sys.dont_write_bytecode:
         return
-    names = [name for name in sys.modules if name.startswith("sampan.") and name != "sampan.__main__"]
+    names = [name for name in sys.modules if name.startswith("sampan.") and name not in (__name__, "sampan.__main__")]
     if not _used.lacks(names) or not os.access(os.path.dirname(_used.path), os.W_OK):
         return
     try:

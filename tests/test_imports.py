@@ -138,9 +138,11 @@ def test_a_run_loads_nothing_heavy(tmp_path: pathlib.Path) -> None:
     )
     code = f"from sampan.cli.main import main\nassert main([*{root!r}, 'run', '--rm', 'b', 'true']) == 0"
     loaded_by(code)
-    found = others(loaded_by(code))
+    loaded = loaded_by(code)
+    found = others(loaded)
     assert found <= ALLOWED
     assert not found & FORBIDDEN
+    assert len(ours(loaded)) <= 58
 
 
 def test_the_control_notices_a_heavy_import() -> None:

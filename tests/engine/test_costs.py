@@ -1,0 +1,91 @@
+"""What a run may cost, in counts, which a busy machine does not change: transactions, syncs, processes, files."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import sampan
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+SYNCS = ("fsync", "fdatasync", "sync", "syncfs", "sync_file_range", "msync")
+CODE = "import sys; sys.path.append(sys.argv[1]); del sys.argv[1]; from sampan import bundle; bundle.install(); "
+CODE += "from sampan.cli.main import entry; entry()"
+
+
+def statements(engine: sampan.Engine) -> list[str]:
+    """Return the SQL of one `Engine.run`."""
+    seen: list[str] = []
+    engine.run("base", ["true"], network="none")
+    connection = engine.store.db.open()
+    connection.set_trace_callback(seen.append)
+    try:
+        engine.run("base", ["true"], network="none")
+    finally:
+        connection.set_trace_callback(None)
+    return seen
+
+
+def test_a_run_from_python_writes_twice_and_durably_never(engine: sampan.Engine) -> None:
+    seen = statements(engine)
+    assert sum(text.startswith("BEGIN") for text in seen) == 2
+    assert not any("FULL" in text for text in seen)
+    assert len(seen) <= 16
+
+
+@pytest.fixture(scope="module")
+def traced(engine: sampan.Engine, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The system calls of one `sampan run --rm`, of all its processes, when everything is warm."""
+    if not shutil.which("strace"):
+        pytest.skip("strace is not installed")
+    if os.geteuid():
+        pytest.skip("a traced newuidmap has no rights of its own: counted as root only")
+    words = [sys.executable, "-I", "-S", "-X", "utf8", "-c", CODE, str(ROOT), "--root", engine.store.paths.root]
+    words += ["run", "--rm", "--network", "none", "base", "true"]
+    # A short log, so that no commit of the run happens to be the one that folds it into the file.
+    engine.store.db.query("PRAGMA wal_checkpoint(TRUNCATE)")
+    for _ in range(2):
+        subprocess.run(words, check=True, timeout=60)
+    target = tmp_path_factory.mktemp("costs") / "trace"
+    done = subprocess.run(["strace", "-f", "-o", str(target), *words], capture_output=True, text=True, timeout=120)
+    if "PTRACE" in done.stderr or "ptrace" in done.stderr:
+        pytest.skip(f"strace may not trace here: {done.stderr.strip()[-200:]}")
+    assert done.returncode == 0, done.stderr
+    return target.read_text(errors="replace").splitlines()
+
+
+def calls(lines: list[str], *names: str) -> list[str]:
+    """Return the lines that begin one of these calls."""
+    return [line for line in lines if line.split(maxsplit=1)[1].startswith(tuple(f"{name}(" for name in names))]
+
+
+def test_the_command_waits_for_no_disk(traced: list[str]) -> None:
+    assert calls(traced, "execve")  # the trace is one
+    assert calls(traced, *SYNCS) == []
+
+
+def test_the_command_is_three_processes(traced: list[str]) -> None:
+    """The interpreter, the helper and the container's first process, which becomes the program."""
+    assert len({line.split()[0] for line in traced}) == 3
+
+
+def test_no_process_is_moved_between_cgroups(traced: list[str]) -> None:
+    """Moving one costs milliseconds: the child is born in its group, or moves itself (helper/ns.c)."""
+    assert not [line for line in calls(traced, "openat") if "cgroup.procs" in line and "O_RDONLY" not in line]
+
+
+def test_modules_come_from_one_file(traced: list[str]) -> None:
+    if not os.access(ROOT / "sampan" / "__pycache__", os.W_OK):
+        pytest.skip("this user may not write the package's __pycache__")
+    opened = [line for line in calls(traced, "openat") if f"{ROOT}/sampan/" in line and "ENOENT" not in line]
+    assert any(".bundle" in line for line in opened)
+    assert len([line for line in opened if ".py" in line]) <= 3, opened  # sampan, sampan.bundle, and one to spare
+
+
+def test_there_are_not_many_system_calls(traced: list[str]) -> None:
+    assert len(traced) <= 2200
