@@ -239,6 +239,8 @@ class Containers:
             from sampan.engine import restarting
 
             restarting.call_off(self.engine, record)
+        if not os.path.isdir(self.paths.container(record.id)):
+            raise Conflict(f"cannot start container {record.name}: its removal was interrupted", "remove it again")
         if record.started:
             from sampan.engine import outcome
 
@@ -359,8 +361,13 @@ class Containers:
         return record
 
     def tidied(self, record: Record) -> Record | None:
-        """Bring a record up to date; remove one that should have removed itself, when its caller was killed."""
-        now = self.refresh(record)
+        """Bring a record up to date; remove one that should have removed itself, when its caller was killed.  None when
+        it is gone.
+        """
+        try:
+            now = self.refresh(record)
+        except NotFound:  # it removed itself meanwhile
+            return None
         if not (now.auto_remove and now.status == "exited"):
             return now
         self.discard(now)
@@ -405,9 +412,15 @@ class Containers:
     def _delete(self, record: Record, *, durable: bool = True, volumes: bool) -> None:
         cgroup.remove_named(record.id)
         self._forget(os.path.join(self.paths.run, "attach", record.id[:12]))
-        self.engine.remove_tree(self.paths.container(record.id))
+        # Renamed first and removed last: at no moment can a container with half of its files be started.
+        home, gone = self.paths.container(record.id), f"{self.paths.containers}/.gone-{record.id}"
+        try:
+            os.rename(home, gone)
+        except FileNotFoundError:
+            gone = gone if os.path.isdir(gone) else home
         if self.store.remove(record.id, durable=durable):
             self.engine.events.container("destroy", record)
+        self.engine.remove_tree(gone)
         inside = self.paths.volumes + "/"
         if volumes and any(
             str(mount.get("source") or "").startswith(inside) for mount in record.config["spec"]["mounts"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-from sampan.engine import matching
+from sampan.engine import leftovers, matching
 from sampan.engine.inspect import age, status, timestamp
 
 TYPE_CHECKING = False
@@ -42,6 +42,7 @@ def ls(
             shown.append(record)
             if limit and len(shown) == limit:
                 break
+    leftovers.collect(engine)
     now, names = time.time_ns(), _Names(engine)
     rows = [_row(engine, record, now, names.of(record)) for record in shown]
     if size:

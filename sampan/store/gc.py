@@ -100,9 +100,9 @@ def _orphans(db: Database, paths: Paths) -> list[str]:
         found += [f"{directory}/{name}" for name in _ls(directory) if _is_stale_temporary(name)]
     found += [f"{paths.volumes}/{name}" for name in _ls(paths.volumes) if name.startswith(volumes.GONE)]
     found += [f"{paths.snapshots}/{name}" for name in _ls(paths.snapshots) if name.startswith(_GONE)]
-    containers = [f"{paths.containers}/{name}" for name in _ls(paths.containers) if len(name) == 64]
+    containers = [f"{paths.containers}/{name}" for name in _ls(paths.containers) if _is_container(name)]
     known = {f"{paths.containers}/{row[0]}" for row in db.query("SELECT id FROM containers")}
-    found += [path for path in containers if path not in known and not _is_starting(path)]
+    found += [path for path in containers if path not in known and not is_starting(path)]
     return found + _orphaned_snapshots(db, paths)
 
 
@@ -124,8 +124,13 @@ def _orphaned_snapshots(db: Database, paths: Paths) -> list[str]:
     return moved
 
 
-def _is_starting(home: str) -> bool:
-    """Say whether a container without a record may be about to get one: who starts it locks its directory at once."""
+def _is_container(name: str) -> bool:
+    return len(name) == 64 or name.startswith(_GONE)
+
+
+def is_starting(home: str, seconds: float = _SECONDS_TO_LOCK) -> bool:
+    """Say whether a container without a record may be about to get one, or be removed: who does that locks its
+    directory, a new one at once."""
     import fcntl
 
     try:
@@ -134,7 +139,10 @@ def _is_starting(home: str) -> bool:
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return abs(time.time() - os.fstat(fd).st_mtime) < _SECONDS_TO_LOCK
+        state = os.fstat(fd)
+        # Renaming shows in the one, starting in the other.
+        begun = state.st_ctime if os.path.basename(home).startswith(_GONE) else state.st_mtime
+        return abs(time.time() - begun) < seconds
     except BlockingIOError:
         return True
     finally:

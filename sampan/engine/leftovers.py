@@ -1,0 +1,58 @@
+"""What killed processes left of containers: directories of which no record tells, with their groups and sockets.
+
+`ps` looks for them each time (one listing of a directory), so that nothing stays for long whatever was killed.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.errors import SampanError
+from sampan.runtime import cgroup
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.engine.engine import Engine
+
+GONE = ".gone-"  # a container's directory once its removal has begun
+_HEX = frozenset("0123456789abcdef")
+
+
+def collect(engine: Engine, *, seconds: float = 60) -> None:
+    """Remove what no record tells of; what cannot be removed is warned of.
+
+    What is younger than `seconds` is left alone: somebody may be starting or removing it.
+    """
+    store = engine.store
+    names = [name for name in os.listdir(store.paths.containers) if _identity(name)]
+    if not names:
+        return
+    known = {row[0] for row in store.db.query("SELECT id FROM containers")}
+    for name in names:
+        if name not in known:
+            _collect(engine, name, seconds)
+
+
+def _identity(name: str) -> str:
+    found = name.removeprefix(GONE)
+    return found if len(found) == 64 and _HEX.issuperset(found) else ""
+
+
+def _collect(engine: Engine, name: str, seconds: float) -> None:
+    from sampan.store import gc
+
+    path = f"{engine.store.paths.containers}/{name}"
+    if gc.is_starting(path, seconds):
+        return
+    container_id = _identity(name)
+    try:
+        placement = cgroup.named(container_id)
+        if placement.directories():
+            cgroup.kill(placement)
+            cgroup.remove(placement)
+        socket = engine.containers.socket(container_id)
+        if socket and os.path.lexists(socket) and not name.startswith(GONE):
+            os.unlink(socket)
+        engine.remove_tree(path)
+    except (SampanError, OSError) as error:
+        engine.warn([f"cannot remove what is left of container {container_id[:12]}: {error}"])
