@@ -202,7 +202,6 @@ def test_killed_supervisor_is_told_truly(engine: sampan.Engine) -> None:
     record = engine.containers.get("orphan")
     parent = int(open(f"/proc/{record.pid}/stat").read().rsplit(")", 1)[1].split()[1])
     os.kill(parent, 9)
-    engine.containers.kill("orphan")
     assert engine.containers.wait("orphan") == 137
     assert engine.containers.get("orphan").status == "exited"
     engine.containers.remove("orphan")

@@ -24,16 +24,15 @@ OPTIONS = 0x1 | 0x2 | 0x4 | 0x8 | 0x10  # TRACESYSGOOD, FORK, VFORK, CLONE, EXEC
 EVENT_EXEC, EVENT_STOP = 4, 128
 WALL = 0x40000000
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-CHANGING = frozenset(
-    (
-        "write pwrite64 writev pwritev sendto sendmsg sendfile copy_file_range ftruncate fallocate fsync fdatasync "
-        "syncfs mkdir mkdirat rename renameat renameat2 unlink unlinkat rmdir link linkat symlink symlinkat mknod "
-        "mknodat chmod fchmod fchmodat chown fchown fchownat lchown setxattr fsetxattr lsetxattr utimensat flock "
-        "bind connect listen clone clone3 fork vfork execve execveat kill pidfd_send_signal mount umount2 "
-        "move_mount open_tree fsopen fsmount mount_setattr pivot_root setns unshare bpf prctl seccomp capset "
-        "setresuid setresgid setgroups exit_group "
-    ).split()  # noqa: SIM905
+_WORDS = (
+    "write pwrite64 writev pwritev sendto sendmsg sendfile copy_file_range ftruncate fallocate fsync fdatasync "
+    "syncfs mkdir mkdirat rename renameat renameat2 unlink unlinkat rmdir link linkat symlink symlinkat mknod "
+    "mknodat chmod fchmod fchmodat chown fchown fchownat lchown setxattr fsetxattr lsetxattr utimensat flock "
+    "bind connect listen clone clone3 fork vfork execve execveat kill pidfd_send_signal mount umount2 "
+    "move_mount open_tree fsopen fsmount mount_setattr pivot_root setns unshare bpf prctl seccomp capset "
+    "setresuid setresgid setgroups exit_group "
 )
+CHANGING = frozenset(_WORDS.split())
 libc = ctypes.CDLL(None, use_errno=True)
 libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 libc.ptrace.restype = ctypes.c_long
