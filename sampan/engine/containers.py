@@ -31,6 +31,7 @@ ELSEWHERE = {
     "again": "sampan.engine.restarting",
     "commit": "sampan.engine.committing",
     "attach": "sampan.engine.attach",
+    "check_startable": "sampan.engine.ending",
     "kill": "sampan.engine.ending",
     "pause": "sampan.engine.pausing",
     "restart": "sampan.engine.ending",
@@ -217,7 +218,7 @@ class Containers:
                             f"cannot start container {record.name}: it is running", "use `sampan logs -f` to watch it"
                         )
                     return None
-                self._check_startable(record)
+                self.check_startable(record)
                 self._forget(os.path.join(self.paths.container(record.id), "stopped"))
                 if attach:
                     self.engine.events.container("attach", record)
@@ -231,20 +232,6 @@ class Containers:
                 child.close()
                 return None
             return self.foreground(record, child, forward)
-
-    def _check_startable(self, record: Record) -> None:
-        if record.status == "paused":
-            raise Conflict(f"cannot start container {record.name}: it is paused", "unpause it instead")
-        if record.status == "restarting":
-            from sampan.engine import restarting
-
-            restarting.call_off(self.engine, record)
-        if not os.path.isdir(self.paths.container(record.id)):
-            raise Conflict(f"cannot start container {record.name}: its removal was interrupted", "remove it again")
-        if record.started:
-            from sampan.engine import outcome
-
-            outcome.require_told(self.paths.container(record.id), self.socket(record.id), record.name)
 
     def run(
         self,

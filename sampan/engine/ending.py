@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 from sampan.engine import outcome, restarting, stopping
-from sampan.errors import InvalidArgument, NotFound, SampanError
+from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
 from sampan.runtime import cgroup, process, state
 
 TYPE_CHECKING = False
@@ -101,6 +103,22 @@ def restart(engine: Engine, name: str, timeout: float | None = None, signal: str
     stop(engine, name, timeout, signal)
     engine.containers.start(name)
     engine.events.container("restart", engine.store.containers.get(name))
+
+
+def check_startable(engine: Engine, record: Record) -> None:
+    """Raise Conflict or Unavailable where a start cannot be; call off a restart that is waited for."""
+    containers = engine.containers
+    if record.status == state.PAUSED:
+        raise Conflict(f"cannot start container {record.name}: it is paused", "unpause it instead")
+    if record.status == state.RESTARTING:
+        from sampan.engine import restarting
+
+        restarting.call_off(engine, record)
+    home = containers.paths.container(record.id)
+    if not os.path.isdir(home):
+        raise Conflict(f"cannot start container {record.name}: its removal was interrupted", "remove it again")
+    if record.started:
+        outcome.require_told(home, containers.socket(record.id), record.name)
 
 
 def wait(engine: Engine, name: str, condition: str = NOT_RUNNING) -> int:
