@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sampan.registry.settings import Settings
 
 CONNECT, READ = 15.0, 30.0  # seconds; READ is between two arrivals of data
-_WINDOW, _SLOWEST = 60.0, 1 << 10
+WINDOW, _SLOWEST = 60.0, 1 << 10  # seconds, bytes a second
 _METADATA = ("100.100.100.200", "fd00:ec2::254")  # Alibaba's and Amazon's, which are not link-local
 _VERSION = "sampan"
 
@@ -77,8 +77,9 @@ class _Secure(_Guarded, HTTPSConnection):
 class _Body:
     """The body of a response; its connection goes back to the pool when it was read to the end."""
 
-    def __init__(self, raw: Any, host: str) -> None:
+    def __init__(self, raw: Any, host: str, window: float) -> None:
         self._raw = raw
+        self._window = window
         self._host = host
         self._since = time.monotonic()
         self._got = 0
@@ -98,7 +99,7 @@ class _Body:
     def _watch(self, count: int) -> None:
         self._got += count
         passed = time.monotonic() - self._since
-        if passed > _WINDOW:
+        if passed > self._window:
             if self._got < _SLOWEST * passed:
                 self._raw.close()
                 raise Interrupted(f"{self._host} sends too slowly: {self._got} bytes in {passed:.0f} s")
@@ -113,11 +114,18 @@ class HttpTransport:
     """Send requests; `environ` holds proxies and the like, `settings` say where plain HTTP is allowed."""
 
     def __init__(
-        self, settings: Settings, environ: Mapping[str, str], *, connect: float = CONNECT, read: float = READ
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        *,
+        connect: float = CONNECT,
+        read: float = READ,
+        window: float = WINDOW,
     ) -> None:
         self._settings = settings
         self._environ = environ
         self._timeout = urllib3.Timeout(connect=connect, read=read)
+        self._window = window
         self._pools: dict[Any, Any] = {}
         self._sockets: weakref.WeakSet[Any] = weakref.WeakSet()
         self._unverified: set[tuple[str, int]] = set()
@@ -156,7 +164,7 @@ class HttpTransport:
             )
         except Exception as exc:
             raise _translated(exc, message.netloc((scheme, host, port))) from exc
-        body_of = _Body(raw, message.netloc((scheme, host, port)))
+        body_of = _Body(raw, message.netloc((scheme, host, port)), self._window)
         return Response(raw.status, dict(raw.headers.items()), request.url, body_of)
 
     def speaks_tls(self, host: str, port: int) -> bool:
@@ -164,6 +172,8 @@ class HttpTransport:
         import socket
         import ssl
 
+        if proxies.choose("https", host, port, self._environ):
+            return self._speaks_tls_behind_a_proxy(host, port)
         quiet = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         quiet.check_hostname, quiet.verify_mode = False, ssl.CERT_NONE
         try:
@@ -175,6 +185,14 @@ class HttpTransport:
             return False
         except OSError as exc:
             raise _translated(exc, message.netloc(("https", host, port))) from exc
+
+    def _speaks_tls_behind_a_proxy(self, host: str, port: int) -> bool:
+        name = message.netloc(("https", host, port))
+        try:
+            self.send(Request("GET", f"https://{name}/v2/")).close()
+        except Unavailable as exc:
+            return exc.message.startswith("cannot trust ")  # a certificate, though not one to believe
+        return True
 
     def abort(self) -> None:
         """Break off everything that is under way, from another thread."""
@@ -279,6 +297,8 @@ def _words(exc: Any) -> str:
         return "it does not answer in time"
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror
+    if isinstance(exc, failures.IncompleteRead) or (exc.args and isinstance(exc.args[-1], failures.IncompleteRead)):
+        return "the connection ended too early"
     text = str(exc.args[-1] if exc.args and isinstance(exc.args[-1], Exception) else exc)
     for mark in ("[SSL: ", ">: ", "CERTIFICATE_VERIFY_FAILED] "):
         text = text.partition(mark)[2] or text
