@@ -141,7 +141,10 @@ def join(base: str, location: str) -> str:
 
     if any(ord(character) <= 32 or ord(character) == 127 for character in location):
         raise Refused(f"cannot follow {location[:200]!r}: it is no valid URL")
-    return urljoin(base, location)
+    try:
+        return urljoin(base, location)
+    except ValueError as exc:
+        raise Refused(f"cannot follow {location[:200]!r}: it is no valid URL") from exc
 
 
 def shown(url: str) -> str:

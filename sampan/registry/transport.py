@@ -10,6 +10,7 @@ unless the registry runs on it.  A body slower than 1 KiB/s over a minute counts
 
 from __future__ import annotations
 
+import socket
 import time
 import weakref
 from ipaddress import ip_address
@@ -23,7 +24,6 @@ from sampan.registry import certificates, message, proxies
 from sampan.registry.message import Interrupted, Refused, Request, Response
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Mapping
     from typing import Any
 
@@ -169,7 +169,6 @@ class HttpTransport:
 
     def speaks_tls(self, host: str, port: int) -> bool:
         """Tell whether a server answers TLS at all; a certificate that is wrong is an answer."""
-        import socket
         import ssl
 
         if proxies.choose("https", host, port, self._environ):
@@ -184,6 +183,8 @@ class HttpTransport:
         except ConnectionResetError:
             return False
         except OSError as exc:
+            if proxies.choose("http", host, port, self._environ):
+                return False  # only the proxy, which is for http, can reach it
             raise _translated(exc, message.netloc(("https", host, port))) from exc
 
     def _speaks_tls_behind_a_proxy(self, host: str, port: int) -> bool:
@@ -196,8 +197,6 @@ class HttpTransport:
 
     def abort(self) -> None:
         """Break off everything that is under way, from another thread."""
-        import socket
-
         self.aborted = True
         for sock in list(self._sockets):
             try:
@@ -267,8 +266,10 @@ def _translated(exc: Exception, host: str) -> Exception:
             f"cannot trust {host}: {text}",
             "put the CA that signed its certificate into /etc/docker/certs.d/HOST:PORT/ca.crt",
         )
-    if isinstance(inner, failures.NameResolutionError):
-        return _unresolved(inner, host, text)
+    unresolved = inner if isinstance(inner, OSError) else inner.__cause__
+    if isinstance(unresolved, socket.gaierror):
+        kind = Interrupted if unresolved.errno == socket.EAI_AGAIN else Unavailable
+        return kind(f"cannot find {host}: {text}", "check its spelling, and this host's name servers")
     if isinstance(inner, failures.SSLError):
         hint = "it speaks no TLS; to allow plain HTTP name it in SAMPAN_INSECURE_REGISTRIES or registries.toml"
         plain = "WRONG_VERSION_NUMBER" in text or "wrong version number" in text
@@ -276,14 +277,6 @@ def _translated(exc: Exception, host: str) -> Exception:
     if isinstance(inner, (failures.HTTPError, OSError)):
         return Interrupted(f"cannot reach {host}: {text}")
     return exc
-
-
-def _unresolved(exc: Any, host: str, text: str) -> Exception:
-    import socket
-
-    cause = exc.__cause__
-    kind = Interrupted if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_AGAIN else Unavailable
-    return kind(f"cannot find {host}: {text}", "check its spelling, and this host's name servers")
 
 
 def _words(exc: Any) -> str:
