@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import sys
 from collections.abc import Callable
 
@@ -79,3 +80,28 @@ def test_without_the_library_zstd_is_not_supported(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(NotSupported, match="zstandard"):
         decoded(PACKERS["zstd"](DATA))
+
+
+def test_zstd_chunked_is_read_like_any_zstd() -> None:
+    """Frames of single files, then skippable frames with a table and a footer (containers/storage, zstd:chunked)."""
+    frames = [zstandard.ZstdCompressor().compress(part) for part in (DATA[:1000], DATA[1000:50_000], DATA[50_000:])]
+
+    def skippable(data: bytes) -> bytes:
+        return b"\x50\x2a\x4d\x18" + len(data).to_bytes(4, "little") + data
+
+    packed = b"".join(frames) + skippable(os.urandom(5000)) + skippable(b"GNUlInUx" + bytes(56))
+    assert decoded(packed) == DATA
+    assert decoded(skippable(b"first") + packed) == DATA
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_wrong_gzip_checksum_is_an_error_with_and_without_igzip(monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
+    if not fast:
+        monkeypatch.setitem(sys.modules, "isal", None)
+    packed = bytearray(gzip.compress(DATA))
+    assert decoded(bytes(packed)) == DATA
+    for place in (-8, -4):
+        spoilt = packed[:]
+        spoilt[place] ^= 1
+        with pytest.raises(IntegrityError, match="gzip"):
+            decoded(bytes(spoilt))

@@ -10,9 +10,11 @@ import json
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ from transfersupport import (
 
 import sampan
 from sampan.errors import IntegrityError, NotFound, NotSupported, SampanError
+from sampan.store import gc
 
 
 def docker(**entry: Any) -> bytes:
@@ -353,4 +356,29 @@ def test_bomb_is_unpacked_in_bounded_memory_and_stops_at_a_limit(tmp_path: Path)
     said, peak = run_bomb(tmp_path, 0)
     assert not said.startswith("refused:") and peak < 128 << 10
     assert [row["Repository"] for row in engine.images.ls()] == ["bomb"]
+    engine.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_bomb_ends_at_once_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    """A layer of 100 GiB in 10 MB, which would take minutes."""
+    info, _ = member("zeros")
+    info.size = 100 << 30
+    zeros = gzip.compress(bytes(256 << 20), 1)
+    layer = gzip.compress(info.tobuf()) + zeros * (info.size // (256 << 20))
+    path = tmp_path / "bomb.tar"
+    path.write_bytes(tar_of(docker_files([layer], ["bomb:1"], config([BASE]))))
+    store = tmp_path / "store"
+    env = {**os.environ, "SAMPAN_ROOT": str(store)}
+    words = [sys.executable, "-m", "sampan", "load", "-i", str(path)]
+    process = subprocess.Popen(words, env=env, stderr=subprocess.PIPE, start_new_session=True)
+    while process.poll() is None and not list(store.glob("snapshots/.active/*/upper/zeros")):
+        time.sleep(0.02)
+    process.send_signal(number)
+    process.communicate(timeout=20)
+    assert process.returncode in (128 + number, -number)
+    engine = sampan.Engine(str(store))
+    if number == signal.SIGTERM:  # which gives no time to clean up: the next collection does
+        gc.collect(engine.store.db, engine.store.content, engine.store.paths, remove_tree=engine.remove_tree)
+    assert nothing_left(engine)
     engine.close()
