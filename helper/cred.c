@@ -183,6 +183,10 @@ static int do_caps(const struct op *op)
 	struct __user_cap_data_struct data[2];
 	if (op->flags & 1)
 		return do_bounding(bounding);
+	/* What execve(2) would take from a user goes before it: no_new_privs lets a file's capabilities give what the process
+	 * had, and the program is looked up with the user's own rights. */
+	if (op->flags & 4 && geteuid() != 0)
+		effective = ambient;
 	for (int i = 0; i < 2; i++) {
 		data[i].effective = data[i].permitted = (uint32_t)(effective >> 32 * i);
 		data[i].inheritable = (uint32_t)(ambient >> 32 * i);

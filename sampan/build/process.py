@@ -54,7 +54,7 @@ def run(starter: Starter, host: Host, spec: dict[str, Any], facts: Facts, output
         finally:
             for fd in (null, out_write, err_write):
                 os.close(fd)
-        return _follow(child, {out_read: 1, err_read: 2}, output), prepared.warnings
+        return _follow(child, {out_read: 1, err_read: 2}, output), prepared.warnings + child.warnings
     finally:
         os.close(out_read)
         os.close(err_read)

@@ -169,12 +169,16 @@ class Containers:
         prepared = starter.prepare(spec, facts, self.engine.host, record.id, privileged)
         self.engine.warn(prepared.warnings + self.engine.host.notes)
         if foreground:
-            return starter.start(prepared, *fds)
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        try:
-            return starter.start(prepared, null, null, null)
-        finally:
-            os.close(null)
+            child = starter.start(prepared, *fds)
+        else:
+            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                child = starter.start(prepared, null, null, null)
+            finally:
+                os.close(null)
+        if child.warnings:
+            self.engine.warn(child.warnings)
+        return child
 
     def socket(self, container_id: str) -> str:
         """Give the path of the socket on which the container's supervisor takes clients; "" when it is too long."""

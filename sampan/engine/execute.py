@@ -94,7 +94,9 @@ def start(engine: Engine, record: Record, plan: Plan, spec: dict[str, Any], fds:
     finally:
         os.close(target)
     try:
-        return child.await_start(starter.resolver(spec, engine.host))
+        child.await_start(starter.resolver(spec, engine.host))
+        engine.warn(child.warnings)
+        return child
     except launch.StartFailure as failure:
         if failure.code != p.EXEC and not process.alive(record.pid, record.pid_start, record.boot_id):
             raise Conflict(f"cannot execute in container {record.name}: it has just ended") from failure

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from sampan.errors import SampanError
+
 _DEPTH = 100
 
 TYPE_CHECKING = False
@@ -22,7 +24,11 @@ def remove_tree(engine: Engine, path: str) -> None:
     except PermissionError:
         if not engine.host.rootless:
             raise
-        _remove_mapped(engine, path)
+        try:
+            _remove_mapped(engine, path)
+        except (SampanError, FileNotFoundError):
+            if os.path.lexists(path):
+                raise
         _remove(parent, os.path.basename(path))
     finally:
         os.close(parent)
@@ -38,37 +44,55 @@ def remove_own(path: str) -> None:
 
 
 def _remove(parent: int, name: str) -> None:
-    """Remove one entry below a held directory, never following a link.
+    """Remove one entry below a held directory, never following a link; somebody else may be doing the same.
 
     A directory below _DEPTH levels is first moved to the top: descriptors and levels stay few however deep the tree is.
     """
-    try:
-        os.unlink(name, dir_fd=parent)
+    if _unlinked(parent, name) or (fd := _enter(parent, name)) < 0:
         return
-    except FileNotFoundError:
-        return
-    except IsADirectoryError:
-        fd = _open(parent, name)
     stack = [(name, fd, os.listdir(fd))]
     try:
         while stack:
             name, fd, names = stack[-1]
             if not names:
-                os.rmdir(name, dir_fd=stack[-2][1] if len(stack) > 1 else parent)
+                _remove_empty(stack[-2][1] if len(stack) > 1 else parent, name)
                 os.close(stack.pop()[1])
                 continue
             entry = names.pop()
-            try:
-                os.unlink(entry, dir_fd=fd)
-            except IsADirectoryError:
-                if len(stack) > _DEPTH:
-                    stack[0][2].append(_move_up(fd, entry, stack[0][1]))
-                    continue
-                below = _open(fd, entry)
+            if _unlinked(fd, entry):
+                continue
+            if len(stack) > _DEPTH:
+                stack[0][2].append(_move_up(fd, entry, stack[0][1]))
+            elif (below := _enter(fd, entry)) >= 0:
                 stack.append((entry, below, os.listdir(below)))
     finally:
         for _, fd, _ in stack:
             os.close(fd)
+
+
+def _unlinked(parent: int, name: str) -> bool:
+    """Remove what is no directory, and say whether nothing is there any more."""
+    try:
+        os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        return True
+    except IsADirectoryError:
+        return False
+    return True
+
+
+def _enter(parent: int, name: str) -> int:
+    try:
+        return _open(parent, name)
+    except FileNotFoundError:
+        return -1
+
+
+def _remove_empty(parent: int, name: str) -> None:
+    try:
+        os.rmdir(name, dir_fd=parent)
+    except FileNotFoundError:
+        return  # the other one was faster
 
 
 def _move_up(fd: int, entry: str, top: int) -> str:

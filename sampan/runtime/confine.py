@@ -67,7 +67,7 @@ def identity(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool, *, make_
         plan.add(p.USER, uid, gid, *groups, flags=1 | single, label=f"become user {uid}:{gid}")
     else:
         plan.add(p.USER, flags=single, label=f"become user {(config.get('user') or {}).get('username') or 'root'}")
-    plan.add(p.CAPS, facts.caps, facts.caps, facts.ambient, flags=2, label="set the process's capabilities")
+    plan.add(p.CAPS, facts.caps, facts.caps, facts.ambient, flags=2 | 4, label="set the process's capabilities")
     if config.get("noNewPrivileges"):
         plan.add(p.NNP, label="forbid new privileges")
         if facts.seccomp:

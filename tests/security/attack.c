@@ -1,4 +1,4 @@
-/* The attacks of test_runtime_attacks.py, one per command word; static, so that it runs in an empty image.  Each prints what
+/* The attacks of the tests beside it, one per command word; static, so that it runs in an empty image.  Each prints what
  * the kernel answered: 0 for success, else the error's number. */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -130,6 +130,110 @@ static int orphans(long count, unsigned seconds)
 	return 0;
 }
 
+static void show(const char *path)
+{
+	char text[8192];
+	int fd = open(path, O_RDONLY);
+	long n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+	close(fd);
+	if (n < 0)
+		return;
+	text[n] = 0;
+	printf("%s:\t%s%s", path, text, n > 0 && text[n - 1] == '\n' ? "" : "\n");
+}
+
+/* All that confines a process, as lines that do not differ between two that are confined alike. */
+static int identity(void)
+{
+	static const char *const spaces[] = { "cgroup", "ipc", "mnt", "net", "pid", "user", "uts" };
+	char line[512];
+	FILE *status = fopen("/proc/self/status", "r");
+	while (status && fgets(line, sizeof line, status))
+		if (!strncmp(line, "Cap", 3) || !strncmp(line, "NoNew", 5) || !strncmp(line, "Seccomp", 7)
+		    || !strncmp(line, "Uid", 3) || !strncmp(line, "Gid", 3) || !strncmp(line, "Groups", 6))
+			fputs(line, stdout);
+	show("/proc/self/uid_map");
+	show("/proc/self/gid_map");
+	show("/proc/self/cgroup");
+	for (size_t i = 0; i < sizeof spaces / sizeof *spaces; i++) {
+		char path[64], target[64];
+		snprintf(path, sizeof path, "/proc/self/ns/%s", spaces[i]);
+		long n = readlink(path, target, sizeof target - 1);
+		if (n > 0)
+			printf("ns:\t%.*s\n", (int)n, target);
+	}
+	return 0;
+}
+
+static void open_to_write(const char *directory, const char *name)
+{
+	char path[512];
+	snprintf(path, sizeof path, "%s/%s", directory, name);
+	int fd = open(path, O_WRONLY);
+	if (fd >= 0 || errno != ENOENT)
+		answer(path, fd);
+	close(fd);
+}
+
+/* CVE-2022-0492 and 2023-25809: a control group that can be written to runs a program of one's choice on the host. */
+static int cgroups(void)
+{
+	static const char *const files[] = { "release_agent", "notify_on_release", "cgroup.procs", "tasks", "devices.allow",
+		"memory.limit_in_bytes", "memory.max", "cgroup.subtree_control" };
+	DIR *top = opendir("/sys/fs/cgroup");
+	for (struct dirent *e; top && (e = readdir(top)) != NULL;) {
+		char path[300];
+		if (!strcmp(e->d_name, ".."))
+			continue;
+		snprintf(path, sizeof path, "/sys/fs/cgroup/%s", e->d_name);
+		for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+			open_to_write(path, files[i]);
+		snprintf(path, sizeof path, "/sys/fs/cgroup/%s/attack", e->d_name);
+		answer("mkdir", mkdir(path, 0755));
+		rmdir(path);
+	}
+	if (fork() == 0) {
+		answer("unshare", unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWCGROUP));
+		_exit(0);
+	}
+	wait(NULL);
+	mkdir("/mnt", 0755);
+	answer("mount_cgroup", mount("cgroup", "/mnt", "cgroup", 0, "memory"));
+	answer("mount_cgroup2", mount("cgroup", "/mnt", "cgroup2", 0, NULL));
+	answer("remount", mount(NULL, "/sys/fs/cgroup", NULL, MS_REMOUNT | MS_BIND, NULL));
+	return 0;
+}
+
+enum { GET_KEYRING_ID = 0, JOIN_SESSION_KEYRING = 1, READ = 11, SESSION = -3 };
+
+static int session(const char *key)
+{
+	char text[64];
+	printf("session %ld\n", syscall(SYS_keyctl, GET_KEYRING_ID, SESSION, 0));
+	answer("read", syscall(SYS_keyctl, READ, atol(key), text, sizeof text));
+	return 0;
+}
+
+/* Uses the user's quota of keys up, then becomes another program. */
+static int without_keys(char **argv)
+{
+	char name[32];
+	int n = 0, before = -1;
+	syscall(SYS_keyctl, JOIN_SESSION_KEYRING, NULL);
+	/* The keyrings of processes that have just ended are still counted for a moment. */
+	while (n != before) {
+		before = n;
+		usleep(300000);
+		do
+			snprintf(name, sizeof name, "sampan-%d", n);
+		while (syscall(SYS_add_key, "user", name, "x", 1, SESSION) >= 0 && ++n < 100000);
+	}
+	if (errno != EDQUOT)
+		return 97;
+	execvp(argv[0], argv);
+	return 96;
+}
+
 int main(int argc, char **argv)
 {
 	const char *word = argc > 1 ? argv[1] : "";
@@ -145,6 +249,14 @@ int main(int argc, char **argv)
 		return descriptors();
 	if (!strcmp(word, "where"))
 		return where();
+	if (!strcmp(word, "identity"))
+		return identity();
+	if (!strcmp(word, "cgroups"))
+		return cgroups();
+	if (!strcmp(word, "session"))
+		return session(argv[2]);
+	if (!strcmp(word, "without-keys"))
+		return without_keys(argv + 2);
 	if (!strcmp(word, "orphans"))
 		return orphans(atol(argv[2]), (unsigned)atoi(argv[3]));
 	if (!strcmp(word, "sleep"))

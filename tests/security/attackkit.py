@@ -29,9 +29,16 @@ class Image:
                 self.add("attack", source.read(), mode=0o755)
 
     def add(
-        self, name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, link: str = "", mode: int = 0o644
+        self,
+        name: str,
+        data: bytes = b"",
+        kind: bytes = tarfile.REGTYPE,
+        link: str = "",
+        mode: int = 0o644,
+        xattrs: dict[str, str] | None = None,
     ) -> Image:
         entry = tarfile.TarInfo(name)
+        entry.pax_headers = {f"SCHILY.xattr.{key}": value for key, value in (xattrs or {}).items()}
         entry.type, entry.linkname, entry.size, entry.mode = kind, link, len(data), mode
         self.tar.addfile(entry, io.BytesIO(data))
         return self

@@ -212,7 +212,9 @@ def test_masked_paths_cannot_be_read_and_read_only_ones_not_written(engine: samp
 # ---- 15, 17, 19, 20, 21: who a process is ----
 
 
-def test_capabilities_are_the_same_for_run_and_exec_and_none_for_a_user(engine: sampan.Engine, container: str) -> None:
+def test_capabilities_are_the_same_for_run_and_exec_and_none_for_a_user(
+    many_ids: None, engine: sampan.Engine, container: str
+) -> None:
     for user, expected in (("", None), ("1000", 0)):
         words = ["run", "-d", *(("-u", user) if user else ()), "base", "sleep", "60"]
         name = command(engine, *words).stdout.decode().strip()
@@ -256,7 +258,7 @@ def test_an_id_out_of_range_is_no_one_even_when_it_is_a_name(engine: sampan.Engi
         engine.run(name, ["/attack", "fds"], user=f"0:{user}")
 
 
-def test_a_numeric_name_does_not_redirect_a_number(engine: sampan.Engine) -> None:
+def test_a_numeric_name_does_not_redirect_a_number(many_ids: None, engine: sampan.Engine) -> None:
     with tempfile.TemporaryDirectory() as context:
         with open(context + "/Dockerfile", "w", encoding="ascii") as file:
             file.write('FROM base\nRUN echo "1000:x:0:0::/:" >> /etc/passwd\n')
@@ -264,7 +266,7 @@ def test_a_numeric_name_does_not_redirect_a_number(engine: sampan.Engine) -> Non
     assert engine.run("numeric", ["id", "-u"], user="1000").stdout == b"1000\n"
 
 
-def test_supplementary_groups_are_exact(engine: sampan.Engine, image: str, attack: str) -> None:
+def test_supplementary_groups_are_exact(many_ids: None, engine: sampan.Engine, image: str, attack: str) -> None:
     made = (
         Image(attack).add("etc/passwd", b"app:x:1000:1000::/:\n").add("etc/group", b"app:x:1000:\nextra:x:2000:app\n")
     )
@@ -283,7 +285,7 @@ def test_supplementary_groups_are_exact(engine: sampan.Engine, image: str, attac
         command(engine, "rm", "-f", container.stdout.decode().strip())
 
 
-def test_a_group_that_may_not_read_does_not(engine: sampan.Engine) -> None:
+def test_a_group_that_may_not_read_does_not(many_ids: None, engine: sampan.Engine) -> None:
     with tempfile.TemporaryDirectory() as context:
         with open(context + "/Dockerfile", "w", encoding="ascii") as file:
             file.write("FROM base\nCOPY --chown=0:3000 --chmod=0604 denied /denied\n")
@@ -320,12 +322,13 @@ def test_traps_in_place_of_passwd_are_quick_and_read_nothing(engine: sampan.Engi
     else:
         made.add("etc/passwd", b"\xff\xfe\x80:\xff:\n" * 100)
     name = made.load(engine, "passwd")
-    begun, before = time.monotonic(), resident()
+    begun, before = time.process_time(), resident()
     # daemon is in every host's file, and in none of these.
     with pytest.raises(InvalidArgument, match="no such user"):
         engine.run(name, ["/attack", "fds"], user="daemon")
-    assert engine.run(name, ["/attack", "fds"], user="12345").exit_code == 0 or not ROOT
-    assert time.monotonic() - begun < 5
+    if engine.host.counts()[0] > 12345:
+        assert engine.run(name, ["/attack", "fds"], user="12345").exit_code == 0
+    assert time.process_time() - begun < 5
     assert resident() - before < 64 << 20
 
 
