@@ -12,6 +12,7 @@
 #include <linux/magic.h>
 #include <linux/mount.h>
 #include <linux/openat2.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -52,6 +53,22 @@ static int set_attributes(int fd, uint64_t set, uint64_t propagation, bool recur
 static int leave_peers(void)
 {
 	return mount(NULL, "/", NULL, 1ul << 19 | 16384 /* MS_SLAVE | MS_REC */, NULL) < 0 ? errno : 0;
+}
+
+/* No device can be opened from here on, whatever node a container puts in a file's place while its files are read: to
+ * open one may be to act (a watchdog, a tape).  In a container's namespace this happens to a copy of its mounts. */
+static int do_no_devices(const struct op *op)
+{
+	if (op->flags & 1 && unshare(CLONE_NEWNS) < 0)
+		return errno;
+	if (mount(NULL, "/", NULL, 1ul << 18 | 16384 /* MS_PRIVATE | MS_REC */, NULL) < 0)
+		return errno;
+	int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0)
+		return errno;
+	int e = set_attributes(root, MOUNT_ATTR_NODEV, 0, true);
+	close(root);
+	return e;
 }
 
 static int do_overlay(const struct op *op)
@@ -339,6 +356,7 @@ int mount_perform(struct child *child, const struct op *op)
 	case OP_READONLY: return do_readonly(op);
 	case OP_DETACH: return do_detach(child);
 	case OP_ROOT_RO: return do_root_ro();
+	case OP_NO_DEVICES: return do_no_devices(op);
 	default: return EINVAL;
 	}
 }

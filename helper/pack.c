@@ -75,8 +75,13 @@ static int open_known(int at, const char *name, int hint, struct statx *st)
 	}
 	/* if another process put a device or pipe here, opening must at least not wait */
 	int fd = openat(at, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | (hint == DT_DIR ? O_DIRECTORY : O_NONBLOCK | O_NOCTTY));
-	if (fd < 0)
-		return gone(errno) ? SKIP : -errno;
+	if (fd < 0) {
+		int error = errno;
+		/* a device is mounted on the file that the directory lists, or has taken its place (see OP_NO_DEVICES) */
+		if (error == EACCES && look(at, name, st) == 0 && !S_ISDIR(st->stx_mode) && !S_ISREG(st->stx_mode))
+			return SPECIAL;
+		return gone(error) ? SKIP : -error;
+	}
 	int e = look(fd, "", st);
 	if (e || (hint == DT_DIR ? !S_ISDIR(st->stx_mode) : !S_ISREG(st->stx_mode))) {
 		close(fd);

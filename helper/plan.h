@@ -52,6 +52,7 @@ enum op_code {
 	OP_READONLY = 41,
 	OP_DETACH = 42,
 	OP_ROOT_RO = 43,
+	OP_NO_DEVICES = 44, /* flags 1: in a copy of the mount namespace */
 	OP_HOSTNAME = 50,
 	OP_DOMAINNAME = 51,
 	OP_SYSCTL = 52,

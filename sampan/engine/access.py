@@ -82,6 +82,7 @@ class Files:
         plan.add(p.ENTER, flags=flags, label=f"join the mount namespace of container {self.record.name}")
         if mapped:
             compile.become_root(plan, facts)
+        plan.add(p.NO_DEVICES, flags=1, label="let no device be opened")
         return plan
 
     def _mounted(self, writable: bool) -> Plan:
@@ -110,6 +111,7 @@ class Files:
         plan.add(p.PIVOT, facts.target, label="make it the root (pivot_root)")
         compile.volumes(plan, {"mounts": binds}, slots)
         plan.add(p.DETACH, label="take the host's file systems away")
+        plan.add(p.NO_DEVICES, label="let no device be opened")
         if spec["root"].get("readonly"):
             plan.add(p.ROOT_RO, label="make the root file system read-only")
         return plan

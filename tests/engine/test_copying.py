@@ -269,8 +269,33 @@ def test_the_kernels_files_are_not_copied_with_the_root(
     data.seek(0)
     with tarfile.open(fileobj=data) as tar:
         names = tar.getnames()
-    assert "proc" in names and "sys" in names and "f" in names
+    assert "proc" in names and "sys" in names and "f" in names and "dev/zero" in names
     assert not [name for name in names if name.startswith(("proc/", "sys/"))]
+
+
+def test_no_device_is_ever_opened(engine: sampan.Engine, running: str, tmp_path: pathlib.Path) -> None:
+    """The helper's view of a running container, with a program in the place of the packer."""
+    from sampan.engine.access import Files
+    from sampan.runtime import launch
+    from sampan.runtime import plan as p
+
+    def code(plan: p.Plan) -> int:
+        plan.add(p.EXEC, "/usr/bin/head", "head", "-c1", "/dev/zero", flags=1)
+        record = engine.containers.get(running)
+        target, null = os.pidfd_open(record.pid), os.open("/dev/null", os.O_RDWR)
+        try:
+            return launch.start(plan, null, null, null, target=target).await_start().wait().code
+        finally:
+            os.close(target)
+            os.close(null)
+
+    with Files(engine, running) as files:
+        plan = files._joined()
+        assert plan.operations[-1].code == p.NO_DEVICES
+        assert code(plan) == 1
+        naive = files._joined()
+        naive.operations = [operation for operation in naive.operations if operation.code != p.NO_DEVICES]
+        assert code(naive) == 0, "without it the device is read"
 
 
 def test_a_read_only_container_is_refused(engine: sampan.Engine, host: pathlib.Path) -> None:
