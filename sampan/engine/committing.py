@@ -15,9 +15,10 @@ from sampan.build.stores import Claim
 from sampan.engine import changes as instructions
 from sampan.engine import differences, matching
 from sampan.errors import InvalidArgument, NotFound, NotSupported, Unavailable
+from sampan.oci import health, timestamp
 from sampan.oci import image as documents
 from sampan.oci import reference as references
-from sampan.oci import timestamp
+from sampan.oci.options import RunOptions
 from sampan.runtime import cgroup, rootfs
 
 TYPE_CHECKING = False
@@ -172,6 +173,9 @@ def configuration(record: Record, image: dict[str, Any]) -> dict[str, Any]:
     for key, field in (("WorkingDir", "workdir"), ("User", "user"), ("StopSignal", "stop_signal")):
         if asked.get(field):
             found[key] = asked[field]
+    check = health.healthcheck(image, RunOptions(**asked))
+    if check is not None:
+        found["Healthcheck"] = check
     if asked.get("expose"):
         ports: dict[str, Any] = {port: {} for text in asked["expose"] for port in matching.ports(text)}
         found["ExposedPorts"] = {**(image.get("ExposedPorts") or {}), **ports}

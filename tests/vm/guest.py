@@ -299,6 +299,23 @@ def root_update_kills() -> None:
     equal(sampan("rm", "late").code, 0)
 
 
+def root_observed() -> None:
+    """What cgroup v2 counts, with and without limits; a commit stands still."""
+    for name, limits in (("free", ()), ("bound", ("--memory", "64m", "--pids-limit", "50", "--cpus", "0.5"))):
+        loop = "while :; do :; done"
+        equal(command(SAMPAN, "run", "-d", "--name", name, *limits, "base", "sh", "-c", loop).code, 0)
+        row = json.loads(command(SAMPAN, "stats", "--no-stream", "--format", "json", name).out)
+        holds(float(row["CPUPerc"].rstrip("%")) > 1, "no processor time")
+        holds(row["PIDs"] == "1" and not row["MemUsage"].startswith(("--", "0B")), "no memory or processes")
+        holds(("64MiB" in row["MemUsage"]) == bool(limits), "the wrong limit")
+        holds(loop in command(SAMPAN, "top", name).out, "top")
+        found = command(SAMPAN, "commit", name)
+        equal((found.code, found.err), (0, ""))
+        equal(command(SAMPAN, "cp", "/etc/hostname", f"{name}:/copied").code, 0)
+        holds("A /copied" in command(SAMPAN, "diff", name).out, "diff")
+        equal(command(SAMPAN, "rm", "-f", name).code, 0)
+
+
 def root_nothing_left() -> None:
     equal(left_groups(), [])
     holds("sampan" not in open("/proc/self/mounts", encoding="utf-8").read().replace(CHECKOUT, ""), "mounts are left")
@@ -409,6 +426,16 @@ def user_build() -> None:
     equal(delegated("alice", "run", "--rm", "made").out, "built\n")
 
 
+def user_observed() -> None:
+    equal(delegated("alice", "run", "-d", "--name", "seen", "--memory", "64m", "base", "sleep", "1000").code, 0)
+    row = json.loads(delegated("alice", "stats", "--no-stream", "--format", "json", "seen").out)
+    holds("/ 64MiB" in row["MemUsage"] and row["PIDs"] == "1" and row["CPUPerc"] != "--", "stats as a user")
+    holds("sleep 1000" in delegated("alice", "top", "seen").out, "top as a user")
+    equal(delegated("alice", "cp", "/etc/hostname", "seen:/copied").code, 0)
+    equal(delegated("alice", "commit", "seen").err, "")
+    equal(delegated("alice", "rm", "-f", "seen").code, 0)
+
+
 def user_undelegated() -> None:
     """From a plain login (a session's scope belongs to root): it runs; a limit is refused, and told how to have it."""
     found = as_user("alice", SAMPAN, "run", "--rm", "base", "id", "-u")
@@ -438,7 +465,7 @@ def user_single_id() -> None:
 TESTS = (
     *(root_host, root_doctor, root_import, root_run, root_capabilities, root_own_group, root_memory),
     *(root_memory_child, root_limits, root_cpus, root_pids, root_throttle, root_refused),
-    *(root_update, root_update_below_use, root_update_kills, root_detached, root_devices, root_build),
+    *(root_update, root_update_below_use, root_update_kills, root_detached, root_devices, root_build, root_observed),
     *(root_nothing_left, add_users, user_doctor, user_run, user_memory, user_pids, user_cpus, user_refused),
     *(user_detached, user_update, user_build, user_undelegated, user_single_id, root_nothing_left),
 )
