@@ -35,6 +35,7 @@ class Host:
         self.rootless = os.geteuid() != 0
         self._cap_mask = -1
         self._filters: dict[str, bytes] = {}
+        self._device_programs: dict[str, bytes] = {}
         self.notes: list[str] = []
         self._identity: dict[str, Any] = {}
 
@@ -77,6 +78,15 @@ class Host:
         self.add_idmap(compile.Facts())
         uids, gids = (sum(int(line.split()[2]) for line in self._identity[kind].split("\n")) for kind in ("uid", "gid"))
         return uids, gids
+
+    def device_program(self, rules: list[dict[str, Any]]) -> bytes:
+        """Give the eBPF program for device rules."""
+        key = repr(rules)
+        if key not in self._device_programs:
+            from sampan.runtime import devices
+
+            self._device_programs[key] = devices.program(rules)
+        return self._device_programs[key]
 
     def filter(self, setting: str, caps: list[str]) -> bytes:
         """Give the compiled system call filter: "default", "unconfined" or a profile's path."""
@@ -218,9 +228,7 @@ def _compiled(
     facts.cgroup_v1 = list(placement.v1_dirs)
     facts.cgroup_version = cgroup.detect().version
     if rules and facts.cgroup and not host.rootless:
-        from sampan.runtime import devices
-
-        facts.devices = devices.program(rules)
+        facts.devices = host.device_program(rules)
     facts.target = os.path.join(host.paths.run, "rootfs")
     os.makedirs(facts.target, mode=0o700, exist_ok=True)
     plan = compile.compile_run(spec, facts)

@@ -44,6 +44,8 @@ def run(program: bytes, kind: int, major: int, minor: int, access: int) -> int:
             registers[dst] >>= imm
         elif opcode in (0x15, 0x55):
             place += off if (registers[dst] == imm) == (opcode == 0x15) else 0
+        elif opcode == 0x16:
+            place += off if registers[dst] & 0xFFFFFFFF == imm & 0xFFFFFFFF else 0
         elif opcode == 0x56:
             place += off if registers[dst] & 0xFFFFFFFF != imm & 0xFFFFFFFF else 0
         elif opcode == 0x95:
@@ -80,7 +82,17 @@ MIXED = [
 ]
 
 
-@pytest.mark.parametrize("rules", [devices.DEFAULT, devices.ALLOW_ALL, MIXED, [], MIXED[:3]])
+SIBLINGS = [
+    *[{"allow": True, "type": "c", "major": 1, "minor": minor, "access": "rwm"} for minor in (0, 1, 2)],
+    {"allow": False, "type": "c", "major": 1, "minor": 1, "access": "rwm"},
+    *[{"allow": True, "minor": minor, "access": "rwm"} for minor in (8, 9)],
+    *[{"allow": True, "type": "b", "major": 5, "minor": minor, "access": "rwm"} for minor in (3, 0x80000000)],
+    {"allow": True, "type": "b", "major": 8, "minor": 3, "access": "rwm"},
+    {"allow": True, "type": "b", "major": 8, "minor": 5, "access": "r"},
+]
+
+
+@pytest.mark.parametrize("rules", [devices.DEFAULT, devices.ALLOW_ALL, MIXED, [], MIXED[:3], SIBLINGS])
 def test_program_decides_as_the_rules_say(rules: list[dict[str, Any]]) -> None:
     program = devices.program(rules)
     numbers = [0, 1, 2, 3, 5, 8, 9, 136, 0x80000000, 0xFFFFFFFE]
