@@ -70,11 +70,13 @@ COMMANDS = {
 GROUPED = {
     "builder prune": "Forget the build cache",
     "container prune": "Remove containers that do not run",
+    "image copy": "Copy an image between stores, registries, archives and hosts",
     "image diff": "List how the files of two images differ",
     "image tree": "Show which image stands on which",
     "image prune": "Remove images that nobody uses",
     "system boot": "Start containers as their restart policies ask, after a boot of the host",
     "system check": "Examine the store, and repair it",
+    "system dial-stdio": "Serve images to a sampan on another host",
     "system df": "Show how much disk the store takes",
     "system prune": "Remove all that nobody uses",
     "volume create": "Make a volume",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.engine.engine import Engine
+    from sampan.engine.imagecopy import Copied
     from sampan.engine.pulling import Pulled
     from sampan.engine.pushing import Pushed
     from sampan.runtime.compile import Facts
@@ -138,6 +139,15 @@ class Images:
         return pushing.push(
             self.engine, name, all_tags=all_tags, compression=compression, listen=listen or events.ignore
         )
+
+    def copy(
+        self, source: str, destination: str, *, platform: str = "", listen: Callable[..., None] | None = None
+    ) -> Copied:
+        """Copy an image from any place to any place (engine/imagecopy.py lists them)."""
+        from sampan.engine.imagecopy import image_copy
+        from sampan.transfer import events
+
+        return image_copy(self.engine, source, destination, platform=platform, listen=listen or events.ignore)
 
     # ---- archives ----
 

@@ -84,7 +84,7 @@ class StoreDestination:
     def take(self, source: Source, part: Part) -> dict[str, Any]:
         """Bring one part into the store, unless it is there or another process brings it meanwhile."""
         self._lease.hold(part.digest, *([part.diff_id] if part.diff_id else []))  # before looking
-        if self._is_here(part):
+        if self.is_here(part):
             self._tell(part, Event(events.EXISTS, part.short, part.size, part.size))
             return part.descriptor
         self._tell(part, Event(events.BEGIN, part.short, 0, part.size))
@@ -93,7 +93,7 @@ class StoreDestination:
             self._tell(part, Event(events.WAITING, part.short, size, part.size))
 
         with open_partial(self.store.paths, part.digest, self._lease, waiting) as partial:
-            if not self._is_here(part):
+            if not self.is_here(part):
                 self._bring(source, part, partial)
         self._tell(part, Event(events.DONE, part.short, part.size, part.size))
         return part.descriptor
@@ -102,7 +102,8 @@ class StoreDestination:
         if part.shown:
             self._listen(event)
 
-    def _is_here(self, part: Part) -> bool:
+    def is_here(self, part: Part) -> bool:
+        """Tell whether a part is in the store, and a layer unpacked."""
         return self.store.content.has(part.digest) and (
             not part.diff_id or self.store.snapshots.find(part.diff_id) is not None
         )

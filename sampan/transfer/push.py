@@ -104,6 +104,19 @@ class _Counted:
         return self._upload.descriptor()
 
 
+class _Known:
+    """A part whose descriptor is known before it is read, whatever source it comes from."""
+
+    def __init__(self, stream: Stream, descriptor: dict[str, Any]) -> None:
+        self.read = stream.read
+        self.close = stream.close
+        self._descriptor = descriptor
+
+    def described(self) -> tuple[str, int]:
+        """Give what its source promised; the registry verifies it."""
+        return self._descriptor["digest"], self._descriptor["size"]
+
+
 class RegistryDestination:
     """A repository as the end of a copy; the manifest is stored as `names`: tags, or its digest when there are none."""
 
@@ -136,7 +149,8 @@ class RegistryDestination:
 
         def open_at(offset: int) -> Any:
             moved[0] = 0
-            opened.append(source.open(part, offset, received))
+            stream: Any = source.open(part, offset, received)
+            opened.append(stream if known is None else _Known(stream, known))
             return opened[-1]
 
         uploader = Uploader(self._repository, open_at, known["size"] if known is not None else -1)

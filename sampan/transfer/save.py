@@ -22,11 +22,18 @@ from sampan.transfer.output import send, write_all
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, Protocol
 
-    from sampan.store.content import Content
     from sampan.store.images import Image
     from sampan.store.parts import Store
+
+    class Blobs(Protocol):
+        """Blobs by their digests: the store's, or those of a layout directory."""
+
+        def has(self, digest: str, /) -> bool: ...
+        def open(self, digest: str, /) -> int: ...
+        def read(self, digest: str, /) -> bytes: ...
+
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
@@ -36,10 +43,10 @@ class Chosen:
 
     __slots__ = ("config", "layers", "manifest", "media_type", "names", "size")
 
-    def __init__(self, content: Content, image: Image, names: Sequence[str]) -> None:
-        data = content.read(image.manifest_digest)
+    def __init__(self, content: Blobs, manifest: str, names: Sequence[str]) -> None:
+        data = content.read(manifest)
         document = documents.parse_manifest(data)
-        self.manifest = image.manifest_digest
+        self.manifest = manifest
         self.media_type: str = document["mediaType"]
         self.size = len(data)
         self.config: str = document["config"]["digest"]
@@ -70,10 +77,15 @@ class Chosen:
 
 def save(store: Store, images: Sequence[tuple[Image, Sequence[str]]], out_fd: int) -> int:
     """Write images, each with the full references to save it under, to a descriptor; give the archive's size."""
-    chosen = [Chosen(store.content, image, names) for image, names in images]
+    return archive(store.content, [(image.manifest_digest, names) for image, names in images], out_fd)
+
+
+def archive(content: Blobs, images: Sequence[tuple[str, Sequence[str]]], out_fd: int) -> int:
+    """Write images, each by its manifest's digest and with its names, from whatever has their blobs."""
+    chosen = [Chosen(content, manifest, names) for manifest, names in images]
     blobs = sorted({digest for one in chosen for digest in one.blobs()})
     for digest in blobs:
-        _check(store.content, digest)
+        _check(content, digest)
     tar = TarWriter(lambda data: write_all(out_fd, data))
     _document(tar, layout.MARK, _LAYOUT)
     _document(tar, layout.INDEX, documents.build_index([entry for one in chosen for entry in one.descriptors()]))
@@ -81,11 +93,11 @@ def save(store: Store, images: Sequence[tuple[Image, Sequence[str]]], out_fd: in
     for name in (b"blobs", b"blobs/sha256"):
         tar.add(Entry(DIRECTORY, name, 0o755))
     for digest in blobs:
-        _blob(tar, store.content, digest, out_fd)
+        _blob(tar, content, digest, out_fd)
     return tar.close()
 
 
-def _check(content: Content, digest: str) -> None:
+def _check(content: Blobs, digest: str) -> None:
     """Fail before the first byte is written."""
     if not content.has(digest):
         raise NotFound(f"cannot save the image: its blob {digest} is not in the store", "pull or build it again")
@@ -95,7 +107,7 @@ def _document(tar: TarWriter, name: str, data: bytes) -> None:
     tar.add(Entry("F", name.encode(), 0o644, size=len(data)), ((0, data),))
 
 
-def _blob(tar: TarWriter, content: Content, digest: str, out_fd: int) -> None:
+def _blob(tar: TarWriter, content: Blobs, digest: str, out_fd: int) -> None:
     fd = content.open(digest)
     try:
         size = os.fstat(fd).st_size

@@ -1,0 +1,287 @@
+"""`image copy`: from any place to any place; what the places are called is decided here, transfer moves.
+
+NAME                        the local store
+docker://NAME               the registry that the name says
+oci:DIRECTORY[:NAME]        an OCI image layout
+oci-archive:FILE[:NAME]     a tar that is an OCI image layout and what `docker load` reads (also docker-archive:)
+ssh://[USER@]HOST[:PORT]/NAME   sampan on another host, else docker or podman there
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+
+from sampan.errors import InvalidArgument, NotSupported
+from sampan.oci import platform as platforms
+from sampan.oci import reference
+from sampan.transfer import events
+from sampan.transfer.copy import copy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from sampan.engine.engine import Engine
+    from sampan.transfer.copy import Destination, Source
+    from sampan.transfer.events import Listen
+
+STORE, REGISTRY, LAYOUT, ARCHIVE, SSH = "store", "registry", "layout", "archive", "ssh"
+_SCHEMES = {
+    "docker://": REGISTRY,
+    "registry://": REGISTRY,
+    "ssh://": SSH,
+    "oci-archive:": ARCHIVE,
+    "docker-archive:": ARCHIVE,
+    "oci:": LAYOUT,
+}
+
+
+class Place:
+    """Where an image is or goes: `kind`, `where` (a path or a host) and `name`, "" when none was given."""
+
+    __slots__ = ("kind", "name", "text", "where")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        scheme = next((scheme for scheme in _SCHEMES if text.startswith(scheme)), "")
+        self.kind = _SCHEMES.get(scheme, STORE)
+        rest = text[len(scheme) :]
+        self.where, self.name = "", rest
+        if self.kind == SSH:
+            self.where, _, self.name = rest.partition("/")
+        elif self.kind in (LAYOUT, ARCHIVE):
+            self.where, _, self.name = rest.partition(":")
+        if not (self.where or self.name):
+            raise InvalidArgument(
+                f"invalid place {text!r}: it names nothing", "`sampan image copy --help` lists places"
+            )
+        if self.name:
+            reference.parse(self.name)
+
+
+class Copied:
+    """What arrived: the `digest` of its manifest, and the `name` it has there."""
+
+    __slots__ = ("digest", "name")
+
+    def __init__(self, digest: str, name: str) -> None:
+        self.digest = digest
+        self.name = name
+
+
+def image_copy(
+    engine: Engine, source: str, destination: str, *, platform: str = "", listen: Listen = events.ignore
+) -> Copied:
+    """Copy an image from one place to another; only what is missing there moves."""
+    begin, end = Place(source), Place(destination)
+    if begin.kind == STORE and not begin.name:
+        raise InvalidArgument(f"invalid place {source!r}")
+    if not end.name:
+        end.name = begin.name
+    with ExitStack() as stack:
+        work = _Copy(engine, begin, end, platform, listen, stack)
+        return work.run()
+
+
+class _Copy:
+    def __init__(
+        self, engine: Engine, begin: Place, end: Place, platform: str, listen: Listen, stack: ExitStack
+    ) -> None:
+        self.engine = engine
+        self.begin = begin
+        self.end = end
+        self.platform = platform
+        self.listen = listen
+        self.stack = stack
+        self.width = 3
+        self._speaker: Any = None
+        self._interrupts: list[Callable[[], None]] = []
+
+    def run(self) -> Copied:
+        if SSH in (self.begin.kind, self.end.kind):
+            other = self._foreign()
+            if other is not None:
+                return other
+        source = self._source()
+        if self.end.kind == STORE:
+            return self._into_store(source)
+        picture = copy(source, self._destination(), self._crew())
+        if self.end.kind == ARCHIVE:
+            self._archive(picture.digest)
+        return Copied(picture.digest, self.end.name)
+
+    def _crew(self) -> Any:
+        from sampan.transfer.crew import Crew
+
+        def interrupt() -> None:
+            for one in self._interrupts:
+                one()
+
+        return Crew(self.width, interrupt)
+
+    def _registries(self) -> Any:
+        if self._speaker is None:
+            from sampan.engine.pulling import registries
+
+            self._speaker = registries()
+            self.stack.callback(self._speaker.close)
+            self._interrupts.append(self._speaker.interrupt)
+        return self._speaker
+
+    # ---- sources ----
+
+    def _source(self) -> Source:
+        if self.begin.kind == STORE:
+            from sampan.transfer.push import StoreSource
+
+            found = self.engine.images.resolve(self.begin.name)
+            return StoreSource(self.engine.store, found, "gzip" if self.end.kind == REGISTRY else "")
+        if self.begin.kind == REGISTRY:
+            from sampan.transfer.registries import RegistrySource
+
+            ref = reference.parse(self.begin.name)
+            wanted = platforms.parse(self.platform) if self.platform else platforms.host()
+            places = self._registries().repositories(ref)
+            return RegistrySource(ref, places, wanted, strict=bool(self.platform), listen=self.listen)
+        if self.begin.kind == SSH:
+            from sampan.transfer.peer import PeerSource
+
+            return PeerSource(self._pipe(self.begin), self.begin.name)
+        return self._layout_source()
+
+    def _layout_source(self) -> Source:
+        from sampan.transfer.archive import open_archive
+        from sampan.transfer.layouts import LayoutSource
+
+        archive = self.stack.enter_context(open_archive(self.begin.where, self.engine.store.paths.ingest))
+        made = LayoutSource(archive, self.begin.name)
+        if not self.end.name and made.names:
+            self.end.name = reference.parse(made.names[0]).familiar()
+        return made
+
+    def _pipe(self, place: Place) -> Any:
+        from sampan.transfer.ssh import Host, Peer
+
+        peer = Peer(Host(place.where, os.environ))
+        pipe = self.stack.enter_context(peer)
+        self._interrupts.append(peer.interrupt)
+        self.width = 1  # one connection, one part at a time
+        return pipe
+
+    # ---- destinations ----
+
+    def _destination(self) -> Destination:
+        if self.end.kind == REGISTRY:
+            from sampan.transfer.push import RegistryDestination
+
+            ref = self._named()
+            repository = self._registries().repositories(ref, push=True)[0]
+            return RegistryDestination(repository, ref.domain, [ref.tag], self.listen)
+        if self.end.kind == SSH:
+            from sampan.transfer.peer import PeerDestination
+
+            return PeerDestination(self._pipe(self.end), [str(self._named())], self.listen)
+        from sampan.transfer.layouts import LayoutDestination
+
+        name = str(reference.parse(self.end.name)) if self.end.name else ""
+        return LayoutDestination(self._directory(), name, self.listen)
+
+    def _named(self) -> reference.Reference:
+        if not self.end.name:
+            raise InvalidArgument(f"cannot copy to {self.end.text}: it has no name there", "give the place a name")
+        ref = reference.parse(self.end.name)
+        if ref.digest:
+            raise InvalidArgument(f"cannot copy to {self.end.name}: it has a digest", "give it a tag")
+        return ref
+
+    def _directory(self) -> str:
+        """Give the layout's directory; that of an archive is a temporary one beside it."""
+        if self.end.kind == LAYOUT:
+            return self.end.where
+        import tempfile
+
+        above = os.path.dirname(os.path.abspath(self.end.where))
+        if not os.path.isdir(above):
+            raise InvalidArgument(f"cannot write {self.end.where}: there is no directory {above}")
+        self._temporary = self.stack.enter_context(tempfile.TemporaryDirectory(prefix=".sampan-", dir=above))
+        return self._temporary
+
+    def _archive(self, digest: str) -> None:
+        """Write the archive beside its place, then put it there."""
+        from sampan.store import files
+        from sampan.transfer import save
+        from sampan.transfer.layouts import Blobs
+
+        names = [str(reference.parse(self.end.name))] if self.end.name else []
+        path = self._temporary + "/archive"
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                save.archive(Blobs(self._temporary), [(digest, names)], fd)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.rename(path, self.end.where)
+        except OSError as exc:
+            raise files.failure(f"write {self.end.where}", exc) from exc
+
+    def _into_store(self, source: Source) -> Copied:
+        from sampan.transfer import pull
+
+        engine = self.engine
+        names = [str(self._named())] if self.end.name else []
+        picture, replaced = pull.pull(
+            engine.store,
+            source,
+            lambda: names,
+            engine.images.facts,
+            engine.images.mount_point(),
+            self._crew(),
+            listen=self.listen,
+        )
+        for name, before in replaced.items():
+            engine.warn([f"{reference.parse(name).familiar()} was {before}"])
+        engine.events.emit("image", "pull", picture.digest, {"name": self.end.name})
+        return Copied(picture.digest, self.end.name)
+
+    # ---- engines that are not sampan ----
+
+    def _foreign(self) -> Copied | None:
+        """Copy to or from a docker or podman over ssh; None when the other host has a sampan."""
+        from sampan.transfer.ssh import Host, load_into
+
+        place, outward = (self.end, True) if self.end.kind == SSH else (self.begin, False)
+        if not place.name:
+            raise InvalidArgument(f"invalid place {place.text!r}: it has no name", "write ssh://HOST/NAME")
+        host = Host(place.where, os.environ)
+        kind = host.engine()
+        if kind == "sampan":
+            return None
+        local = self.begin if outward else self.end
+        if local.kind != STORE:
+            raise NotSupported(
+                f"cannot copy between {local.text} and the {kind} of {host.shown}", "copy to the local store first"
+            )
+        if outward:
+            found = self.engine.images.resolve(local.name)
+            sent = load_into(host, kind, self.engine.store.content, found.manifest_digest, [str(self._named())])
+            self.listen(events.Event(events.TEXT, text=f"{sent} of {len(found.diff_ids)} layers were sent"))
+            return Copied(found.manifest_digest, self.end.name)
+        return self._from_foreign(host, kind)
+
+    def _from_foreign(self, host: Any, kind: str) -> Copied:
+        import subprocess
+
+        process = host.start([kind, "save", self.begin.name], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        try:
+            from sampan.transfer.load import load
+
+            engine = self.engine
+            loaded = load(engine.store, process.stdout.fileno(), engine.images.facts, engine.images.mount_point())
+        finally:
+            process.stdout.close()
+            process.wait()
+        engine.images.tag(loaded[0].id, str(self._named()))
+        return Copied(loaded[0].manifest_digest, self.end.name)

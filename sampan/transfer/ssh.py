@@ -1,0 +1,203 @@
+"""Another host over ssh: sampan there if it has one, else docker or podman by their `save` and `load`.
+
+The user's own ssh does the connecting, with the user's configuration, keys and known hosts; SAMPAN_SSH replaces the
+program and its options. Nothing from a host's name or an image's name reaches a shell unquoted.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import tempfile
+
+from sampan.errors import InvalidArgument, NotFound, Unavailable
+from sampan.oci import image as documents
+from sampan.oci import jsontext, reference
+from sampan.oci.entry import Entry
+from sampan.oci.tarwriter import TarWriter
+from sampan.transfer import dockerarchive, layout
+from sampan.transfer.output import send, write_all
+from sampan.transfer.peer import VERSION, Pipe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+    from typing import IO, Any
+
+    from sampan.transfer.save import Blobs
+
+ENGINES = ("sampan", "docker", "podman")
+_ANSWER = 60.0  # seconds for a short command there
+
+
+class Host:
+    """A host to log in to: `user`, `name`, `port` ("" where ssh's configuration decides)."""
+
+    def __init__(self, text: str, environ: Mapping[str, str]) -> None:
+        user, _, rest = text.rpartition("@")
+        name, _, port = rest.partition(":") if not rest.startswith("[") else rest[1:].partition("]:")
+        name = name.rstrip("]")
+        # ssh would take a leading dash for an option, whatever stands before it (CVE-2017-1000117).
+        if not name or name.startswith("-") or user.startswith("-") or not (port == "" or port.isdecimal()):
+            raise InvalidArgument(f"invalid host {text[:200]!r}", "write ssh://[USER@]HOST[:PORT]/IMAGE")
+        self.shown = text
+        program = shlex.split(environ.get("SAMPAN_SSH", "")) or ["ssh", "-o", "BatchMode=yes"]
+        login = (["-l", user] if user else []) + (["-p", port] if port else [])
+        self._words = [*program, *login, "-T", "--", name]
+
+    def start(self, words: Sequence[str], **streams: Any) -> subprocess.Popen[bytes]:
+        """Start a command there."""
+        try:
+            return subprocess.Popen([*self._words, shlex.join(words)], **streams)
+        except FileNotFoundError as exc:
+            raise NotFound(f"cannot reach {self.shown}: there is no {self._words[0]} here", "install ssh") from exc
+
+    def ask(self, words: Sequence[str], source: IO[bytes] | None = None) -> str:
+        """Run a command there and give what it prints; Unavailable with its complaint when it fails."""
+        process = self.start(words, stdin=source or subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            out, err = process.communicate(timeout=None if source else _ANSWER)
+        except subprocess.TimeoutExpired as exc:
+            process.kill()
+            raise Unavailable(f"{self.shown} has not answered for {_ANSWER:.0f} s") from exc
+        if process.returncode:
+            raise Unavailable(f"cannot run {words[0]} on {self.shown}: {_complaint(err, process.returncode)}")
+        return out.decode("utf-8", "replace")
+
+    def engine(self) -> str:
+        """Find out which engine is there."""
+        script = "for e in " + " ".join(ENGINES) + "; do command -v $e >/dev/null 2>&1 && echo $e; done; true"
+        found = self.ask(["sh", "-c", script]).split()
+        for name in ENGINES:
+            if name in found:
+                return name
+        raise NotFound(f"cannot copy to or from {self.shown}: it has none of {', '.join(ENGINES)}")
+
+
+def _complaint(err: bytes, code: int) -> str:
+    lines = err.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1][:500] if lines else f"it ended with {code}"
+
+
+class Peer:
+    """A sampan there, for the length of a `with` block."""
+
+    def __init__(self, host: Host, words: Sequence[str] = ("sampan", "system", "dial-stdio")) -> None:
+        self._errors = tempfile.TemporaryFile()
+        self._host = host
+        self._process = host.start(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors)
+
+    def __enter__(self) -> Pipe:
+        assert self._process.stdin and self._process.stdout
+        pipe = Pipe(self._process.stdout.fileno(), self._process.stdin.fileno(), self._host.shown)
+        try:
+            version = pipe.receive().get("sampan")
+        except Unavailable:
+            code = self._process.wait()
+            self._errors.seek(0)
+            complaint = _complaint(self._errors.read(1 << 16), code)
+            raise Unavailable(f"cannot run sampan on {self._host.shown}: {complaint}") from None
+        if version != VERSION:
+            raise Unavailable(f"{self._host.shown} has a sampan that speaks version {version}, not {VERSION}")
+        return pipe
+
+    def interrupt(self) -> None:
+        """Break the connection off."""
+        self._process.kill()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, where: TracebackType | None
+    ) -> None:
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+        if kind is not None:
+            self._process.kill()
+        self._process.wait()
+        self._errors.close()
+
+
+# ---- docker and podman ----
+
+
+def load_into(host: Host, engine: str, content: Blobs, manifest: str, names: Sequence[str]) -> int:
+    """Give an image to the docker or podman of a host, without the layers that it has; give how many were sent.
+
+    Docker looks for a layer by its chain before it reads its archive, so what is there may be left out; an engine
+    that wants it all the same gets the whole archive.
+    """
+    there = _chains(host, engine)
+    document = documents.parse_manifest(content.read(manifest))
+    chosen = _Archive(content, document, names)
+    missing = [digest for digest, chain in chosen.layers if chain not in there]
+    if len(missing) < len(chosen.layers):
+        try:
+            _send(host, engine, chosen, set(missing))
+            return len(missing)
+        except Unavailable:
+            missing = [digest for digest, _ in chosen.layers]
+    _send(host, engine, chosen, set(missing))
+    return len(missing)
+
+
+def _chains(host: Host, engine: str) -> set[tuple[str, ...]]:
+    """Ask which stacks of layers an engine has: every lower part of an image's stack is one too."""
+    ids = host.ask([engine, "image", "ls", "--quiet", "--no-trunc"]).split()
+    found: set[tuple[str, ...]] = set()
+    if ids:
+        for line in host.ask([engine, "image", "inspect", "--format", "{{json .RootFS.Layers}}", *ids]).splitlines():
+            layers = jsontext.loads(line, "the list of layers") or []
+            found.update(tuple(layers[: count + 1]) for count in range(len(layers)))
+    return found
+
+
+class _Archive:
+    """An image as `docker load` reads it; `layers` are (digest, chain of diff_ids up to it)."""
+
+    def __init__(self, content: Blobs, document: dict[str, Any], names: Sequence[str]) -> None:
+        self.content = content
+        self.config: str = document["config"]["digest"]
+        diff_ids = documents.diff_ids(documents.parse_config(content.read(self.config)))
+        self.layers = [
+            (str(layer["digest"]), tuple(diff_ids[: count + 1])) for count, layer in enumerate(document["layers"])
+        ]
+        self.entry = {
+            "Config": layout.blob_name(self.config),
+            "RepoTags": [reference.parse(name).familiar() for name in names] or None,
+            "Layers": [layout.blob_name(digest) for digest, _ in self.layers],
+        }
+
+
+def _send(host: Host, engine: str, archive: _Archive, wanted: set[str]) -> None:
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as source, tempfile.TemporaryFile() as errors:
+        process = host.start([engine, "load"], stdin=source, stdout=subprocess.DEVNULL, stderr=errors)
+        source.close()
+        failed: Unavailable | None = None
+        try:
+            _write(archive, wanted, write)
+        except Unavailable as exc:
+            failed = exc  # it stopped reading: its own complaint is better
+        finally:
+            os.close(write)
+        code = process.wait()
+        if code or failed is not None:
+            errors.seek(0)
+            raise Unavailable(f"cannot load into {engine} on {host.shown}: {_complaint(errors.read(1 << 16), code)}")
+
+
+def _write(archive: _Archive, wanted: set[str], fd: int) -> None:
+    tar = TarWriter(lambda data: write_all(fd, data))
+    data = jsontext.dumps([archive.entry])
+    tar.add(Entry("F", dockerarchive.MANIFEST.encode(), 0o644, size=len(data)), ((0, data),))
+    for digest in dict.fromkeys([archive.config, *(one for one, _ in archive.layers if one in wanted)]):
+        source = archive.content.open(digest)
+        try:
+            size = os.fstat(source).st_size
+            entry = Entry("F", layout.blob_name(digest).encode(), 0o644, size=size)
+            tar.add_sent(entry, lambda s=source, n=size, d=digest: send(fd, s, n, f"blob {d}"))  # type: ignore[misc]
+        finally:
+            os.close(source)
+    tar.close()

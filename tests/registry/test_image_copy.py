@@ -1,0 +1,236 @@
+"""`image copy` between every kind of place, with a real registry, a real ssh server, skopeo and docker."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dockersupport
+import pytest
+import sshsupport
+from registrysupport import Registry, needs_registry, needs_skopeo, skopeo
+
+import sampan
+from sampan.errors import InvalidArgument, NotFound, NotSupported, SampanError, Unavailable
+from sampan.transfer.events import Event
+from sampan.transfer.ssh import Host
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sshsupport.Host]:
+    if sshsupport.MISSING:
+        pytest.skip(sshsupport.MISSING)
+    with sshsupport.running(tmp_path / "ssh") as running:
+        running.put_sampan()
+        monkeypatch.setenv("SAMPAN_SSH", running.words)
+        yield running
+
+
+@pytest.fixture
+def filled(engine: sampan.Engine, tmp_path: Path) -> sampan.Engine:
+    """An engine with `app:1` of two layers, and `app:2`, which has one more."""
+    engine.bootstrap("host", "base", ["sh", "cat"])
+    build(engine, tmp_path, "app:1", "FROM base\nCOPY file /file\n")
+    build(engine, tmp_path, "app:2", "FROM app:1\nRUN echo more > /more\n")
+    return engine
+
+
+def build(engine: sampan.Engine, tmp_path: Path, name: str, text: str) -> None:
+    context = tmp_path / "context"
+    context.mkdir(exist_ok=True)
+    (context / "file").write_bytes(bytes(range(256)) * 4000)
+    (context / "Dockerfile").write_text(text)
+    engine.build(str(context), tags=[name])
+
+
+def layers(engine: sampan.Engine, name: str) -> list[str]:
+    return engine.images.resolve(name).diff_ids
+
+
+def moved(events: list[Event]) -> int:
+    return sum(event.kind == "begin" for event in events)
+
+
+# ---- layouts and archives ----
+
+
+def test_a_layout_is_written_named_and_read_back(
+    filled: sampan.Engine, make_engine: Callable[[], sampan.Engine], tmp_path: Path
+) -> None:
+    place = tmp_path / "layout"
+    done = filled.images.copy("app:1", f"oci:{place}")
+    assert done.digest == filled.images.resolve("app:1").manifest_digest
+    filled.images.copy("app:2", f"oci:{place}:app:2")
+    filled.images.copy("app:2", f"oci:{place}:app:2")  # again: nothing changes
+    index = json.loads((place / "index.json").read_text())
+    assert len(index["manifests"]) == 2
+    other = make_engine()
+    other.images.copy(f"oci:{place}:app:2", "fresh:1")
+    assert layers(other, "fresh:1") == layers(filled, "app:2")
+    assert other.run("fresh:1", ["cat", "/more"]).stdout == b"more\n"
+    with pytest.raises(InvalidArgument, match="several images"):
+        other.images.copy(f"oci:{place}", "fresh:2")
+    with pytest.raises(NotFound, match="no such image"):
+        other.images.copy(f"oci:{place}:nothing:7", "fresh:2")
+
+
+@needs_skopeo
+def test_skopeo_reads_the_layout_and_we_read_its(filled: sampan.Engine, tmp_path: Path) -> None:
+    filled.images.copy("app:1", f"oci:{tmp_path}/ours")
+    shown = json.loads(skopeo("inspect", f"oci:{tmp_path}/ours:1"))
+    assert shown["Layers"] == layers(filled, "app:1")
+    skopeo("copy", "-q", f"oci:{tmp_path}/ours:1", f"oci:{tmp_path}/theirs:seven")
+    filled.images.copy(f"oci:{tmp_path}/theirs:seven", "back:1")
+    assert layers(filled, "back:1") == layers(filled, "app:1")
+
+
+def test_an_archive_is_what_save_writes(
+    filled: sampan.Engine, make_engine: Callable[[], sampan.Engine], tmp_path: Path
+) -> None:
+    filled.images.copy("app:2", f"oci-archive:{tmp_path}/copied.tar")
+    with open(tmp_path / "saved.tar", "wb") as file:
+        filled.images.save(["app:2"], file.fileno())
+    assert (tmp_path / "copied.tar").read_bytes() == (tmp_path / "saved.tar").read_bytes()
+    other = make_engine()
+    other.images.copy(f"oci-archive:{tmp_path}/copied.tar", "x:1")
+    assert layers(other, "x:1") == layers(filled, "app:2")
+    assert {path.name for path in tmp_path.iterdir() if path.name.startswith(".sampan-")} == set()
+
+
+def test_a_damaged_layout_is_refused(filled: sampan.Engine, tmp_path: Path) -> None:
+    place = tmp_path / "layout"
+    filled.images.copy("app:2", f"oci:{place}")
+    blob = place / "blobs/sha256" / layers(filled, "app:2")[-1][7:]
+    data = bytearray(blob.read_bytes())
+    data[600] ^= 1
+    blob.write_bytes(data)
+    with pytest.raises(SampanError, match="another digest|digest"):
+        filled.images.copy(f"oci:{place}", f"oci:{tmp_path}/second:x:1")
+    assert not (tmp_path / "second/index.json").exists()
+
+
+# ---- registries ----
+
+
+@needs_registry
+def test_between_registries_layouts_and_the_store(
+    filled: sampan.Engine, make_engine: Callable[[], sampan.Engine], plain: Registry, tmp_path: Path
+) -> None:
+    done = filled.images.copy("app:2", f"docker://{plain.host}/copy/app:2")
+    other = make_engine()
+    other.images.copy(f"docker://{plain.host}/copy/app:2", f"docker://{plain.host}/copy/second:7")
+    assert plain.tags("copy/second") == {"7"}
+    assert other.images.ls() == []  # nothing passed through the store
+    other.images.copy(f"docker://{plain.host}/copy/second:7", f"oci:{tmp_path}/layout:app:7")
+    assert other.images.copy(f"oci:{tmp_path}/layout", "here:1").digest == done.digest
+    assert layers(other, "here:1") == layers(filled, "app:2")
+    other.images.copy(f"oci:{tmp_path}/layout", f"docker://{plain.host}/copy/third:1")
+    assert plain.tags("copy/third") == {"1"}
+
+
+# ---- other hosts ----
+
+
+def test_only_missing_blobs_travel_to_another_host(
+    filled: sampan.Engine, host: sshsupport.Host, make_engine: Callable[[], sampan.Engine]
+) -> None:
+    events: list[Event] = []
+    filled.images.copy("app:1", f"{host.address}/there/app:1", listen=events.append)
+    assert moved(events) == 3  # config and two layers
+    events.clear()
+    filled.images.copy("app:2", f"{host.address}/there/app:2", listen=events.append)
+    assert moved(events) == 2  # config and the new layer
+    other = sampan.Engine(str(host.store))
+    assert other.run("there/app:2", ["cat", "/more"]).stdout == b"more\n"
+    other.close()
+    fresh = make_engine()
+    events.clear()
+    fresh.images.copy(f"{host.address}/there/app:2", "mine:1", listen=events.append)
+    assert layers(fresh, "mine:1") == layers(filled, "app:2")
+    events.clear()
+    fresh.images.copy(f"{host.address}/there/app:1", "mine:2", listen=events.append)
+    assert moved(events) <= 1
+
+
+def test_what_the_other_host_says_is_told(filled: sampan.Engine, host: sshsupport.Host) -> None:
+    with pytest.raises(NotFound, match="no such image: nothing"):
+        filled.images.copy(f"{host.address}/nothing:1", "x:1")
+    host.put("sampan", "echo it is broken >&2; exit 3")
+    with pytest.raises(Unavailable, match="it is broken"):
+        filled.images.copy("app:1", f"{host.address}/there/app:1")
+    (host.programs / "sampan").unlink()
+    with pytest.raises(NotFound, match="none of sampan, docker, podman"):
+        filled.images.copy("app:1", f"{host.address}/there/app:1")
+
+
+def test_a_lying_host_is_not_believed(
+    filled: sampan.Engine, host: sshsupport.Host, make_engine: Callable[[], sampan.Engine], tmp_path: Path
+) -> None:
+    filled.images.copy("app:2", f"{host.address}/there/app:2")
+    blob = host.store / "oci/blobs/sha256" / layers(filled, "app:2")[-1][7:]
+    data = bytearray(blob.read_bytes())
+    data[600] ^= 1
+    os.chmod(blob, 0o600)
+    blob.write_bytes(data)
+    fresh = make_engine()
+    with pytest.raises(SampanError, match="digest"):
+        fresh.images.copy(f"{host.address}/there/app:2", "mine:1")
+    assert fresh.images.ls() == []
+
+
+def test_a_host_that_goes_away_leaves_nothing_named(filled: sampan.Engine, host: sshsupport.Host) -> None:
+    host.put("sampan", "head -c 300 >/dev/null & printf '{\"sampan\":1}\\n'; sleep 0.2; kill $!; exit 0")
+    with pytest.raises(Unavailable, match="ended the connection"):
+        filled.images.copy("app:1", f"{host.address}/there/app:1")
+
+
+def test_nothing_of_a_name_reaches_a_shell_or_becomes_an_option() -> None:
+    for text in ("-oProxyCommand=touch x", "user@-x", "-x@host", "", "host:22x"):
+        with pytest.raises(InvalidArgument):
+            Host(text, {})
+    assert Host("[::1]:22", {})._words[-1] == "::1"
+    started = Host("h", {"SAMPAN_SSH": "echo"}).start(["a", "b; touch x", "$(c)"], stdout=subprocess.PIPE)
+    assert started.communicate()[0] == b"-T -- h a 'b; touch x' '$(c)'\n"
+
+
+@pytest.mark.skipif(bool(dockersupport.NEEDS), reason=dockersupport.NEEDS)
+def test_docker_on_the_other_host_gets_missing_layers_only(
+    filled: sampan.Engine, host: sshsupport.Host, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    docker = dockersupport.Docker(tmp_path_factory.mktemp("docker"))
+    try:
+        docker.wait_ready()
+        (host.programs / "sampan").unlink()
+        host.put("docker", f'export DOCKER_HOST={docker.env["DOCKER_HOST"]}; exec /usr/bin/env docker-client "$@"')
+        client = subprocess.run(["sh", "-c", "command -v docker"], capture_output=True, text=True, check=True).stdout
+        (host.programs / "docker-client").symlink_to(client.strip())
+        events: list[Event] = []
+        filled.images.copy("app:1", f"{host.address}/there/app:1", listen=events.append)
+        filled.images.copy("app:2", f"{host.address}/there/app:2", listen=events.append)
+        assert [event.text for event in events] == ["2 of 2 layers were sent", "1 of 3 layers were sent"]
+        run = ["run", "--rm", "--network", "none", "there/app:2", "cat", "/more"]
+        assert docker(*run) == "more\n"
+        filled.images.copy(f"{host.address}/there/app:2", "back:1")
+        assert layers(filled, "back:1") == layers(filled, "app:2")
+        with pytest.raises(NotSupported, match="cannot copy between oci:"):
+            filled.images.copy(f"oci:{tmp_path}", f"{host.address}/there/app:3")
+    finally:
+        docker.close()
+
+
+def test_the_command(filled: sampan.Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from sampan.cli.main import main
+
+    root = ["--root", filled.store.paths.root]
+    assert main([*root, "image", "copy", "app:1", f"oci-archive:{tmp_path}/a.tar"]) == 0
+    assert "app:1: digest: sha256:" in capsys.readouterr().out
+    with tarfile.open(tmp_path / "a.tar") as archive:
+        assert "manifest.json" in archive.getnames()
+    assert main([*root, "image", "copy", "app:1", f"oci-archive:{tmp_path}/none/a.tar"]) == 1
+    assert "there is no directory" in capsys.readouterr().err
+    assert main([*root, "image", "copy", "app:9", f"oci:{tmp_path}/l"]) == 1
+    assert main([*root, "image", "copy", "oci:", "x"]) == 1
