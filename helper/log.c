@@ -22,7 +22,7 @@ static size_t utf8_length(const unsigned char *s, size_t left)
 	return n;
 }
 
-static size_t escape(char *to, const char *from, size_t length)
+size_t escape(char *to, const char *from, size_t length)
 {
 	char *at = to;
 	for (size_t i = 0; i < length;) {
@@ -64,23 +64,29 @@ static void rotate(struct log *s)
 	s->size = 0;
 }
 
+void time_text(char text[40], const struct timespec *time)
+{
+	struct tm parts;
+	gmtime_r(&time->tv_sec, &parts);
+	size_t n = strftime(text, 26, "%Y-%m-%dT%H:%M:%S", &parts);
+	snprintf(text + n, 40 - n, ".%09ldZ", time->tv_nsec % 1000000000);
+}
+
 void log_line(struct log *s, int stream)
 {
 	static char out[LINE * 6 + 256];
 	struct timespec now;
-	struct tm parts;
+	char stamp[40];
 	size_t n, start = s->line_size[stream];
 	int written;
 	s->line_size[stream] = 0;
 	if (s->fd < 0 || start == 0)
 		return;
 	clock_gettime(CLOCK_REALTIME, &now);
-	gmtime_r(&now.tv_sec, &parts);
+	time_text(stamp, &now);
 	memcpy(out, "{\"log\":\"", 8);
 	n = 8 + escape(out + 8, s->line[stream], start);
-	n += (size_t)sprintf(out + n, "\",\"stream\":\"%s\",\"time\":\"", stream ? "stderr" : "stdout");
-	n += strftime(out + n, 64, "%Y-%m-%dT%H:%M:%S", &parts);
-	n += (size_t)sprintf(out + n, ".%09ldZ\"}\n", now.tv_nsec);
+	n += (size_t)sprintf(out + n, "\",\"stream\":\"%s\",\"time\":\"%s\"}\n", stream ? "stderr" : "stdout", stamp);
 	if (s->max && s->size + n > s->max && s->size > 0)
 		rotate(s);
 	/* A full disk loses lines, never the container: they are dropped until there is room. */

@@ -34,6 +34,7 @@ enum op_code {
 	OP_CLEANUP = 8,   /* argv of a program to start after the exit */
 	OP_EVENTS = 9,    /* directory of events, beginning of each of ours, action at the start, action at the end */
 	OP_RESTART = 10,  /* policy file, mark of a stop by hand, argv of a program that starts the container again */
+	OP_HEALTH = 11,   /* plan file, status file, interval, timeout, start period, start interval (ms), retries, words */
 	/* the split */
 	OP_CLONE = 20, /* flags: CLONE_NEW* */
 	OP_ENTER = 21, /* flags: CLONE_NEW*, into the namespaces of FD_TARGET */

@@ -10,11 +10,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum what { SIGNALS, EXIT, OUTPUT, LISTENER, CONTROL, INPUT, CHUNK_OUT, REST_OUT, TO_CONTAINER };
+enum what { SIGNALS, EXIT, OUTPUT, LISTENER, CONTROL, INPUT, CHUNK_OUT, REST_OUT, TO_CONTAINER, CHECK };
 
 struct watched {
-	struct pollfd polls[6 + CLIENTS * 4];
-	struct { enum what kind; struct client *client; int stream; } what[6 + CLIENTS * 4];
+	struct pollfd polls[8 + CLIENTS * 4];
+	struct { enum what kind; struct client *client; int stream; } what[8 + CLIENTS * 4];
 	nfds_t count;
 };
 
@@ -110,6 +110,7 @@ static void serve(struct supervisor *s, const struct watched *w, nfds_t i)
 	case CHUNK_OUT: push_chunk(s, c); break;
 	case REST_OUT: if (c->pending == 0) push_rest(s, c, stream, rest[stream]); break;
 	case TO_CONTAINER: give_input(s); break;
+	case CHECK: health_read(s, stream); break;
 	}
 }
 
@@ -169,7 +170,10 @@ void relay(struct supervisor *s)
 		}
 		if (s->input_size > 0)
 			watch(&w, s->to, POLLOUT, TO_CONTAINER, NULL, 0);
-		going = turn(s, &w, -1);
+		int timeout = health_turn(s);
+		watch(&w, health_fd(s, 0), POLLIN, CHECK, NULL, 0);
+		watch(&w, health_fd(s, 1), POLLIN, CHECK, NULL, 1);
+		going = turn(s, &w, timeout);
 	}
 	drain(s);
 }

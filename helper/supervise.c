@@ -201,6 +201,7 @@ int supervise(const struct plan *plan)
 	s.cleanup = find(plan, OP_CLEANUP);
 	s.subject = find(plan, OP_EVENTS);
 	s.restart = find(plan, OP_RESTART);
+	s.health = find(plan, OP_HEALTH);
 	s.exited = s.dismissed = s.input_ended = s.kept = false;
 	s.input_size = s.input_at = s.rest_size[0] = s.rest_size[1] = 0;
 	s.chunk_size = s.log.size = s.log.max = s.log.line_size[0] = s.log.line_size[1] = 0;
@@ -255,7 +256,9 @@ int supervise(const struct plan *plan)
 	if (s.subject)
 		event(&s, text(s.subject, 2), "");
 	report(REPORT_STARTED, 0, 0, s.pid, (uint64_t)s.started.tv_sec * 1000000000u + (uint64_t)s.started.tv_nsec, NULL, 0);
+	health_begin(&s);
 	relay(&s);
+	health_end(&s);
 	finish(&s);
 	deliver(&s);
 	tell(&s);

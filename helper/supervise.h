@@ -31,7 +31,7 @@ struct client {
 
 struct supervisor {
 	const struct plan *plan;
-	const struct op *stdio, *record, *cleanup, *subject, *restart;
+	const struct op *stdio, *record, *cleanup, *subject, *restart, *health;
 	int from[STREAMS], to;         /* the container's output and input on our side, none of which blocks */
 	char input[CHUNK + KEYS];      /* what the container has not taken yet: that and held-back detach keys */
 	size_t input_size, input_at;
@@ -70,6 +70,11 @@ bool dismisses(int signal_number);
 void event(const struct supervisor *s, const char *action, const char *more); /* more: `,"key":"value"`… */
 void event_ended(const struct supervisor *s, uint64_t oom_kills);
 void close_once(int *fd);
+void health_begin(struct supervisor *s);
+int health_turn(struct supervisor *s);  /* does what is due; milliseconds until something is, or -1 */
+int health_fd(const struct supervisor *s, int which);   /* 0: of reports, 1: of output; -1 */
+void health_read(struct supervisor *s, int which);
+void health_end(struct supervisor *s);
 
 void accept_client(struct supervisor *s);
 void add_caller(struct supervisor *s);

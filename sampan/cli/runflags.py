@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.cli.options import BYTES, FLAG, INT, LIST, MAP, NUMBER, Option
+from sampan.cli.options import BYTES, DURATION, FLAG, INT, LIST, MAP, NUMBER, Option
 from sampan.errors import InvalidArgument, NotSupported
 
 TYPE_CHECKING = False
@@ -58,6 +58,12 @@ OPTIONS = (
     Option("env-file", "", LIST, "Read variables from a file"),
     Option("expose", "", LIST, "Note that it listens on a port: PORT[-PORT][/udp]"),
     Option("group-add", "", LIST, "Add a supplementary group"),
+    Option("health-cmd", help="Command that checks its health, run by the image's shell"),
+    Option("health-interval", "", DURATION, "Time between two checks (30s)"),
+    Option("health-retries", "", INT, "Failures in a row that make it unhealthy (3)"),
+    Option("health-start-interval", "", DURATION, "Time between two checks during the start period (5s)"),
+    Option("health-start-period", "", DURATION, "Time in which failures do not count, while it starts"),
+    Option("health-timeout", "", DURATION, "Time that one check may take (30s)"),
     Option("hostname", "h", help="Host name in the container"),
     Option("init", "", FLAG, "Run a small init as first process: it passes signals on and reaps"),
     Option("interactive", "i", FLAG, "Pass standard input to it"),
@@ -72,6 +78,7 @@ OPTIONS = (
     Option("mount", "", LIST, "Mount: type=bind|volume|tmpfs,source=…,target=…[,readonly]"),
     Option("name", help="Name of the container"),
     Option("network", help="Network: none or host", aliases=("net",)),
+    Option("no-healthcheck", "", FLAG, "Do without the image's health check"),
     Option("oom-kill-disable", "", FLAG, "Let it wait, not be killed, when its memory is used up (cgroup v1)"),
     Option("oom-score-adj", "", INT, "Preference of the kernel's out-of-memory killer (-1000 to 1000)"),
     Option("pid", help="Process namespace", choices=("private", "host")),
@@ -114,13 +121,6 @@ OPTIONS = (
     Option("runtime", refuse="there is one runtime, and it needs no name"),
     Option("use-api-socket", "", FLAG, refuse="there is no daemon, and so no socket of it"),
     Option("gpus", refuse=_LATER, hint="use --device"),
-    Option("health-cmd", refuse=_LATER),
-    Option("health-interval", refuse=_LATER),
-    Option("health-retries", refuse=_LATER),
-    Option("health-start-interval", refuse=_LATER),
-    Option("health-start-period", refuse=_LATER),
-    Option("health-timeout", refuse=_LATER),
-    Option("no-healthcheck", "", FLAG, refuse=_LATER),
     Option("kernel-memory", refuse="kernels do not have this limit any more", hint="use --memory"),
     Option("log-driver", refuse=_LATER, hint="logs are kept as json-file"),
     Option("log-opt", "", LIST, refuse=_LATER),
@@ -144,7 +144,8 @@ _SAME = frozenset(
     + ("blkio_weight", "blkio_weight_device", "memory_swappiness", "oom_kill_disable")
     + ("add_host", "cgroupns", "dns", "dns_option", "dns_search", "domainname", "expose", "volumes_from")
     + ("device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops")
-    + ("restart",)
+    + ("restart", "health_cmd", "health_interval", "health_timeout", "health_start_period", "health_start_interval")
+    + ("health_retries", "no_healthcheck")
 )
 
 

@@ -87,6 +87,12 @@ class Containers:
             from sampan.engine import restarting
 
             restarting.check(options.restart, auto_remove)
+        image_config = found.config.get("config") or {}
+        config = {"layers": found.diff_ids, "options": specs.options_dict(options)}
+        if "Healthcheck" in image_config or any("health" in key for key in config["options"]):
+            from sampan.engine import health
+
+            config.update(health.config_for(image_config, options))
         container_id = os.urandom(32).hex()
         spec = specs.config_for(found.config, options, container_id=container_id)
         if options.volumes_from or options.add_host or options.dns or options.dns_search or options.dns_option:
@@ -108,9 +114,9 @@ class Containers:
             name=name,
             image_id=found.id,
             image_reference=image,
-            config={"spec": spec, "layers": found.diff_ids, "options": specs.options_dict(options)},
+            config={"spec": spec, **config},
             auto_remove=auto_remove,
-            labels={**((found.config.get("config") or {}).get("Labels") or {}), **(options.labels or {})},
+            labels={**(image_config.get("Labels") or {}), **(options.labels or {})},
         )
 
     def make_home(self, container_id: str) -> None:
@@ -166,18 +172,20 @@ class Containers:
 
             naming.write(asked, home)
         facts.events = self.engine.events.for_supervisor(record)
+        if "healthcheck" in record.config:
+            from sampan.engine import health
+
+            facts.health = health.for_supervisor(self.engine, record)
         prepared = starter.prepare(spec, facts, self.engine.host, record.id, privileged)
         self.engine.warn(prepared.warnings + self.engine.host.notes)
-        if foreground:
-            child = starter.start(prepared, *fds)
-        else:
-            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-            try:
-                child = starter.start(prepared, null, null, null)
-            finally:
-                os.close(null)
-        if child.warnings:
-            self.engine.warn(child.warnings)
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            child = starter.start(prepared, *(fds if foreground else (null, null, null)))
+        finally:
+            os.close(null)
+        self.engine.warn(child.warnings)
+        if facts.health:
+            health.arm(self.engine, record, child)
         return child
 
     def socket(self, container_id: str) -> str:
@@ -370,8 +378,6 @@ class Containers:
             return self.get(record.id).exit_code
         except NotFound:
             return 0
-
-    # ---- end ----
 
     def remove(self, name: str, *, force: bool = False, volumes: bool = False) -> str:
         """Remove a container; a running one only with `force`, which kills it first."""

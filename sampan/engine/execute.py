@@ -52,10 +52,18 @@ def spec_for(
 
 
 def plan_for(
-    engine: Engine, record: Record, spec: dict[str, Any], stdio: int, keys: str, size: tuple[int, int], detach: bool
+    engine: Engine,
+    record: Record,
+    spec: dict[str, Any],
+    stdio: int,
+    keys: str,
+    size: tuple[int, int],
+    detach: bool,
+    identity: tuple[int, int, list[int]] | None = None,
 ) -> Plan:
-    """Compile the plan that joins."""
+    """Compile the plan that joins; without `identity` (uid, gid, groups) the helper asks who the user is."""
     facts = compile.Facts()
+    facts.identity = identity
     starter.fill(facts, spec, engine.host)
     uid_map, facts.uid_map = facts.uid_map, ""
     facts.stdio, facts.detach_keys, facts.size = stdio, keys, size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from sampan.engine import matching, restarting
+from sampan.engine import health, matching, restarting
 from sampan.errors import SampanError
 from sampan.runtime import process
 
@@ -66,8 +66,10 @@ def status(record: Record, now_ns: int) -> str:
     return record.status.capitalize()
 
 
-def _state(record: Record, running: bool) -> dict[str, Any]:
+def _state(engine: Engine, record: Record, running: bool) -> dict[str, Any]:
+    found = health.state(engine, record)
     return {
+        **({"Health": found} if found else {}),
         "Status": record.status,
         "Running": running,
         "Paused": record.status == "paused",
@@ -145,7 +147,7 @@ def inspect(engine: Engine, name: str, *, size: bool = False) -> dict[str, Any]:
         "Created": timestamp(record.created),
         "Path": args[0],
         "Args": args[1:],
-        "State": _state(record, running),
+        "State": _state(engine, record, running),
         "Image": record.image_id,
         **files,
         "LogPath": os.path.join(home, "log"),

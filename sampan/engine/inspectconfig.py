@@ -168,7 +168,7 @@ def config(engine: Engine, record: Record) -> dict[str, Any]:
         "StdinOnce": interactive,
         "Env": process["env"],
         "Cmd": list(command) if command else None,
-        **({"Healthcheck": image["Healthcheck"]} if image.get("Healthcheck") else {}),
+        **({"Healthcheck": record.config["healthcheck"]} if "healthcheck" in record.config else {}),
         "Image": record.image_reference,
         "Volumes": image.get("Volumes") or None,
         "WorkingDir": process.get("cwd", ""),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-from sampan.engine import leftovers, matching
+from sampan.engine import health, leftovers, matching
 from sampan.engine.inspect import age, status, timestamp
 
 TYPE_CHECKING = False
@@ -90,7 +90,7 @@ def _row(engine: Engine, record: Record, now: int, image: str) -> dict[str, Any]
         "CreatedAt": timestamp(record.created),
         "Created": record.created,
         "RunningFor": age((now - record.created) / 1e9) + " ago",
-        "Status": status(record, now),
+        "Status": status(record, now) + health.shown(engine, record),
         "State": record.status,
         "Ports": "",
         "Labels": ",".join(f"{key}={value}" for key, value in sorted(record.labels.items())),

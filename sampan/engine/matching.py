@@ -59,6 +59,9 @@ def _test(engine: Engine, key: str, value: str) -> Test:
         return lambda record: record.created > limit.created
     if key == "ancestor":
         return _ancestor(engine, value)
+    if key == "health":
+        _one_of(key, value, HEALTHS)
+        return lambda record: health(engine, record) == value
     if key == "volume":
         return lambda record: value in _places(engine, record)
     if key in ("expose", "publish"):
@@ -76,9 +79,6 @@ def _exact(key: str, value: str) -> Test:
     if key == "status":
         _one_of(key, value, STATUSES)
         return lambda record: record.status == value
-    if key == "health":
-        _one_of(key, value, HEALTHS)
-        return lambda record: health(record) == value
     if key == "exited":
         digits = value.removeprefix("-")
         if not (digits.isascii() and digits.isdigit()):
@@ -98,9 +98,11 @@ def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
         raise InvalidArgument(f"filter {key}={value!r}: there is no such value", f"one of: {', '.join(known)}")
 
 
-def health(record: Record) -> str:
+def health(engine: Engine, record: Record) -> str:
     """Return the health of a container: none where there is no check."""
-    return str(getattr(record, "health", "") or "none")
+    from sampan.engine import health
+
+    return health.status(engine, record) or "none"
 
 
 def network(record: Record) -> str:

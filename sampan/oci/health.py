@@ -86,3 +86,12 @@ def arguments(check: dict[str, Any], shell: list[str]) -> list[str]:
 def number(check: dict[str, Any], key: str) -> int:
     """Return a setting of a check: nanoseconds, or the retries; Docker's default where it is absent or zero."""
     return int(check.get(key) or DEFAULTS[key])
+
+
+def duration(nanoseconds: int) -> str:
+    """Write a duration as Go does: `1m30s`, `500ms`."""
+    if nanoseconds < _SECOND:
+        return f"{nanoseconds / _LEAST:g}ms"
+    minutes, seconds = divmod(nanoseconds / _SECOND, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + f"{seconds:g}s"

@@ -82,6 +82,7 @@ class Facts:
         "devices",
         "events",
         "gid_map",
+        "health",
         "host_devices",
         "identity",
         "log",
@@ -113,6 +114,7 @@ class Facts:
         self.transient = False
         self.rootless = self.single_id = False
         self.events: tuple[str, bytes, str, str] | None = None  # helper/events.c
+        self.health: list[str | int] = []  # helper/health.c
         self.restart: list[str] = []  # helper/restart.c
         self.uid_map = self.gid_map = self.newuidmap = self.newgidmap = ""
         self.cgroup = ""
@@ -181,6 +183,8 @@ def supervisor(plan: Plan, facts: Facts) -> None:
         plan.add(p.SUPERVISE, facts.record, facts.socket, flags=int(facts.transient), label="stay as its supervisor")
     if facts.cleanup:
         plan.add(p.CLEANUP, *facts.cleanup)
+    if facts.health:
+        plan.add(p.HEALTH, *facts.health, label="check its health")
     if facts.restart:
         plan.add(p.RESTART, *facts.restart)
     if facts.events:

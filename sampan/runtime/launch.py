@@ -93,6 +93,7 @@ class Child:
         self.started_ns = 0
         self.skipped = 0
         self.warnings: list[str] = []
+        self.who: tuple[int, int, list[int], list[str]] | None = None  # what `accounts` answered
         self.detached = False
         self._exit: Exit | None = None
 
@@ -125,7 +126,8 @@ class Child:
                 files[value & 1] = data
                 if value == 1:
                     assert accounts is not None
-                    self._answer(*accounts(files[0], files[1]))
+                    self.who = accounts(files[0], files[1])
+                    self._answer(*self.who)
             else:
                 self._common(kind, operation, error, value, data)
 
