@@ -16,6 +16,7 @@
       └─ container_volumes   container_id, name
     volumes              name, created, anonymous, labels JSON
     build_cache          key, result JSON, diff_ids JSON, created, used
+    manifest_lists       name, entries JSON (descriptors), created: indexes that are being put together
     leases               id, owner (store/owner.py), boot_id, expires (CLOCK_BOOTTIME seconds), purpose
       └─ lease_items         lease_id, digest
 
@@ -105,6 +106,14 @@ CREATE TABLE lease_items (
 ) WITHOUT ROWID;
 """
 
+_VERSION_2 = """
+CREATE TABLE manifest_lists (
+    name TEXT PRIMARY KEY,
+    entries BLOB NOT NULL,
+    created INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
 # MIGRATIONS[n] takes a store from version n to n + 1; statements end with ";" and contain none within.
-MIGRATIONS = (_VERSION_1,)
+MIGRATIONS = (_VERSION_1, _VERSION_2)
 VERSION = len(MIGRATIONS)

@@ -132,13 +132,14 @@ class RegistrySource:
         descriptor = manifest.document["config"]
         config = None
         if descriptor["mediaType"] in image.CONFIGS:
-            config = self._document(descriptor)
+            config = self.document(descriptor)
             if self.wanted is not None and self.strict:
                 self._check_platform(image.parse_config(config))
         what = self.ref.familiar()
         return of_manifest(manifest.data, manifest.media_type, manifest.digest, manifest.document, config, what)
 
-    def _document(self, descriptor: dict[str, Any]) -> bytes:
+    def document(self, descriptor: dict[str, Any]) -> bytes:
+        """Get a small blob, verified."""
         from sampan.oci import digest as digests
 
         digest, size = descriptor["digest"], descriptor["size"]

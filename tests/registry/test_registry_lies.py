@@ -56,7 +56,7 @@ def refused(
     registry: LyingRegistry,
     engine: sampan.Engine,
     kind: type[SampanError] = IntegrityError,
-    match: str = "",
+    match: str | None = None,
     name: str = "",
 ) -> SampanError:
     """Pull, see it refused in one line, and nothing left of it."""

@@ -1,0 +1,136 @@
+"""Indexes: made of manifests in a registry, pushed, and chosen from by platform; what refers to an image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transfersupport as ts
+from lyingregistry import Answer, Asked, lying
+from registrysupport import Registry, needs_registry, needs_skopeo, skopeo
+
+import sampan
+from sampan.engine import manifests, pulling
+from sampan.errors import Conflict, InvalidArgument, NotFound, NotSupported
+from sampan.oci import platform, reference
+
+pytestmark = needs_registry
+
+
+def put(engine: sampan.Engine, tmp_path: Path, name: str, **config: Any) -> str:
+    """Push a small image for a platform; give its digest."""
+    layout = ts.Layout()
+    layers = [(ts.tar_of({"arch": config.get("architecture", "").encode()}), "")]
+    layout.add(layout.image(layers, ts.config([layers[0][0]], **config)), name)
+    engine.images.load(str(ts.write_tree(tmp_path / name.replace("/", "-").replace(":", "-"), layout.build())))
+    return engine.images.push(name)[0].digest
+
+
+@pytest.fixture
+def platforms(plain: Registry, engine: sampan.Engine, tmp_path: Path) -> dict[str, str]:
+    return {
+        arch: put(engine, tmp_path, f"{plain.host}/multi/{arch}:1", os="linux", architecture=arch)
+        for arch in ("amd64", "arm64", "s390x")
+    }
+
+
+@needs_skopeo
+def test_a_list_is_pushed_whole_and_chosen_from(
+    plain: Registry, make_engine: Callable[[], sampan.Engine], engine: sampan.Engine, platforms: dict[str, str]
+) -> None:
+    name = f"{plain.host}/multi/all:1"
+    members = [f"{plain.host}/multi/{arch}:1" for arch in platforms]
+    assert manifests.create(engine, name, members[:2]) == name
+    with pytest.raises(Conflict, match="it exists"):
+        manifests.create(engine, name, members[2:])
+    manifests.create(engine, name, members[2:], amend=True)
+    manifests.annotate(engine, name, members[1], {"variant": "v8"})
+    entries = manifests.inspect(engine, name)["manifests"]
+    assert [entry["digest"] for entry in entries] == list(platforms.values())
+    assert entries[1]["platform"] == {"os": "linux", "architecture": "arm64", "variant": "v8"}
+    assert all(not key.startswith("sampan") for entry in entries for key in entry)
+    assert plain.tags("multi/all") == set()
+    digest = manifests.push(engine, name, purge=True)
+    assert json.loads(skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{name}"))["manifests"] == entries
+    with pytest.raises(NotFound):
+        manifests.push(engine, name)
+    other = make_engine()
+    for arch in ("arm64", "s390x"):
+        (pulled,) = other.images.pull(name, platform=f"linux/{arch}")
+        assert pulled.digest == digest and other.images.resolve(name).manifest_digest == platforms[arch]
+        (tree,) = ts.trees(other, name)
+        assert tree["arch"][-1] == arch.encode()
+    with pytest.raises(NotFound, match="no image for linux/riscv64") as caught:
+        other.images.pull(name, platform="linux/riscv64")
+    assert "linux/s390x" in caught.value.hint
+    (pulled,) = other.images.pull(f"{plain.host}/multi/all@{digest}", platform="linux/arm64")
+    assert other.images.inspect(f"{plain.host}/multi/all@{digest}")["Architecture"] == "arm64"
+
+
+def test_what_is_described_has_its_platform(plain: Registry, engine: sampan.Engine, platforms: dict[str, str]) -> None:
+    (found,) = manifests.describe(f"{plain.host}/multi/arm64:1")
+    assert found["Descriptor"]["digest"] == platforms["arm64"]
+    assert found["Descriptor"]["platform"] == {"os": "linux", "architecture": "arm64"}
+    assert manifests.inspect(engine, f"{plain.host}/multi/arm64:1")["mediaType"] == ts.MANIFEST
+
+
+def test_lists_are_of_one_registry(plain: Registry, engine: sampan.Engine, platforms: dict[str, str]) -> None:
+    with pytest.raises(InvalidArgument, match="another registry"):
+        manifests.create(engine, "elsewhere.example/x:1", [f"{plain.host}/multi/arm64:1"])
+    with pytest.raises(NotFound, match="no such manifest list"):
+        manifests.push(engine, f"{plain.host}/multi/none:1")
+    with pytest.raises(NotFound):
+        manifests.remove(engine, f"{plain.host}/multi/none:1")
+
+
+def test_another_platform_is_taken_when_it_is_asked_for_only(
+    plain: Registry, engine: sampan.Engine, platforms: dict[str, str], make_engine: Callable[[], sampan.Engine]
+) -> None:
+    other = "s390x" if platform.host().architecture != "s390x" else "arm64"
+    with pytest.raises(NotFound, match=f"it is for linux/{other}, not for linux/riscv64"):
+        make_engine().images.pull(f"{plain.host}/multi/{other}:1", platform="linux/riscv64")
+    said: list[str] = []
+    third = make_engine()
+    third._warn = said.append
+    third.images.pull(f"{plain.host}/multi/{other}:1")  # as Docker: with a warning
+    assert said and f"is for linux/{other}" in said[0]
+
+
+@pytest.mark.parametrize("offered", [True, False])
+def test_referrers_by_the_interface_and_by_the_tag(offered: bool) -> None:
+    """A registry without the referrers API keeps them under a tag (distribution-spec, "Referrers Tag Schema")."""
+    with lying() as registry:
+        subject = registry.manifest("app", "1", registry.image([ts.BASE]))
+        signature = {
+            "mediaType": ts.MANIFEST,
+            "artifactType": "application/vnd.example.sig",
+            "digest": ts.digest(b"x"),
+            "size": 1,
+        }
+        index = {"schemaVersion": 2, "mediaType": ts.INDEX, "manifests": [signature]}
+        if not offered:
+            registry.manifest("app", subject.replace(":", "-"), index, ts.INDEX)
+
+        def hook(request: Asked) -> Answer | None:
+            if "/referrers/" in request.path and offered:
+                return Answer(200, {"Content-Type": ts.INDEX}, json.dumps(index).encode())
+            return None
+
+        registry.hook = hook
+        repository = pulling.registries().repositories(reference.parse(f"{registry.host}/app"))[0]
+        assert repository.referrers(subject) == [signature]
+        assert repository.referrers(subject, "application/vnd.example.other") == []
+        assert repository.referrers(ts.digest(b"nobody")) == ([signature] if offered else [])
+
+
+def test_search_looks_into_the_catalog(plain: Registry, engine: sampan.Engine, platforms: dict[str, str]) -> None:
+    from sampan.engine import registries
+
+    found = [one["name"] for one in registries.search(f"{plain.host}/MULTI/a", 25)]
+    assert f"{plain.host}/multi/amd64" in found and f"{plain.host}/multi/s390x" not in found
+    assert len(registries.search(f"{plain.host}/", 1)) == 1
+    with lying() as registry, pytest.raises((NotFound, NotSupported)):
+        registries.search(f"{registry.host}/x", 25)
