@@ -46,13 +46,13 @@ static bool mounted_over(const struct pack *p, const struct statx *st)
 }
 
 /* File systems whose files are the kernel's answers: endless, blocking or different at each look (linux/magic.h). */
-static bool is_kernels(const struct pack *p, int fd, const struct statx *st)
+static bool is_kernels(const struct pack *p, int fd)
 {
 	static const unsigned long kinds[] = { 0x9fa0 /* proc */, 0x62656572 /* sysfs */, 0x27e0eb /* cgroup */, 0x63677270 /* cgroup2 */,
 		0x1cd1 /* devpts */, 0x19800202 /* mqueue */, 0x64626720 /* debugfs */, 0x74726163 /* tracefs */, 0x73636673 /* securityfs */,
 		0xcafe4a11 /* bpf */, 0x6165676c /* pstore */, 0x62656570 /* configfs */, 0x65735543 /* fusectl */, 0x42494e4d /* binfmt_misc */ };
 	struct statfs fs;
-	if (!(p->o->flags & TREE_NO_KERNEL) || !(st->stx_attributes & STATX_ATTR_MOUNT_ROOT) || fstatfs(fd, &fs) < 0)
+	if (!(p->o->flags & TREE_NO_KERNEL) || fstatfs(fd, &fs) < 0)
 		return false;
 	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
 		if ((unsigned long)fs.f_type == kinds[i])
@@ -95,7 +95,8 @@ static int enter_directory(struct pack *p, int fd, const char *name, const struc
 {
 	bool top = !p->walk.levels;
 	int e = send_directory(p, fd, st, path);
-	if (e || (top ? 0 : p->walk.depth + 1) >= p->depth || (!top && (mounted_over(p, st) || is_kernels(p, fd, st)))) {
+	bool stop = !top && (mounted_over(p, st) || ((st->stx_attributes & STATX_ATTR_MOUNT_ROOT) && is_kernels(p, fd)));
+	if (e || stop || (top ? 0 : p->walk.depth + 1) >= p->depth) {
 		close(fd);
 		return e;
 	}
@@ -125,7 +126,11 @@ static int visit(struct pack *p, int at, const char *name, int hint, const char 
 		return pack_fail(p, TREE_PHASE_OPEN, -fd, path);
 	if (S_ISDIR(st.stx_mode))
 		return enter_directory(p, fd, name, &st, path);
-	int e = mounted_over(p, &st) ? 0 : send_file(p, fd, &st, path);
+	int e = 0;
+	if (!p->list && is_kernels(p, fd)) /* their sizes are no sizes */
+		e = pack_fail(p, TREE_PHASE_OPEN, ENOTSUP, path);
+	else if (!mounted_over(p, &st))
+		e = send_file(p, fd, &st, path);
 	close(fd);
 	return e;
 }

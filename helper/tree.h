@@ -20,7 +20,7 @@ enum tree_flags {
 	TREE_KEEP_TYPE = 256,        /* apply: a directory never replaces something else, nor the reverse */
 	TREE_REQUESTS = 512,         /* pack: in_fd carries requests; without it the whole tree is packed once */
 	TREE_RESULT = 1024,          /* apply: the result record is also written to out_fd */
-	TREE_NO_KERNEL = 2048,       /* pack: proc, sysfs, cgroups and the like are not entered below what was asked for */
+	TREE_NO_KERNEL = 2048,       /* pack: proc, sysfs, cgroups and the like are not entered, and their files refused */
 	TREE_WRITEBACK = 4096,       /* apply: writing large files to the disk begins at once; a syncfs() is to follow */
 };
 

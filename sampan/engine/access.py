@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from sampan.engine import starter
-from sampan.errors import Conflict, NotFound
+from sampan.errors import Conflict, NotFound, NotSupported, SampanError
 from sampan.runtime import compile, process, rootfs, tree
 from sampan.runtime import plan as p
 from sampan.runtime.compile import Facts
@@ -173,10 +173,14 @@ class Files:
         packer = self._reader[0]
         label = os.fsencode(path.removesuffix("/.").strip("/"))
         packer.request(label, follow=follow, contents=contents, depth=depth)
-        for entry, content in packer:
-            entry.path = below(label, entry.path)
-            entry.link = below(label, entry.link) if entry.type == "H" else entry.link
-            yield entry, content
+        try:
+            for entry, content in packer:
+                entry.path = below(label, entry.path)
+                entry.link = below(label, entry.link) if entry.type == "H" else entry.link
+                yield entry, content
+        except NotSupported as exc:
+            exc.hint = "what the kernel answers is no file to copy: read it with `sampan exec`"
+            raise
 
     def look(self, path: str, follow: bool = False) -> Entry | None:
         """Describe what is at a path; None when nothing is."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 
-from sampan.errors import Conflict, Denied, IntegrityError, InvalidArgument, NotFound, SampanError, Unavailable
+from sampan.errors import Conflict, Denied, IntegrityError, NotFound, SampanError, Unavailable
 from sampan.oci import entry as kinds
 from sampan.oci.entry import Entry
 
@@ -25,7 +25,6 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a fifo that takes the place of a file must not stop the copy.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_DEPTH = 400  # each level takes a descriptor
 _LETTERS = {
     stat.S_IFREG: kinds.FILE,
     stat.S_IFDIR: kinds.DIRECTORY,
@@ -64,44 +63,64 @@ class Reader:
             at = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as exc:
             raise failure("read", self.path, exc) from exc
+        # Held directories: descriptor, path (None above the source), names to come.  As deep as descriptors go.
+        stack: list[tuple[int, bytes | None, list[bytes]]] = [(at, None, [os.fsencode(name or ".")])]
         try:
-            yield from self._visit(at, name or ".", b"")
+            while stack:
+                held, path, names = stack[-1]
+                if not names:
+                    os.close(stack.pop()[0])
+                    continue
+                last = names.pop()
+                below = b"" if path is None else path + b"/" + last if path else last
+                entry, fd = self._open(held, last, below)
+                if entry is None:
+                    continue
+                if entry.type == kinds.DIRECTORY:
+                    stack.append((fd, below, self._names(fd, below)))
+                    yield entry, fd
+                    continue
+                try:
+                    yield entry, fd
+                finally:
+                    if fd >= 0:
+                        os.close(fd)
         finally:
-            os.close(at)
+            for held, _, _ in stack:
+                os.close(held)
 
     def _shown(self, path: bytes) -> str:
         return os.path.join(self.path, os.fsdecode(path)) if path else self.path
 
-    def _visit(self, at: int, name: str, path: bytes, level: int = 0) -> Iterator[tuple[Entry, int]]:
-        """Give one file, and all below a directory."""
-        if level > _DEPTH:
-            raise InvalidArgument(f"cannot read {self._shown(path)}: it lies more than {_DEPTH} directories deep")
+    def _names(self, fd: int, path: bytes) -> list[bytes]:
+        """List a directory, the first name last."""
+        try:
+            return sorted(map(os.fsencode, os.listdir(fd)), reverse=True)
+        except OSError as exc:
+            raise failure("read", self._shown(path), exc) from exc
+
+    def _open(self, at: int, name: bytes, path: bytes) -> tuple[Entry | None, int]:
+        """Describe one file and open what has contents; None for a socket, which no archive has."""
         try:
             found = os.stat(name, dir_fd=at, follow_symlinks=False)
             letter = _LETTERS.get(stat.S_IFMT(found.st_mode), "")
-            if letter in (kinds.FILE, kinds.DIRECTORY):
-                fd = os.open(name, _DIRECTORY if letter == kinds.DIRECTORY else _FILE, dir_fd=at)
-            else:
-                fd = -1
+            if not letter:
+                return None, -1
+            if letter not in (kinds.FILE, kinds.DIRECTORY):
+                return self._entry(at, name, path, letter, found, -1), -1
+            fd = os.open(name, _DIRECTORY if letter == kinds.DIRECTORY else _FILE, dir_fd=at)
         except OSError as exc:
             raise failure("read", self._shown(path), exc) from exc
-        if not letter:
-            return  # a socket: no archive has these
         try:
-            if fd >= 0:
-                found = os.fstat(fd)
-                if _LETTERS.get(stat.S_IFMT(found.st_mode)) != letter:
-                    raise Conflict(f"cannot read {self._shown(path)}: it became something else meanwhile")
-            yield self._entry(at, name, path, letter, found, fd), fd
-            if letter == kinds.DIRECTORY:
-                for below in sorted(os.listdir(fd), key=os.fsencode):
-                    raw = os.fsencode(below)
-                    yield from self._visit(fd, below, path + b"/" + raw if path else raw, level + 1)
-        finally:
-            if fd >= 0:
-                os.close(fd)
+            found = os.fstat(fd)
+            if _LETTERS.get(stat.S_IFMT(found.st_mode)) != letter:
+                raise Conflict(f"cannot read {self._shown(path)}: it became something else meanwhile")
+            return self._entry(at, name, path, letter, found, fd), fd
+        except BaseException:
+            os.close(fd)
+            raise
 
-    def _entry(self, at: int, name: str, path: bytes, letter: str, found: os.stat_result, fd: int) -> Entry:
+    def _entry(self, at: int, name: bytes, path: bytes, letter: str, found: os.stat_result, fd: int) -> Entry:
         seconds, nanoseconds = divmod(found.st_mtime_ns, 1_000_000_000)
         entry = Entry(letter, path, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, seconds, nanoseconds)
         if letter != kinds.DIRECTORY and found.st_nlink > 1:

@@ -235,6 +235,22 @@ def test_sparse_files_hard_links_and_large_ones(engine: sampan.Engine, running: 
     assert os.path.samefile(host / "back/random", host / "back/zlink")
 
 
+def test_deep_directories_go_both_ways(engine: sampan.Engine, running: str, tmp_path: pathlib.Path) -> None:
+    deep = tmp_path / "deep"
+    deep.joinpath(*["d"] * 450).mkdir(parents=True)
+    engine.containers.copy_in(running, str(deep), "/")
+    engine.containers.copy_out(running, "/deep", str(tmp_path / "back"))
+    assert tree(tmp_path / "back") == tree(deep) != {}
+
+
+def test_files_of_the_kernel_are_refused(engine: sampan.Engine, running: str, tmp_path: pathlib.Path) -> None:
+    """Their sizes are 0: a copy would be empty."""
+    for path in ("/proc/cpuinfo", "/proc", "/sys/kernel"):
+        with pytest.raises(SampanError, match="not supported"):
+            engine.containers.copy_out(running, path, str(tmp_path / "out"))
+    assert not (tmp_path / "out").is_file()
+
+
 def test_mounts_of_a_running_container_are_seen(engine: sampan.Engine, host: pathlib.Path) -> None:
     mounts = [("volume", "copied", "/v", ["rw"]), ("bind", str(host), "/h", ["ro"])]
     chosen = options("sh", "-c", "echo t >/t/x; : >/ready; exec sleep 1000", mounts=mounts, tmpfs=["/t"])
