@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from sampan.engine import starter
-from sampan.errors import Conflict, NotFound, NotSupported, SampanError
+from sampan.errors import Conflict, NotFound, NotSupported
 from sampan.runtime import compile, process, rootfs, tree
 from sampan.runtime import plan as p
 from sampan.runtime.compile import Facts
