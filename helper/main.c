@@ -131,6 +131,7 @@ static int become_init(struct child *child)
 		else if (n != SIGKILL && n != SIGSTOP && n != SIGCHLD && n != SIGSEGV && n != SIGFPE && n != SIGILL && n != SIGBUS)
 			sigaction(n, &action, NULL);
 	if (syscall(SYS_close_range, 3, ~0u, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0
+	    || prctl(PR_SET_NAME, "sampan-init", 0, 0, 0) < 0
 	    || sigprocmask(SIG_SETMASK, &before, NULL) < 0)
 		_exit(125);
 	while ((pid = waitpid(-1, &status, 0)) > 0 || errno == EINTR)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sampan.cli.each import each
 from sampan.cli.options import FLAG, Command, Option
-from sampan.errors import InvalidArgument
+from sampan.errors import InvalidArgument, SampanError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,9 +32,13 @@ def run(engine: Engine, values: Values) -> int:
         return each(values.args, lambda name: _start(engine, name))
     if len(values.args) > 1:
         raise InvalidArgument("only one container can be attached to at a time", "start the others without -a and -i")
-    code = engine.containers.start(
-        values.args[0], attach=True, interactive=values.interactive, detach_keys=values.detach_keys
-    )
+    try:
+        code = engine.containers.start(
+            values.args[0], attach=True, interactive=values.interactive, detach_keys=values.detach_keys
+        )
+    except SampanError as error:
+        error.exit_code = 1  # as Docker's: 126 and 127 would be the program's own
+        raise
     return code or 0
 
 

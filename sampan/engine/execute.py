@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from sampan.engine import starter, terminal
-from sampan.errors import Conflict, InvalidArgument
+from sampan.errors import Conflict, InvalidArgument, SampanError
 from sampan.runtime import capabilities, cgroup, compile, confine, launch, process
 from sampan.runtime import plan as p
 from sampan.runtime.plan import Plan
@@ -108,11 +108,20 @@ def start(engine: Engine, record: Record, plan: Plan, spec: dict[str, Any], fds:
     except launch.StartFailure as failure:
         if failure.code != p.EXEC and not process.alive(record.pid, record.pid_start, record.boot_id):
             raise Conflict(f"cannot execute in container {record.name}: it has just ended") from failure
-        raise launch.translate(failure) from failure
-    except BaseException:
+        raise _cannot(launch.translate(failure)) from failure
+    except BaseException as error:
         child.signal(9)
         child.close()
+        if isinstance(error, SampanError):
+            _cannot(error)
         raise
+
+
+def _cannot(error: SampanError) -> SampanError:
+    """Give what kept a program from running the exit code that Docker's exec has for it."""
+    if error.exit_code == SampanError.exit_code:
+        error.exit_code = 126
+    return error
 
 
 def exec(

@@ -56,7 +56,7 @@ def program(words: str, number: int, head: bytes) -> SampanError:
     """Explain a failed execve: the program's interpreter or architecture is named where that is what is wrong."""
     name = words.split(" ", 1)[0]
     if number == errno.ENOENT and head[:2] == b"#!":
-        interpreter = head[2:].split(b"\n", 1)[0].strip().split(b" ", 1)[0].decode("utf-8", "replace")
+        interpreter = head[2:].split(b"\n", 1)[0].strip(b" \t").split(b" ", 1)[0].decode("utf-8", "replace")
         hint = (
             "the script has Windows line ends"
             if interpreter.endswith("\r")

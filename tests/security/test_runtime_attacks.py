@@ -484,6 +484,17 @@ def test_exit_codes_of_exec_are_true(engine: sampan.Engine, container: str, word
     assert command(engine, "exec", container, "/attack", *words).returncode == code
     assert command(engine, "exec", container, "/missing").returncode == 127
     assert command(engine, "exec", container, "/proc").returncode == 126
+    assert command(engine, "exec", "-w", "/missing", container, "/attack", "fds").returncode == 126
+    assert command(engine, "exec", "-u", "nosuch", container, "/attack", "fds").returncode == 126
+    assert command(engine, "exec", "nosuch", "/attack", "fds").returncode == 1
+
+
+def test_a_container_that_cannot_start_has_the_same_exit_code_attached_or_not(engine: sampan.Engine) -> None:
+    name = command(engine, "create", "base", "/missing").stdout.decode().strip()
+    for words in (["start", name], ["start", "-a", name]):
+        done = command(engine, *words)
+        assert done.returncode == 1 and b"no such file" in done.stderr
+    command(engine, "rm", name)
 
 
 def test_signals_start_out_as_they_do_in_a_login(engine: sampan.Engine, container: str) -> None:
