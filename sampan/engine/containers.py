@@ -265,7 +265,8 @@ class Containers:
             from sampan.engine import once
 
             return once.run(self.engine, image, options, sig_proxy=sig_proxy, on_create=on_create)
-        container_id = self.create(image, options, name=name, auto_remove=auto_remove, durable=not auto_remove)
+        # Nothing is acknowledged before it runs: the next transaction makes both durable, with one sync.
+        container_id = self.create(image, options, name=name, auto_remove=auto_remove, durable=False)
         record = self.store.get(container_id)
         with terminal.Forward(not detach, sig_proxy) as forward:
             try:

@@ -38,25 +38,32 @@ def test_a_run_from_python_writes_twice_and_durably_never(engine: sampan.Engine)
     assert len(seen) <= 16
 
 
-@pytest.fixture(scope="module")
-def traced(engine: sampan.Engine, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The system calls of one `sampan run --rm`, of all its processes, when everything is warm."""
+def command(engine: sampan.Engine, *words: str) -> list[str]:
+    return [sys.executable, "-I", "-S", "-X", "utf8", "-c", CODE, str(ROOT), "--root", engine.store.paths.root, *words]
+
+
+def strace(target: pathlib.Path, flags: list[str], words: list[str]) -> list[str]:
+    """Run a command and return its trace; skip where that cannot be."""
     if not shutil.which("strace"):
         pytest.skip("strace is not installed")
     if os.geteuid():
         pytest.skip("a traced newuidmap has no rights of its own: counted as root only")
-    words = [sys.executable, "-I", "-S", "-X", "utf8", "-c", CODE, str(ROOT), "--root", engine.store.paths.root]
-    words += ["run", "--rm", "--network", "none", "base", "true"]
+    done = subprocess.run(["strace", *flags, "-o", str(target), *words], capture_output=True, text=True, timeout=120)
+    if "ptrace" in done.stderr.lower():
+        pytest.skip(f"strace may not trace here: {done.stderr.strip()[-200:]}")
+    assert done.returncode == 0, done.stderr
+    return target.read_text(errors="replace").splitlines()
+
+
+@pytest.fixture(scope="module")
+def traced(engine: sampan.Engine, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The system calls of one `sampan run --rm`, of all its processes, when everything is warm."""
+    words = command(engine, "run", "--rm", "--network", "none", "base", "true")
     # A short log, so that no commit of the run happens to be the one that folds it into the file.
     engine.store.db.query("PRAGMA wal_checkpoint(TRUNCATE)")
     for _ in range(2):
         subprocess.run(words, check=True, timeout=60)
-    target = tmp_path_factory.mktemp("costs") / "trace"
-    done = subprocess.run(["strace", "-f", "-o", str(target), *words], capture_output=True, text=True, timeout=120)
-    if "PTRACE" in done.stderr or "ptrace" in done.stderr:
-        pytest.skip(f"strace may not trace here: {done.stderr.strip()[-200:]}")
-    assert done.returncode == 0, done.stderr
-    return target.read_text(errors="replace").splitlines()
+    return strace(tmp_path_factory.mktemp("costs") / "trace", ["-f"], words)
 
 
 def calls(lines: list[str], *names: str) -> list[str]:
@@ -89,3 +96,12 @@ def test_modules_come_from_one_file(traced: list[str]) -> None:
 
 def test_there_are_not_many_system_calls(traced: list[str]) -> None:
     assert len(traced) <= 2200
+
+
+def test_each_step_of_a_life_is_made_durable_by_one_sync(engine: sampan.Engine, tmp_path: pathlib.Path) -> None:
+    engine.store.db.query("PRAGMA wal_checkpoint(TRUNCATE)")
+    engine.run("base", ["true"])
+    for step in (["run", "-d", "--name", "costs", "base", "sleep", "100"], ["stop"], ["start"], ["stop"], ["rm"]):
+        words = step if step[0] == "run" else [*step, "costs"]
+        lines = strace(tmp_path / "trace", ["-y", "-e", f"trace={','.join(SYNCS)}"], command(engine, *words))
+        assert len([line for line in lines if "-wal>" in line]) == 1, (words, lines)
