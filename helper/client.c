@@ -42,21 +42,18 @@ static size_t push(struct client *c, int stream, const char *bytes, size_t left)
 	return 0;
 }
 
-bool push_chunk(struct supervisor *s, struct client *c)
+void push_chunk(struct supervisor *s, struct client *c)
 {
 	if (c->pending > 0)
 		c->pending = push(c, s->chunk_stream, s->chunk + s->chunk_size - c->pending, c->pending);
-	return c->pending == 0;
 }
 
-bool push_rest(struct supervisor *s, struct client *c, int stream, const char *rest)
+void push_rest(struct supervisor *s, struct client *c, int stream, const char *rest)
 {
 	size_t left = s->rest_size[stream] - c->rest[stream];
-	if (c->out[stream] < 0 || left == 0)
-		return true;
-	left = push(c, stream, rest + c->rest[stream], left < CHUNK ? left : CHUNK) + (left < CHUNK ? 0 : left - CHUNK);
-	c->rest[stream] = s->rest_size[stream] - left;
-	return c->out[stream] < 0 || left == 0;
+	size_t part = left < CHUNK ? left : CHUNK;
+	if (c->out[stream] >= 0 && part > 0)
+		c->rest[stream] += part - push(c, stream, rest + c->rest[stream], part);
 }
 
 /* ---- input ---- */
@@ -181,13 +178,16 @@ static void take_hello(struct supervisor *s, struct client *c)
 	c->in = fds[0];
 	c->out[0] = fds[1];
 	c->out[1] = fds[2];
+	s->hurry |= size == sizeof hello && hello.flags & HELLO_HURRY;
 	if (size != sizeof hello || count != 3 || hello.key_count > KEYS) {
 		drop_client(c);
 		return;
 	}
 	memcpy(c->keys, hello.keys, hello.key_count);
 	c->key_count = hello.key_count;
-	c->matched = c->pending = c->rest[0] = c->rest[1] = 0;
+	c->matched = c->pending = 0;
+	for (int stream = 0; stream < STREAMS; stream++)
+		c->rest[stream] = s->rest_size[stream]; /* from now on */
 	c->attached = true;
 	if (!(hello.flags & HELLO_STDIN) || s->to < 0)
 		close_once(&c->in);

@@ -39,16 +39,64 @@ static void watch(struct watched *w, int fd, short events, enum what kind, struc
 	w->count++;
 }
 
-static bool behind(const struct supervisor *s)
+static bool is_behind(const struct supervisor *s, const struct client *c)
 {
-	for (int i = 0; i < CLIENTS; i++)
-		if (s->clients[i].pending > 0)
+	if (c->pending > 0)
+		return true;
+	for (int stream = 0; c->attached && stream < STREAMS; stream++)
+		if (c->out[stream] >= 0 && c->rest[stream] < s->rest_size[stream])
 			return true;
 	return false;
 }
 
+static bool behind(const struct supervisor *s)
+{
+	for (int i = 0; i < CLIENTS; i++)
+		if (is_behind(s, &s->clients[i]))
+			return true;
+	return false;
+}
+
+static void forget_rest(struct supervisor *s)
+{
+	for (int stream = 0; stream < STREAMS; stream++) {
+		s->rest_size[stream] = 0;
+		for (int i = 0; i < CLIENTS; i++)
+			s->clients[i].rest[stream] = 0;
+	}
+}
+
+/* Reads and logs without waiting for anybody.  A client that is behind by more than `rest` holds is dropped. */
+static bool take_rest(struct supervisor *s, int stream)
+{
+	if (s->rest_size[stream] > REST - CHUNK) {
+		for (int i = 0; i < CLIENTS; i++)
+			if (is_behind(s, &s->clients[i]))
+				drop_client(&s->clients[i]);
+		forget_rest(s);
+	}
+	char *to = rest[stream] + s->rest_size[stream];
+	ssize_t n = read(s->from[stream], to, CHUNK);
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return false;
+	if (n <= 0) {
+		close_once(&s->from[stream]);
+		return false;
+	}
+	log_bytes(&s->log, stream, to, (size_t)n);
+	s->rest_size[stream] += (size_t)n;
+	return true;
+}
+
 static void take_output(struct supervisor *s, int stream)
 {
+	if (s->hurry && behind(s)) {
+		take_rest(s, stream);
+		return;
+	}
+	if (behind(s))
+		return;
+	forget_rest(s);
 	ssize_t n = read(s->from[stream], s->chunk, CHUNK);
 	if (n < 0 && (errno == EINTR || errno == EAGAIN))
 		return;
@@ -103,7 +151,7 @@ static void serve(struct supervisor *s, const struct watched *w, nfds_t i)
 	switch (w->what[i].kind) {
 	case SIGNALS: take_signal(s); break;
 	case EXIT: reap(s); break;
-	case OUTPUT: if (!behind(s)) take_output(s, stream); break;
+	case OUTPUT: if (s->from[stream] >= 0) take_output(s, stream); break;
 	case LISTENER: accept_client(s); break;
 	case CONTROL: if (c->control >= 0) take_control(s, c); break;
 	case INPUT: if (c->in >= 0 && s->input_size == 0) take_input(s, c); break;
@@ -127,25 +175,34 @@ static bool turn(struct supervisor *s, struct watched *w, int timeout)
 }
 
 /* After the exit all that is left goes to the log at once, whoever reads; clients that are behind are served from `rest`
- * later.  A writer that escaped with a copy of the pipe is not waited for. */
+ * later.  A writer that escaped with a copy of the pipe is not waited for: what one pipe can hold is read, no more. */
 static void drain(struct supervisor *s)
 {
 	for (int stream = 0; stream < STREAMS; stream++) {
 		struct pollfd left = { s->from[stream], POLLIN, 0 };
-		while (s->rest_size[stream] < REST && poll(&left, 1, 0) > 0) {
-			char *to = rest[stream] + s->rest_size[stream];
-			size_t room = REST - s->rest_size[stream];
-			ssize_t n = read(left.fd, to, room < CHUNK ? room : CHUNK);
-			if (n < 0 && errno == EINTR)
-				continue;
-			if (n <= 0)
-				break;
-			log_bytes(&s->log, stream, to, (size_t)n);
-			s->rest_size[stream] += (size_t)n;
-		}
+		for (size_t most = REST / CHUNK; most > 0 && poll(&left, 1, 0) > 0 && take_rest(s, stream); most--)
+			;
 		close_once(&s->from[stream]);
 		log_line(&s->log, stream);
 	}
+}
+
+/* Says whether somebody waits for output. */
+static bool watch_readers(struct watched *w, struct supervisor *s)
+{
+	bool waiting = false;
+	for (int i = 0; i < CLIENTS; i++) {
+		struct client *c = &s->clients[i];
+		if (!is_behind(s, c))
+			continue;
+		waiting = true;
+		if (c->pending > 0)
+			watch(w, c->out[s->chunk_stream], POLLOUT, CHUNK_OUT, c, 0);
+		for (int stream = 0; c->pending == 0 && stream < STREAMS; stream++)
+			if (c->rest[stream] < s->rest_size[stream])
+				watch(w, c->out[stream], POLLOUT, REST_OUT, c, stream);
+	}
+	return waiting;
 }
 
 void relay(struct supervisor *s)
@@ -154,20 +211,18 @@ void relay(struct supervisor *s)
 	never_block(s);
 	while (going && !s->exited) {
 		struct watched w = { .count = 0 };
-		bool stalled = behind(s);
 		watch(&w, s->signals, POLLIN, SIGNALS, NULL, 0);
 		watch(&w, s->pidfd, POLLIN, EXIT, NULL, 0);
-		for (int i = 0; i < STREAMS && !stalled; i++)
-			watch(&w, s->from[i], POLLIN, OUTPUT, NULL, i);
-		watch(&w, s->listener, POLLIN, LISTENER, NULL, 0);
 		for (int i = 0; i < CLIENTS; i++) {
 			struct client *c = &s->clients[i];
 			watch(&w, c->control, POLLIN, CONTROL, c, 0);
 			if (s->to >= 0 && s->input_size == 0)
 				watch(&w, c->in, POLLIN, INPUT, c, 0);
-			if (c->pending > 0)
-				watch(&w, c->out[s->chunk_stream], POLLOUT, CHUNK_OUT, c, 0);
 		}
+		bool stalled = watch_readers(&w, s) && !s->hurry;
+		for (int i = 0; i < STREAMS && !stalled; i++)
+			watch(&w, s->from[i], POLLIN, OUTPUT, NULL, i);
+		watch(&w, s->listener, POLLIN, LISTENER, NULL, 0);
 		if (s->input_size > 0)
 			watch(&w, s->to, POLLOUT, TO_CONTAINER, NULL, 0);
 		int timeout = health_turn(s);
@@ -180,27 +235,14 @@ void relay(struct supervisor *s)
 
 void deliver(struct supervisor *s)
 {
-	bool going = true, waiting = true;
-	while (going && waiting) {
+	bool going = true;
+	while (going) {
 		struct watched w = { .count = 0 };
-		waiting = false;
-		for (int i = 0; i < CLIENTS; i++) {
-			struct client *c = &s->clients[i];
-			if (!c->attached)
-				continue;
-			watch(&w, c->control, POLLIN, CONTROL, c, 0);
-			if (c->pending > 0) {
-				watch(&w, c->out[s->chunk_stream], POLLOUT, CHUNK_OUT, c, 0);
-				waiting = true;
-				continue;
-			}
-			for (int stream = 0; stream < STREAMS; stream++)
-				if (c->out[stream] >= 0 && c->rest[stream] < s->rest_size[stream]) {
-					watch(&w, c->out[stream], POLLOUT, REST_OUT, c, stream);
-					waiting = true;
-				}
-		}
-		if (waiting)
-			going = turn(s, &w, -1);
+		if (!watch_readers(&w, s))
+			return;
+		for (int i = 0; i < CLIENTS; i++)
+			if (s->clients[i].attached)
+				watch(&w, s->clients[i].control, POLLIN, CONTROL, &s->clients[i], 0);
+		going = turn(s, &w, -1);
 	}
 }

@@ -9,7 +9,7 @@
 
 enum { CLIENTS = 16, CHUNK = 4096, KEYS = 28, RECORD = 192, REST = 1 << 20 };
 enum { CONTROL_SIGNAL = 1, CONTROL_RESIZE = 2, CONTROL_DETACH = 3, CONTROL_KEEP = 4 };
-enum hello_flags { HELLO_STDIN = 1 };
+enum hello_flags { HELLO_STDIN = 1, HELLO_HURRY = 2 }; /* HURRY: no client, no descriptors; see below */
 
 /* What an attaching client sends first, with its descriptors 0 to 2 (SCM_RIGHTS). */
 struct hello {
@@ -35,6 +35,7 @@ struct supervisor {
 	int from[STREAMS], to;         /* the container's output and input on our side, none of which blocks */
 	char input[CHUNK + KEYS];      /* what the container has not taken yet: that and held-back detach keys */
 	size_t input_size, input_at;
+	bool hurry;                    /* a stop is on its way: from now on output waits for no client */
 	bool input_ended;              /* close `to` after the above */
 	int listener, signals, pidfd;
 	int events;                    /* directory of the record of events, or -1 */
@@ -79,8 +80,8 @@ void health_end(struct supervisor *s);
 void accept_client(struct supervisor *s);
 void add_caller(struct supervisor *s);
 void drop_client(struct client *c);
-bool push_chunk(struct supervisor *s, struct client *c);  /* false when the client is still behind */
-bool push_rest(struct supervisor *s, struct client *c, int stream, const char *rest);
+void push_chunk(struct supervisor *s, struct client *c);
+void push_rest(struct supervisor *s, struct client *c, int stream, const char *rest);
 void give_input(struct supervisor *s);
 void take_input(struct supervisor *s, struct client *c);
 void take_control(struct supervisor *s, struct client *c);

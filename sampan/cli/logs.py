@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from sampan.cli.options import FLAG, Command, Option
 
 TYPE_CHECKING = False
@@ -26,13 +28,16 @@ OPTIONS = Command(
 
 def run(engine: Engine, values: Values) -> int:
     """Write the log to standard output and standard error."""
+    from sampan.cli.moments import moment
+
+    now = time.time()
     tail = "all" if values.tail.startswith("-") else values.tail
     engine.containers.logs(
         values.args[0],
         follow=values.follow,
         tail=tail,
-        since=values.since,
-        until=values.until,
+        since=moment(values.since, now) if values.since else None,
+        until=moment(values.until, now) if values.until else None,
         timestamps=values.timestamps,
     )
     return 0

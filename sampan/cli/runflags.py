@@ -122,8 +122,8 @@ OPTIONS = (
     Option("use-api-socket", "", FLAG, refuse="there is no daemon, and so no socket of it"),
     Option("gpus", refuse=_LATER, hint="use --device"),
     Option("kernel-memory", refuse="kernels do not have this limit any more", hint="use --memory"),
-    Option("log-driver", refuse=_LATER, hint="logs are kept as json-file"),
-    Option("log-opt", "", LIST, refuse=_LATER),
+    Option("log-driver", help="How the log is kept: json-file (the default) or none"),
+    Option("log-opt", "", MAP, "Limit the log: max-size=10m, max-file=3 (these are the defaults)"),
     Option("storage-opt", "", LIST, refuse=_LATER),
 )
 
@@ -132,6 +132,7 @@ _NAMES = {
     "cpuset_cpus": "cpuset",
     "annotation": "annotations",
     "device": "devices",
+    "log_opt": "log_opts",
     "device_cgroup_rule": "device_cgroup_rules",
     "sysctl": "sysctls",
     "ulimit": "ulimits",
@@ -145,7 +146,7 @@ _SAME = frozenset(
     + ("add_host", "cgroupns", "dns", "dns_option", "dns_search", "domainname", "expose", "volumes_from")
     + ("device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops")
     + ("restart", "health_cmd", "health_interval", "health_timeout", "health_start_period", "health_start_interval")
-    + ("health_retries", "no_healthcheck")
+    + ("health_retries", "no_healthcheck", "log_driver")
 )
 
 
@@ -172,6 +173,10 @@ def run_options(values: Values) -> RunOptions:
         from sampan.cli import mounts
 
         options.mounts = [mounts.volume(word) for word in values.volume] + [mounts.mount(w) for w in values.mount]
+    if given & {"log_driver", "log_opt"}:
+        from sampan.oci import logopts
+
+        logopts.settings({"log_driver": options.log_driver, "log_opts": options.log_opts})
     _check(values)
     return options
 

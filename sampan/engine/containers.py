@@ -146,9 +146,15 @@ class Containers:
         tty = bool(spec["process"].get("terminal"))
         home = self.paths.container(record.id)
         facts = self._facts(record, transient=record.auto_remove)
+        asked = record.config.get("options") or {}
         logged = supervised or not record.auto_remove
         facts.stdio = starter.stdio_flags(tty, interactive, foreground, logged, fds)
         facts.log = os.path.join(home, "log") if logged else ""
+        if "log_driver" in asked or "log_opts" in asked:
+            from sampan.oci import logopts
+
+            log = logopts.settings(asked)
+            facts.log, facts.log_limits = facts.log if log.kept else "", (log.max_size, log.max_files)
         facts.detach_keys = keys if tty else ""
         facts.size = terminal.size(fds[1]) if tty and foreground else (0, 0)
         if supervised:
@@ -161,7 +167,6 @@ class Containers:
                 facts.restart = restarting.for_supervisor(self.engine, record, *restarts)
             else:
                 facts.cleanup = self.engine.command(["rm", "--force", "--quiet", record.id])
-        asked = record.config.get("options") or {}
         privileged = bool(asked.get("privileged"))
         if asked.get("network") == "host":
             from sampan.runtime import hostfiles

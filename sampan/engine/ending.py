@@ -91,6 +91,7 @@ def stop(
     number = chosen or stop_signal(record)
     restarting.forbid(engine.store.paths.container(record.id))
     engine.events.container("kill", record, signal=number)
+    outcome.hurry(engine.containers.socket(record.id))
     note = stopping.stop(record, number, seconds)
     if note:
         engine.warn([note])

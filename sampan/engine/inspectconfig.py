@@ -40,7 +40,7 @@ def host_config(record: Record) -> dict[str, Any]:
     return {
         "Binds": _binds(asked),
         "ContainerIDFile": "",
-        "LogConfig": {"Type": "json-file", "Config": {}},
+        "LogConfig": {"Type": asked.get("log_driver") or "json-file", "Config": asked.get("log_opts") or {}},
         "NetworkMode": matching.network(record),
         "PortBindings": {},
         "RestartPolicy": dict(zip(("Name", "MaximumRetryCount"), restarting.policy(record), strict=True)),

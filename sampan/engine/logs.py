@@ -5,60 +5,58 @@ from __future__ import annotations
 import os
 import time
 
-from sampan.errors import InvalidArgument, NotFound
-from sampan.oci import jsontext
+from sampan.errors import InvalidArgument, NotFound, NotSupported
+from sampan.oci import jsontext, logopts
+from sampan.runtime import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from sampan.engine.engine import Engine
 
-_FILES = 3
-
-
-def moment(text: str, now: float) -> str:
-    """Turn --since/--until (seconds since 1970, a duration such as 10m, or RFC 3339) into a UTC time text."""
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    if not text:
-        return ""
-    try:
-        if text[-1] in units and text[:-1].replace(".", "").isdigit():
-            return _utc(now - float(text[:-1]) * units[text[-1]])
-        if text.replace(".", "").isdigit():
-            return _utc(float(text))
-        import datetime
-
-        value = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
-        return _utc(value.timestamp())
-    except ValueError as error:
-        raise InvalidArgument(
-            f"cannot read time {text!r}", "for example 10m, 2026-01-31T10:00:00Z or seconds since 1970"
-        ) from error
+_POLL = 0.05  # seconds between two looks at a growing file
 
 
 def _utc(seconds: float) -> str:
-    whole = int(seconds)
+    whole = int(seconds // 1)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int((seconds - whole) * 1e9):09d}Z"
 
 
-class _Current:
-    """Read a growing log by its descriptor: what is written before a rotation is read to its end, nothing twice."""
+class Files:
+    """Read the files of a log in order, across rotations, nothing twice: `log.2`, `log.1`, `log`.
+
+    A reader that is slower than all files are rotated away misses what went with them.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.pending = b""
         self.fd = -1
-        self._open()
 
-    def _open(self) -> None:
+    def _names(self) -> list[str]:
+        """List the files, oldest first."""
+        names, number = [self.path], 1
+        while os.path.exists(f"{self.path}.{number}"):
+            names.insert(0, f"{self.path}.{number}")
+            number += 1
+        return names
+
+    def _open_next(self) -> bool:
+        """Open the file that follows the one that was read to its end; say whether there is one."""
+        names = self._names()
+        place = next((i for i, name in enumerate(names) if self._is(name)), -1)
+        if place == len(names) - 1:
+            return False
+        self.close()
         try:
-            self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            self.fd = os.open(names[place + 1], os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
-            self.fd = -1
+            return False
+        return True
 
-    def is_file(self, path: str) -> bool:
-        """Say whether `path` is the file that is open."""
+    def _is(self, path: str) -> bool:
         try:
             return self.fd >= 0 and os.path.samestat(os.stat(path), os.fstat(self.fd))
         except FileNotFoundError:
@@ -67,15 +65,11 @@ class _Current:
     def lines(self) -> Iterator[bytes]:
         """Give the whole lines since the last call."""
         while True:
-            rotated = not self.is_file(self.path)
+            rotated = self.fd < 0 or not self._is(self.path)  # asked first: what is written until then is read below
             while self.fd >= 0 and (part := os.read(self.fd, 1 << 16)):
                 *whole, self.pending = (self.pending + part).split(b"\n")
                 yield from (line + b"\n" for line in whole)
-            if not rotated:
-                return
-            self.close()
-            self._open()
-            if self.fd < 0:
+            if not rotated or not self._open_next():
                 return
 
     def close(self) -> None:
@@ -83,17 +77,6 @@ class _Current:
         if self.fd >= 0:
             os.close(self.fd)
         self.fd, self.pending = -1, b""
-
-
-def _lines(path: str, current: _Current) -> Iterator[bytes]:
-    for number in range(_FILES - 1, 0, -1):
-        try:
-            with open(f"{path}.{number}", "rb") as file:
-                if not current.is_file(file.name):
-                    yield from file
-        except FileNotFoundError:
-            continue
-    yield from current.lines()
 
 
 def _tail(lines: Iterator[bytes], count: int) -> list[bytes]:
@@ -105,63 +88,91 @@ def _tail(lines: Iterator[bytes], count: int) -> list[bytes]:
     return kept[len(kept) - count :] if count else []
 
 
+class _Show:
+    """Write lines of the log to two descriptors, those between two moments only."""
+
+    def __init__(self, since: float | None, until: float | None, timestamps: bool, out: int, err: int) -> None:
+        self.first = "" if since is None else _utc(since)
+        self.last = "" if until is None else _utc(until)
+        self.timestamps, self.out, self.err = timestamps, out, err
+
+    def wanted(self, entry: dict[str, Any]) -> bool:
+        stamp = entry["time"]
+        return not (self.first and stamp < self.first) and not (self.last and stamp > self.last)
+
+    def line(self, line: bytes) -> None:
+        entry = parse(line)
+        if entry is None or not self.wanted(entry):
+            return
+        text = entry["log"].encode("utf-8", "replace")
+        view = memoryview(f"{entry['time']} ".encode() + text if self.timestamps else text)
+        fd = self.err if entry["stream"] == "stderr" else self.out
+        while view:
+            view = view[os.write(fd, view) :]
+
+
+def parse(line: bytes) -> dict[str, Any] | None:
+    """Read one line of the log; None for half a line, which a full disk may leave."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        entry = jsontext.loads(line)
+    except InvalidArgument:
+        return None
+    return entry if isinstance(entry, dict) and {"log", "stream", "time"} <= entry.keys() else None
+
+
 def logs(
     engine: Engine,
     name: str,
     *,
     follow: bool = False,
     tail: str = "all",
-    since: str = "",
-    until: str = "",
+    since: float | None = None,
+    until: float | None = None,
     timestamps: bool = False,
     stdout_fd: int = 1,
     stderr_fd: int = 2,
 ) -> None:
-    """Write the log to the two descriptors; with `follow` until the container ends."""
+    """Write the log to the two descriptors; with `follow` until the container ends, or until `until`.
+
+    `since` and `until` are unix seconds; `tail` is a number of lines, or `all`.
+    """
     record = engine.containers.get(name)
-    path = os.path.join(engine.store.paths.container(record.id), "log")
-    if tail not in ("", "all") and not tail.isdigit():
+    if not logopts.settings(record.config.get("options") or {}).kept:
+        raise NotSupported(f"cannot show the log of container {record.name}: it keeps none (--log-driver none)")
+    if tail not in ("", "all") and not (tail.isascii() and tail.isdigit()):
         raise InvalidArgument(f"cannot show the last {tail!r} lines", "--tail takes a number or `all`")
-    now = time.time()
-    first, last = moment(since, now), moment(until, now)
-    how = (first, last, timestamps, stdout_fd, stderr_fd)
-    current = _Current(path)
+    show = _Show(since, until, timestamps, stdout_fd, stderr_fd)
+    files = Files(os.path.join(engine.store.paths.container(record.id), "log"))
     try:
-        lines = _lines(path, current)
-        for line in lines if tail in ("", "all") else _tail(lines, int(tail)):
-            _write(line, *how)
+        lines = files.lines()
+        if tail not in ("", "all"):
+            wanted = (line for line in lines if (entry := parse(line)) is not None and show.wanted(entry))
+            lines = iter(_tail(wanted, int(tail)))
+        for line in lines:
+            show.line(line)
         if follow:
-            _follow(engine, record.id, current, how)
+            _follow(engine, record.id, files, show, until)
     finally:
-        current.close()
+        files.close()
 
 
-def _write(line: bytes, first: str, last: str, timestamps: bool, out: int, err: int) -> None:
-    if not line.endswith(b"\n"):
-        return
-    try:
-        entry = jsontext.loads(line)
-    except InvalidArgument:
-        return  # half a line from a full disk
-    stamp = entry["time"]
-    if (first and stamp < first) or (last and stamp > last):
-        return
-    text = entry["log"].encode("utf-8", "replace")
-    data = f"{stamp} ".encode() + text if timestamps else text
-    fd = err if entry["stream"] == "stderr" else out
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def _follow(engine: Engine, container_id: str, current: _Current, how: tuple[str, str, bool, int, int]) -> None:
+def _follow(engine: Engine, container_id: str, files: Files, show: _Show, until: float | None) -> None:
     running = True
-    while running:
+    while running and (until is None or time.time() < until):
         try:
-            running = engine.containers.get(container_id).status == "running"
+            record = engine.containers.get(container_id)
+            running = record.status in ("running", "paused", "restarting")
         except NotFound:
             running = False
-        for line in current.lines():
-            _write(line, *how)
-        if running:
-            time.sleep(0.05)
+        for line in files.lines():
+            show.line(line)
+        while running and process.alive(record.pid, record.pid_start, record.boot_id):
+            time.sleep(_POLL)
+            for line in files.lines():
+                show.line(line)
+            if until is not None and time.time() >= until:
+                return
+        if running and record.status == "restarting":
+            time.sleep(_POLL)

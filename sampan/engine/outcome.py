@@ -16,6 +16,7 @@ from sampan.errors import Unavailable
 PATIENCE = 5.0
 KILLED = 137  # as Docker reports an end that nobody saw
 _UNKNOWN = -1
+_HURRY = b"\2" + bytes(31)  # helper/supervise.h: struct hello
 
 
 class End:
@@ -54,6 +55,23 @@ def await_end(home: str, socket_path: str, pid: int) -> End:
             return End(_zombie_code(pid), 0, time.time_ns(), holder=holder)
         time.sleep(0.001)
     return _read(path) or End(KILLED, 0, time.time_ns(), lost=True)
+
+
+def hurry(socket_path: str) -> None:
+    """Tell a supervisor that a stop is on its way: from now on the output of the program waits for no reader."""
+    if not socket_path or not os.path.exists(socket_path):
+        return
+    import _socket
+
+    kind = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
+    client = _socket.socket(_socket.AF_UNIX, kind)
+    try:
+        client.connect(socket_path)
+        client.send(_HURRY)
+    except (BlockingIOError, ConnectionRefusedError, FileNotFoundError, BrokenPipeError, ConnectionResetError):
+        return  # it is gone or stopped: its program ends without it
+    finally:
+        client.close()
 
 
 def require_told(home: str, socket_path: str, name: str) -> None:

@@ -57,14 +57,14 @@ class Raw:
             raw[2] = raw[2] & ~termios.CSIZE | termios.CS8
             raw[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG)
             raw[6][termios.VMIN], raw[6][termios.VTIME] = 1, 0
-            termios.tcsetattr(self.fd, termios.TCSAFLUSH, raw)
+            termios.tcsetattr(self.fd, termios.TCSANOW, raw)  # what was typed ahead is kept
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.saved is not None:
             import termios
 
-            termios.tcsetattr(self.fd, termios.TCSAFLUSH, self.saved)
+            termios.tcsetattr(self.fd, termios.TCSANOW, self.saved)
 
 
 class Forward:

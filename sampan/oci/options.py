@@ -66,6 +66,8 @@ _DEFAULTS: dict[str, Any] = {
     "interactive": False,
     "stop_signal": "",
     "stop_timeout": None,  # seconds
+    "log_driver": "",  # json-file (also when empty), none
+    "log_opts": dict,  # oci/logopts.py
     "restart": "",  # no, on-failure[:most], always, unless-stopped
     "health_cmd": "",
     "health_interval": 0.0,  # seconds, as the next three
@@ -146,6 +148,8 @@ class RunOptions:
         interactive: bool
         stop_signal: str
         stop_timeout: float | None
+        log_driver: str
+        log_opts: dict[str, str]
         restart: str
         health_cmd: str
         health_interval: float

@@ -86,6 +86,7 @@ class Facts:
         "host_devices",
         "identity",
         "log",
+        "log_limits",
         "lowers",
         "newgidmap",
         "newuidmap",
@@ -131,6 +132,7 @@ class Facts:
         self.size = (0, 0)
         self.detach_keys = ""
         self.log = ""
+        self.log_limits = (10 << 20, 3)  # bytes of a file (0 is without limit), files
         self.record = ""
         self.socket = ""
         self.cleanup: list[str] = []
@@ -178,7 +180,9 @@ def supervisor(plan: Plan, facts: Facts) -> None:
     """Add what stands before the split."""
     if facts.snapshots:
         plan.add(p.WORKDIR, facts.snapshots, label=f"work in {facts.snapshots}")
-    plan.add(p.STDIO, facts.log, 10 << 20, 3, facts.detach_keys, flags=facts.stdio, label="set up standard streams")
+    plan.add(
+        p.STDIO, facts.log, *facts.log_limits, facts.detach_keys, flags=facts.stdio, label="set up standard streams"
+    )
     if facts.record or facts.socket:
         plan.add(p.SUPERVISE, facts.record, facts.socket, flags=int(facts.transient), label="stay as its supervisor")
     if facts.cleanup:

@@ -26,14 +26,14 @@ DEAD = "dead"
 # state -> action -> next state
 TRANSITIONS: dict[str, dict[str, str]] = {
     CREATED: {"start": RUNNING, "restart": RUNNING, "stop": CREATED, "rename": CREATED, "update": CREATED,
-              "wait": CREATED, "attach": CREATED, "remove": REMOVING},
+              "wait": CREATED, "remove": REMOVING},
     RUNNING: {"start": RUNNING, "restart": RUNNING, "stop": EXITED, "kill": RUNNING, "die": EXITED, "pause": PAUSED,
               "exec": RUNNING, "attach": RUNNING, "rename": RUNNING, "update": RUNNING, "wait": RUNNING,
               "backoff": RESTARTING},
     PAUSED: {"unpause": RUNNING, "stop": EXITED, "restart": RUNNING, "kill": PAUSED, "die": EXITED,
              "rename": PAUSED, "update": PAUSED, "wait": PAUSED},
     RESTARTING: {"start": RUNNING, "restart": RUNNING, "stop": EXITED, "kill": EXITED, "die": EXITED,
-                 "rename": RESTARTING, "update": RESTARTING, "wait": RESTARTING, "attach": RESTARTING},
+                 "rename": RESTARTING, "update": RESTARTING, "wait": RESTARTING},
     EXITED: {"start": RUNNING, "restart": RUNNING, "stop": EXITED, "rename": EXITED, "update": EXITED,
              "wait": EXITED, "remove": REMOVING},
     REMOVING: {"wait": REMOVING, "fail": DEAD},
@@ -46,7 +46,11 @@ _ACTIONS = frozenset([action for row in TRANSITIONS.values() for action in row])
 # Why an action needs another state: what the message ends with, and what helps. "" stands for every other state.
 _REASONS: dict[str, dict[str, tuple[str, str]]] = {
     "exec": {PAUSED: ("it is paused", "unpause it first")},
-    "attach": {PAUSED: ("it is paused", "unpause it first")},
+    "attach": {
+        PAUSED: ("it is paused", "unpause it first"),
+        RESTARTING: ("it is restarting", "wait until it runs"),
+        "": ("it is not running", "start it first, or with `sampan start -a`"),
+    },
     "start": {PAUSED: ("it is paused", "unpause it instead")},
     "pause": {PAUSED: ("it is already paused", "")},
     "unpause": {"": ("it is not paused", "")},

@@ -1,0 +1,65 @@
+"""A store of its own, commands on it, and containers of it: real ones."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import sampan
+
+PROGRAMS = ["sh", "cat", "sleep", "true", "false", "dd", "head", "yes", "kill", "mkdir", "seq", "ls", "rm"]
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[sampan.Engine]:
+    with tempfile.TemporaryDirectory(prefix="sampan-life-") as root:
+        os.chmod(root, 0o711)
+        engine = sampan.Engine(root)
+        engine.bootstrap("host", "base", PROGRAMS)
+        yield engine
+        for row in engine.containers.ls(all=True):
+            engine.containers.remove(row["ID"], force=True)
+        engine.close()
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def sampan_run(engine: sampan.Engine) -> Run:
+    """Run a command of sampan on the store; its text output is kept."""
+
+    def run(*words: str, **settings: object) -> subprocess.CompletedProcess[str]:
+        options = {"capture_output": True, "text": True, "timeout": 60, "stdin": subprocess.DEVNULL, **settings}
+        return subprocess.run(engine.command(list(words)), **options)  # type: ignore[call-overload,no-any-return]
+
+    return run
+
+
+@pytest.fixture
+def started(engine: sampan.Engine, sampan_run: Run) -> Iterator[Callable[..., str]]:
+    """Start detached containers; they are removed after the test."""
+    names: list[str] = []
+
+    def start(script: str, *options: str) -> str:
+        done = sampan_run("run", "-d", *options, "base", "sh", "-c", script)
+        assert done.returncode == 0, done.stderr
+        names.append(done.stdout.strip())
+        return names[-1]
+
+    yield start
+    for name in names:
+        sampan_run("rm", "-f", name)
+
+
+def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait for a condition; it is an error when it does not come."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
