@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from lifesupport import Run
 
 import sampan
 
@@ -25,9 +25,6 @@ def engine() -> Iterator[sampan.Engine]:
         for row in engine.containers.ls(all=True):
             engine.containers.remove(row["ID"], force=True)
         engine.close()
-
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -55,11 +52,3 @@ def started(engine: sampan.Engine, sampan_run: Run) -> Iterator[Callable[..., st
     yield start
     for name in names:
         sampan_run("rm", "-f", name)
-
-
-def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """Wait for a condition; it is an error when it does not come."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)

@@ -14,7 +14,7 @@ import termios
 import time
 from collections.abc import Callable
 
-from conftest import Run, until
+from lifesupport import Run, until
 
 import sampan
 
