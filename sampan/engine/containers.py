@@ -42,6 +42,7 @@ ELSEWHERE = {
     "copy_out": "sampan.engine.copying",
     "diff": "sampan.engine.differences",
     "exec": "sampan.engine.execute",
+    "explain": "sampan.engine.explain",
     "export": "sampan.engine.exporting",
     "inspect": "sampan.engine.inspect",
     "logs": "sampan.engine.logs",
@@ -442,14 +443,3 @@ class Containers:
         __import__(module)
         operation, engine = getattr(sys.modules[module], name), self.engine
         return lambda *args, **settings: operation(engine, *args, **settings)
-
-    # ---- explain ----
-
-    def explain(self, image: str, options: RunOptions) -> list[str]:
-        """List, in words and in order, what a run would do; nothing is created."""
-        from sampan.engine import explain
-
-        found = self.engine.images.runnable(image)
-        return explain.explain(
-            self.engine, specs.config_for(found.config, options, container_id="0" * 64), found.diff_ids
-        )

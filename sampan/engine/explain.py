@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 
 from sampan.engine import starter
+from sampan.oci import spec as specs
 from sampan.runtime import compile
 from sampan.runtime import plan as p
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from sampan.engine.engine import Engine
+    from sampan.oci.spec import RunOptions
 
 
-def explain(engine: Engine, spec: dict[str, Any], layers: list[str]) -> list[str]:
+def explain(engine: Engine, image: str, options: RunOptions) -> list[str]:
     """List the operations of a first start, after notes and limits; nothing is created."""
+    found = engine.images.runnable(image)
+    spec = specs.config_for(found.config, options, container_id="0" * 64)
     facts = compile.Facts()
     facts.snapshots = engine.store.paths.snapshots
-    facts.lowers = engine.store.snapshots.lowers(layers)
+    facts.lowers = engine.store.snapshots.lowers(found.diff_ids)
     facts.upper, facts.work = "UPPER", "WORK"
     facts.transient = True
     facts.target = os.path.join(engine.store.paths.run, "rootfs")
