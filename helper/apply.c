@@ -228,7 +228,7 @@ static int do_special(struct apply *a)
 		if (errno != EPERM || a->e.type == 'P' || !(a->o->flags & TREE_BEST_EFFORT_NODES))
 			return fail(a, TREE_PHASE_CREATE, errno);
 		a->o->skipped++;
-		return 0;
+		return stand_in(a, at, name);
 	}
 	/* a default ACL masks the bits at creation; chown clears the special ones */
 	if ((e = set_by_name(a, at, name)))

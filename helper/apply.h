@@ -28,6 +28,7 @@ int fail_read(struct apply *a, int error);
 
 int set_xattrs(struct apply *a, int fd);
 int set_metadata(struct apply *a, int fd, bool made, bool directory, bool inherits);
+int stand_in(struct apply *a, int at, const char *name);
 bool is_whiteout(int at, const char *name);
 int make_opaque(struct apply *a, int fd);
 int set_by_name(struct apply *a, int at, const char *name);

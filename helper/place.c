@@ -6,6 +6,7 @@
  */
 #define _GNU_SOURCE
 #include "apply.h"
+#include "record.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -47,7 +48,8 @@ static int set_owner(struct apply *a, int fd)
 	if ((errno != EPERM && errno != EINVAL) || !(a->o->flags & TREE_BEST_EFFORT_IDS))
 		return fail(a, TREE_PHASE_OWNER, errno);
 	a->o->skipped++;
-	return 0;
+	int e = record_owner(fd, a->e.uid, a->e.gid);
+	return e && e != ENOTSUP ? fail(a, TREE_PHASE_XATTR, e) : 0;
 }
 
 static int set_xattr(struct apply *a, int fd, const char *name, const void *value, size_t length)
@@ -95,6 +97,24 @@ int set_metadata(struct apply *a, int fd, bool made, bool directory, bool inheri
 	if ((directory || inherits || (a->e.mode & 07000)) && fchmod(fd, a->e.mode) < 0)
 		return fail(a, TREE_PHASE_MODE, errno);
 	return set_xattrs(a, fd);
+}
+
+/* What stands in for a device that this user may not make: an empty file that records it. */
+int stand_in(struct apply *a, int at, const char *name)
+{
+	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = a->e.sec, .tv_nsec = a->e.nsec } };
+	int fd = openat(at, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0);
+	if (fd < 0)
+		return fail(a, TREE_PHASE_CREATE, errno);
+	int e = record_device(fd, a->e.type, a->e.rmajor, a->e.rminor);
+	if (e == ENOTSUP) /* then nothing is better than a file that is none */
+		e = unlinkat(at, name, 0) < 0 ? fail(a, TREE_PHASE_REMOVE, errno) : 0;
+	else if (e)
+		e = fail(a, TREE_PHASE_XATTR, e);
+	else if (!(e = set_metadata(a, fd, true, true, false)) && futimens(fd, times) < 0)
+		e = fail(a, TREE_PHASE_TIME, errno);
+	close(fd);
+	return e;
 }
 
 struct level *here(struct apply *a)

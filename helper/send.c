@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include "pack.h"
+#include "record.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -299,6 +300,8 @@ static int send_if_linked(struct pack *p, const struct statx *st, const char *pa
 int send_directory(struct pack *p, int fd, const struct statx *st, const char *path)
 {
 	describe(&p->e, 'D', st);
+	if (p->o->flags & TREE_RECORDED)
+		recall_owner(fd, &p->e);
 	int e = collect_xattrs(p, fd, path);
 	return e ? e : send_entry(p, path, "");
 }
@@ -309,6 +312,11 @@ int send_file(struct pack *p, int fd, const struct statx *st, const char *path)
 	if (e)
 		return e < 0 ? -e : 0;
 	describe(&p->e, 'F', st);
+	if (p->o->flags & TREE_RECORDED) {
+		recall_owner(fd, &p->e);
+		if (st->stx_size == 0 && recall_device(fd, &p->e))
+			return send_entry(p, path, "");
+	}
 	p->e.flags = p->list ? ENTRY_NO_DATA : 0;
 	if ((e = collect_xattrs(p, fd, path)) || (e = send_entry(p, path, "")))
 		return e;

@@ -4,7 +4,7 @@
  * strangers wrote, so nothing of it is trusted.
  */
 #define _GNU_SOURCE
-#include "stream.h"
+#include "record.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -203,7 +203,7 @@ bool xattr_accepted(const char *name, const char *opaque)
 	if (opaque[0] && !strcmp(name, opaque))
 		return true;
 	if (!strncmp(name, "user.", 5))
-		return strncmp(name, "user.overlay.", 13) != 0;
+		return strncmp(name, "user.overlay.", 13) != 0 && strncmp(name, RECORD_PREFIX, strlen(RECORD_PREFIX)) != 0;
 	return !strcmp(name, "security.capability") || !strcmp(name, "system.posix_acl_access") ||
 		!strcmp(name, "system.posix_acl_default");
 }

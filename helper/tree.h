@@ -11,8 +11,8 @@
 enum tree_flags {
 	TREE_MERGE = 1,              /* apply: the tree is a merged one: `W` entries remove; C 0/0 is not special */
 	TREE_KEEP_DIRS = 2,          /* apply: every existing directory keeps its metadata */
-	TREE_BEST_EFFORT_IDS = 4,    /* apply: a refused owner or file capability is counted in `skipped`, not fatal */
-	TREE_BEST_EFFORT_NODES = 8,  /* apply: a refused device node is counted, not fatal */
+	TREE_BEST_EFFORT_IDS = 4,    /* apply: a refused owner is recorded, it or a file capability counted in `skipped`, not fatal */
+	TREE_BEST_EFFORT_NODES = 8,  /* apply: a refused device node becomes an empty file that records it, and is counted */
 	TREE_SYNC = 16,              /* apply: syncfs() at the end */
 	TREE_ONE_FILE_SYSTEM = 32,   /* pack: other mounts are not entered; files mounted over are left out */
 	TREE_LIST = 64,              /* pack: entries without contents */
@@ -22,6 +22,7 @@ enum tree_flags {
 	TREE_RESULT = 1024,          /* apply: the result record is also written to out_fd */
 	TREE_NO_KERNEL = 2048,       /* pack: proc, sysfs, cgroups and the like are not entered, and their files refused */
 	TREE_WRITEBACK = 4096,       /* apply: writing large files to the disk begins at once; a syncfs() is to follow */
+	TREE_RECORDED = 8192,        /* pack: owners and devices are those that apply recorded */
 };
 
 /* What was being done when it failed; runtime/tree.py has a sentence for each. */

@@ -133,8 +133,7 @@ def _apply(engine: Engine, directory: str, source: Any) -> None:
 
     facts = Facts()
     engine.host.add_idmap(facts)
-    flags = tree.MERGE | tree.SYNC | (tree.BEST_EFFORT_NODES if facts.rootless else 0)
-    flags |= tree.BEST_EFFORT_IDS if facts.single_id else 0
+    flags = tree.MERGE | tree.SYNC
     target = os.path.join(engine.store.paths.run, "rootfs")
     os.makedirs(target, mode=0o700, exist_ok=True)
     write, child = rootfs.open_apply(facts, rootfs.Rootfs(directory=directory), target, flags=flags)

@@ -85,7 +85,7 @@ class Entry:
 
 
 def xattr_accepted(name: bytes) -> bool:
-    """Tell whether a tree may carry this attribute: not what steers overlayfs or belongs to the host's security."""
+    """Tell whether a tree may carry this attribute: not what steers overlayfs or sampan, or is the host's security."""
     if name.startswith(b"user."):
-        return not name.startswith(b"user.overlay.")
+        return not name.startswith((b"user.overlay.", b"user.sampan."))
     return name in (b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default")

@@ -77,7 +77,14 @@ def start(plan: Plan, tree_in: int, tree_out: int, target: int = -1) -> Child:
 
 
 def open_apply(facts: Facts, root: Rootfs, target: str, base: str = "", flags: int = 0) -> tuple[int, Child]:
-    """Start an apply below `base`; write entries to the descriptor, close it, then wait for the child."""
+    """Start an apply below `base`; write entries to the descriptor, close it, then wait for the child.
+
+    Devices and owners that this user may not make are recorded, for whoever packs the tree again.
+    """
+    from sampan.runtime import tree
+
+    flags |= tree.BEST_EFFORT_NODES if facts.rootless else 0
+    flags |= tree.BEST_EFFORT_IDS if facts.single_id else 0
     set_root(facts, root, target)
     read, write = os.pipe()
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -119,7 +126,13 @@ def settle(child: Child) -> None:
 
 
 def open_pack(facts: Facts, root: Rootfs, target: str, base: str = "", flags: int = 0) -> tuple[int, int, Child]:
-    """Start a pack of `base`; give the descriptor to read entries from, the one for requests, and the child."""
+    """Start a pack of `base`; give the descriptor to read entries from, the one for requests, and the child.
+
+    What an ordinary user could not make shows as it was recorded.
+    """
+    from sampan.runtime import tree
+
+    flags |= tree.RECORDED if facts.rootless else 0
     set_root(facts, root, target)
     out_read, out_write = os.pipe()
     in_read, in_write = os.pipe()

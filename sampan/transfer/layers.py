@@ -234,9 +234,8 @@ def unpack(read: Read, facts: Facts, target: str, directory: str) -> int:
     Gives the sum of the sizes of its files.
     """
     os.makedirs(target, mode=0o700, exist_ok=True)
-    flags = tree.WRITEBACK | (tree.BEST_EFFORT_NODES if facts.rootless else 0)
-    flags |= tree.BEST_EFFORT_IDS if facts.single_id else 0
-    write_fd, child = rootfs.open_apply(facts, rootfs.Rootfs(directory=directory), target, flags=flags)
+    root = rootfs.Rootfs(directory=directory)
+    write_fd, child = rootfs.open_apply(facts, root, target, flags=tree.WRITEBACK)
     reader = TarReader(read)
     entries = to_overlay(reader, rootfs.opaque_name(facts.rootless))
     rootfs.send(write_fd, child, lambda applier: applier.feed(entries))

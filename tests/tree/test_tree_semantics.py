@@ -287,13 +287,15 @@ def single_id(plain: Harness, tmp_path: Path) -> Harness:
     return harness
 
 
-def test_with_one_id_owners_and_devices_are_best_effort(root: Path, single_id: Harness) -> None:
+def test_with_one_id_owners_and_devices_are_recorded(root: Path, single_id: Harness) -> None:
     os.chown(root, *single_id.owner)  # type: ignore[attr-defined]
     data = archive(
         member("d", DIR, uid=5, gid=6),
         member("d/f", data=b"x", uid=1000, gid=50, mode=0o4755),
+        member("d/g", data=b"x", mode=0o444, uid=7),
         member("l", LINK, linkname="x", uid=9),
-        member("null", tarfile.CHRTYPE, devmajor=1, devminor=3),
+        member("null", tarfile.CHRTYPE, devmajor=1, devminor=3, mode=0o666, gid=5),
+        member("same", tarfile.LNKTYPE, linkname="null", mode=0o666, gid=5),
         member(".wh.gone"),
         member("d/.wh..wh..opq"),
     )
@@ -302,11 +304,44 @@ def test_with_one_id_owners_and_devices_are_best_effort(root: Path, single_id: H
     flags = tree.BEST_EFFORT_IDS | tree.BEST_EFFORT_NODES
     single_id.apply_tar(root, data, flags, opaque="user.overlay.opaque")
     assert {(path.lstat().st_uid, path.lstat().st_gid) for path in root.rglob("*")} == {single_id.owner}  # type: ignore[attr-defined]
-    assert kind(root / "gone") == "whiteout" and not (root / "null").exists()
+    assert kind(root / "gone") == "whiteout" and (root / "null").read_bytes() == b""
     assert os.getxattr(root / "d", "user.overlay.opaque") == b"y"
     assert stat.S_IMODE((root / "d/f").stat().st_mode) == 0o4755
-    paths = [(entry.type, entry.path, entry.uid) for entry, _ in single_id.pack(root, opaque="user.overlay.opaque")]
-    assert paths == [("D", b"", 0), ("D", b"d", 0), ("F", b"d/f", 0), ("C", b"gone", 0), ("L", b"l", 0)]
+    plain = [(e.type, e.path, e.uid, e.xattrs) for e, _ in single_id.pack(root)]
+    assert plain[1:] == [
+        *(("D", b"d", 0, None), ("F", b"d/f", 0, None), ("F", b"d/g", 0, None), ("C", b"gone", 0, None)),
+        *(("L", b"l", 0, None), ("F", b"null", 0, None), ("H", b"same", 0, None)),
+    ]
+    packed = single_id.pack(root, tree.RECORDED, opaque="user.overlay.opaque")
+    found = [(e.type, e.path, e.uid, e.gid, e.mode, e.major, e.minor) for e, _ in packed]
+    assert found[1:] == [
+        ("D", b"d", 5, 6, 0o755, 0, 0),
+        ("F", b"d/f", 1000, 50, 0o4755, 0, 0),
+        ("F", b"d/g", 7, 0, 0o444, 0, 0),
+        ("C", b"gone", 0, 0, 0o0, 0, 0),
+        ("L", b"l", 0, 0, 0o777, 0, 0),  # a symbolic link has no room for a record
+        ("C", b"null", 0, 5, 0o666, 1, 3),
+        ("H", b"same", 0, 0, 0o666, 0, 0),
+    ]
+    assert all(not (e.xattrs or {}).keys() - {b"user.overlay.opaque"} for e, _ in packed)
+
+
+@pytest.mark.parametrize(
+    "device, owner",
+    [(b"c:1", b"5"), (b"c:0:0", b"5:6:7"), (b"x:1:3", b"4294967295:0"), (b"c:4096:1", b"-1:0x"), (b"c:1:3 ", b"")],
+)
+def test_records_that_are_none_are_ignored(root: Path, plain: Harness, device: bytes, owner: bytes) -> None:
+    (root / "f").touch()
+    os.setxattr(root / "f", "user.sampan.device", device)
+    os.setxattr(root / "f", "user.sampan.owner", owner)
+    ((entry, _),) = plain.pack(root, tree.RECORDED)[1:]
+    assert (entry.type, entry.uid, entry.gid, entry.xattrs) == ("F", os.getuid(), os.getgid(), None)
+
+
+def test_a_record_in_an_archive_is_not_taken_over(root: Path, plain: Harness) -> None:
+    data = archive(member("f", pax_headers={"SCHILY.xattr.user.sampan.device": "b:8:0", "SCHILY.xattr.user.x": "1"}))
+    plain.apply_tar(root, data)
+    assert os.listxattr(root / "f") == ["user.x"]
 
 
 def test_what_the_host_may_not_take_over_is_dropped_and_counted(root: Path, plain: Harness) -> None:

@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 HELPER = HERE.parent.parent / "helper"
 SOURCES = [
     HERE / "harness.c",
-    *(HELPER / f"{n}.c" for n in ("stream", "walk", "names", "place", "apply", "send", "pack")),
+    *(HELPER / f"{n}.c" for n in ("stream", "walk", "names", "place", "apply", "record", "send", "pack")),
 ]
 WARNINGS = ["-std=c11", "-Wall", "-Wextra", "-Werror"]
 OPAQUE = "trusted.overlay.opaque"
