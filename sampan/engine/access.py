@@ -108,9 +108,9 @@ class Files:
         compile.root(plan, facts)
         bare = Facts()  # the devices of an ordinary user's container are not wanted
         slots = compile.sources(plan, {"mounts": binds}, bare)
-        plan.add(p.PIVOT, facts.target, label="make it the root (pivot_root)")
+        plan.add(p.PIVOT, facts.target, label="enter it (chroot)")
         compile.volumes(plan, {"mounts": binds}, slots)
-        plan.add(p.DETACH, label="take the host's file systems away")
+        plan.add(p.DETACH, label="make it the root, and take the host's file systems away (pivot_root)")
         plan.add(p.NO_DEVICES, label="let no device be opened")
         if spec["root"].get("readonly"):
             plan.add(p.ROOT_RO, label="make the root file system read-only")

@@ -11,6 +11,8 @@ from sampan.runtime import plan as p
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from sampan.engine.engine import Engine
     from sampan.oci.spec import RunOptions
 
@@ -27,7 +29,66 @@ def explain(engine: Engine, image: str, options: RunOptions) -> list[str]:
     facts.target = os.path.join(engine.store.paths.run, "rootfs")
     facts.stdio = p.FOREGROUND
     notes = starter.fill(facts, spec, engine.host) + engine.host.notes
-    limits = (spec["linux"].get("resources") or {}).items()
+    facts.host_devices = starter.host_devices(spec, options.privileged)
+    _show_volumes(spec)
+    if options.network == "host":
+        from sampan.runtime import hostfiles
+
+        layers = [os.path.join(engine.store.paths.snapshots, lower) for lower in facts.lowers]
+        hostfiles.add(spec, "the container's copy of /etc", layers)
     words = [f"note: {note}" for note in notes]
-    words += [f"limit {key}: {value}" for key, value in limits if key != "devices" and value]
+    resources = dict(spec["linux"].get("resources") or {})
+    if engine.host.rootless:
+        resources.pop("devices", None)  # as for the start itself: no node can be made, the binds are all there is
+    if resources:
+        words += ["start in a cgroup of its own", *limits(resources)]
     return words + compile.compile_run(spec, facts).explain()
+
+
+def _show_volumes(spec: dict[str, Any]) -> None:
+    """Turn volumes into the binds that they become, named in place of their directories."""
+    for mount in spec["mounts"]:
+        if mount["type"] == "volume":
+            name = f"volume {mount['source']}" if mount["source"] else "a new volume"
+            mount.update(type="bind", source=name)
+            mount["options"] = [*(word for word in mount.get("options", []) if word != "nocopy"), "rbind"]
+
+
+def limits(resources: dict[str, Any]) -> list[str]:
+    """Say in words what the container's cgroup limits."""
+    words = []
+    for key, value in resources.items():
+        if key == "memory":
+            words += [f"limit {_MEMORY.get(name, name)} to {size} bytes" for name, size in value.items()]
+        elif key == "cpu":
+            words += _cpu(value)
+        elif key == "devices":
+            rules = [_device(rule) for rule in value if rule.get("allow")]
+            words.append(f"allow devices: {', '.join(rules)}; no others" if rules else "allow no devices")
+        elif key == "pids":
+            words.append(f"limit processes to {value['limit']}")
+        elif value:
+            words.append(f"limit {key}: {value}")
+    return words
+
+
+_MEMORY = {"limit": "memory", "swap": "memory and swap together", "reservation": "memory under pressure"}
+
+
+def _cpu(value: dict[str, Any]) -> list[str]:
+    words = []
+    if value.get("quota"):
+        words.append(f"limit CPU time to {value['quota'] / value['period']:g} CPUs")
+    if value.get("shares"):
+        words.append(f"give {value['shares']} CPU shares")
+    if value.get("cpus"):
+        words.append(f"run on CPUs {value['cpus']}")
+    rest = {key: number for key, number in value.items() if key not in ("quota", "period", "shares", "cpus")}
+    return words + [f"limit CPU {key}: {number}" for key, number in rest.items()]
+
+
+def _device(rule: dict[str, Any]) -> str:
+    if "type" not in rule or rule["type"] == "a":
+        return f"all {rule['access']}"
+    numbers = ":".join(str(rule[key]) if rule.get(key) is not None else "*" for key in ("major", "minor"))
+    return f"{rule['type']} {numbers} {rule['access']}"

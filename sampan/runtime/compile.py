@@ -154,7 +154,7 @@ def compile_run(spec: dict[str, Any], facts: Facts) -> Plan:
         become_root(plan, facts)
     root(plan, facts)
     slots = sources(plan, spec, facts)
-    plan.add(p.PIVOT, facts.target, label="make it the root (pivot_root)")
+    plan.add(p.PIVOT, facts.target, label="enter it (chroot)")
     tty = bool(spec["process"].get("terminal"))
     mounts(plan, spec, facts, slots)
     devices(plan, facts, slots, tty)

@@ -28,7 +28,7 @@ def process(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool) -> None:
     if tty:
         rows, columns = facts.size
         plan.add(p.TTY, rows, columns, flags=1, label="open a pseudo-terminal")
-    plan.add(p.DETACH, label="take the host's file systems away")
+    plan.add(p.DETACH, label="make it the root, and take the host's file systems away (pivot_root)")
     if spec["root"].get("readonly"):
         plan.add(p.ROOT_RO, label="make the root file system read-only")
     identity(plan, spec, facts, tty)

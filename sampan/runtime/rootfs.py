@@ -60,8 +60,8 @@ def _tree_plan(facts: Facts, code: int, base: str, flags: int, verb: str) -> Pla
     if facts.rootless:
         compile.become_root(plan, facts)
     compile.root(plan, facts)
-    plan.add(p.PIVOT, facts.target, label="make it the root (pivot_root)")
-    plan.add(p.DETACH, label="take the host's file systems away")
+    plan.add(p.PIVOT, facts.target, label="enter it (chroot)")
+    plan.add(p.DETACH, label="make it the root, and take the host's file systems away (pivot_root)")
     plan.add(p.NO_DEVICES, label="let no device be opened")
     plan.add(code, base, opaque_name(facts.rootless), flags=flags, label=verb)
     return plan

@@ -216,6 +216,22 @@ def test_explain_runs_nothing(engine: sampan.Engine) -> None:
     assert engine.containers.ls(all=True) == []
 
 
+def test_explain_says_what_was_asked_in_words(engine: sampan.Engine) -> None:
+    from sampan.engine.library import options
+
+    asked = {"memory": "64m", "cpus": 0.5, "pids_limit": 9, "network": "host", "devices": ["/dev/zero:/dev/other"]}
+    chosen = options(["true"], None, asked)
+    chosen.mounts = [("volume", "named", "/n", []), ("volume", "", "/a", ["nocopy"])]
+    words = engine.containers.explain("base", chosen)
+    expected = ["bind volume named at /n (read-write)", "bind a new volume at /a (read-write)"]
+    expected += ["limit memory to 67108864 bytes", "limit CPU time to 0.5 CPUs", "limit processes to 9"]
+    expected += ["start in a cgroup of its own", "bind the container's copy of /etc/hosts at /etc/hosts (read-write)"]
+    expected.append("bind the host's /dev/zero at /dev/other" if os.geteuid() else "create device /dev/other (1:5)")
+    assert [text for text in expected if text not in words] == []
+    assert [text for text in words if text.startswith("allow devices: ")] or os.geteuid()
+    assert os.listdir(engine.store.paths.volumes) == []
+
+
 def test_read_only_root(engine: sampan.Engine) -> None:
     assert engine.run("base", ["touch", "/x"], read_only=True).exit_code != 0
     assert engine.run("base", ["touch", "/x"]).exit_code == 0
