@@ -11,11 +11,11 @@
 enum { SPAN = 600 };
 static const off_t MOST = 64 << 20;
 
-void event(const struct supervisor *s, const char *action, const char *more)
+static void append(const struct supervisor *s, const struct op *subject, const char *action, const char *more)
 {
 	char name[32], tail[512];
 	struct timespec now;
-	if (s->events < 0 || *action == 0 || s->subject->count < 2 || clock_gettime(CLOCK_REALTIME, &now) < 0)
+	if (s->events < 0 || *action == 0 || subject->count < 2 || clock_gettime(CLOCK_REALTIME, &now) < 0)
 		return;
 	snprintf(name, sizeof name, "%lld", (long long)now.tv_sec / SPAN);
 	int length = snprintf(tail, sizeof tail, "%s}},\"Action\":\"%s\",\"timeNano\":%lld%09ld}\n", more, action,
@@ -27,10 +27,32 @@ void event(const struct supervisor *s, const char *action, const char *more)
 	}
 	/* It begins with a newline, so that a line which was cut short spoils no other. */
 	struct iovec parts[] = { { (char *)"\n", 1 },
-		{ (char *)(uintptr_t)s->subject->fields[1].bytes, s->subject->fields[1].length }, { tail, (size_t)length } };
+		{ (char *)(uintptr_t)subject->fields[1].bytes, subject->fields[1].length }, { tail, (size_t)length } };
 	ssize_t written = lseek(fd, 0, SEEK_END) > MOST ? 0 : writev(fd, parts, 3);
 	(void)written;
 	close(fd);
+}
+
+void event(const struct supervisor *s, const char *action, const char *more)
+{
+	if (s->subject != NULL)
+		append(s, s->subject, action, more);
+}
+
+/* Of what goes with the container: its volumes, which come before it and go after it. */
+static void others(const struct supervisor *s, unsigned action)
+{
+	for (uint32_t i = 0; i < s->plan->split; i++)
+		if (s->plan->ops[i].code == OP_EVENTS && &s->plan->ops[i] != s->subject)
+			append(s, &s->plan->ops[i], text(&s->plan->ops[i], action), "");
+}
+
+void event_started(const struct supervisor *s)
+{
+	if (s->subject == NULL)
+		return;
+	others(s, 2);
+	event(s, text(s->subject, 2), "");
 }
 
 void event_ended(const struct supervisor *s, uint64_t oom_kills)
@@ -45,4 +67,5 @@ void event_ended(const struct supervisor *s, uint64_t oom_kills)
 	snprintf(more, sizeof more, ",\"exitCode\":\"%d\",\"execDuration\":\"%lld\"", status,
 	         (long long)(now.tv_sec - s->began.tv_sec - (now.tv_nsec < s->began.tv_nsec)));
 	event(s, text(s->subject, 3), more);
+	others(s, 3);
 }

@@ -253,8 +253,7 @@ int supervise(const struct plan *plan)
 		return 125;
 	}
 	add_caller(&s);
-	if (s.subject)
-		event(&s, text(s.subject, 2), "");
+	event_started(&s);
 	report(REPORT_STARTED, 0, 0, s.pid, (uint64_t)s.started.tv_sec * 1000000000u + (uint64_t)s.started.tv_nsec, NULL, 0);
 	health_begin(&s);
 	relay(&s);

@@ -69,6 +69,7 @@ void restart_here(struct supervisor *s);
 void become(const struct op *op, unsigned from);                   /* execute the fields from there on */
 bool dismisses(int signal_number);
 void event(const struct supervisor *s, const char *action, const char *more); /* more: `,"key":"value"`… */
+void event_started(const struct supervisor *s);
 void event_ended(const struct supervisor *s, uint64_t oom_kills);
 void close_once(int *fd);
 void health_begin(struct supervisor *s);

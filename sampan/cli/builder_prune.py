@@ -29,5 +29,7 @@ def run(engine: Engine, values: Values) -> int:
     wanted = pruneflags.wanted(values.filter)
     if not pruneflags.agreed(values.force, ["all build cache" if values.all else "unused build cache"]):
         return 0
-    done = pruning.measured(engine, lambda done: pruning.prune_build_cache(engine, wanted, done, all=values.all))
+    done = pruning.measured(
+        engine, lambda done: pruning.prune_build_cache(engine, wanted, done, all=values.all), "builder"
+    )
     return pruneflags.show(done)

@@ -25,4 +25,6 @@ def run(engine: Engine, values: Values) -> int:
     wanted = pruneflags.wanted(values.filter)
     if not pruneflags.agreed(values.force, ["all stopped containers"]):
         return 0
-    return pruneflags.show(pruning.measured(engine, lambda done: pruning.prune_containers(engine, wanted, done)))
+    return pruneflags.show(
+        pruning.measured(engine, lambda done: pruning.prune_containers(engine, wanted, done), "container")
+    )

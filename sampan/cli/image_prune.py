@@ -30,5 +30,5 @@ def run(engine: Engine, values: Values) -> int:
     images = "images without at least one container associated to them" if values.all else "dangling images"
     if not pruneflags.agreed(values.force, ["all " + images]):
         return 0
-    done = pruning.measured(engine, lambda done: pruning.prune_images(engine, wanted, done, all=values.all))
+    done = pruning.measured(engine, lambda done: pruning.prune_images(engine, wanted, done, all=values.all), "image")
     return pruneflags.show(done)

@@ -30,5 +30,5 @@ def run(engine: Engine, values: Values) -> int:
     which = "local" if values.all else "anonymous local"
     if not pruneflags.agreed(values.force, [f"all {which} volumes not used by at least one container"]):
         return 0
-    done = pruning.measured(engine, lambda done: pruning.prune_volumes(engine, wanted, done, all=values.all))
+    done = pruning.measured(engine, lambda done: pruning.prune_volumes(engine, wanted, done, all=values.all), "volume")
     return pruneflags.show(done)

@@ -177,7 +177,7 @@ class Containers:
             from sampan.engine import naming
 
             naming.write(asked, home)
-        facts.events = self.engine.events.for_supervisor(record)
+        facts.events = self.engine.events.for_supervisor(record, self.paths.volumes)
         if "healthcheck" in record.config:
             from sampan.engine import health
 
@@ -315,6 +315,7 @@ class Containers:
         with terminal.Raw(0 if tty else -1):
             ended = child.wait()
         if child.detached:
+            self.engine.events.container("detach", record)
             return 0
         self._ended(record, ended)
         return ended.code

@@ -35,9 +35,24 @@ class Events:
         known = record_of.container_attributes(record)
         record_of.emit(self.directory, "container", action, record.id, {**known, **attributes})
 
-    def for_supervisor(self, record: Record) -> tuple[str, bytes, str, str]:
-        """Give what a container's supervisor needs to record `start`, `oom` and `die` itself, in their true order."""
-        return record_of.for_supervisor(self.directory, record, "start", "die")
+    def for_supervisor(self, record: Record, volumes: str) -> list[tuple[str, bytes, str, str]]:
+        """Give what a supervisor needs to record itself, in their true order, `start`, `oom` and `die` of the container
+        and `mount` and `unmount` of its volumes, which lie below `volumes`.
+        """
+        found = [record_of.for_supervisor(self.directory, record, "start", "die")]
+        for mount in record.config["spec"]["mounts"]:
+            if str(mount.get("source") or "").startswith(volumes + "/"):
+                found.append(record_of.for_volume(self.directory, record.id, mount, volumes))
+        return found
+
+    def for_exec(self, record: Record, args: list[str]) -> list[tuple[str, bytes, str, str]]:
+        """Record that an exec is made and started, and give what its supervisor needs to record its end."""
+        import os
+
+        exec_id, words = os.urandom(32).hex(), " ".join(args)
+        for action in ("exec_create", "exec_start"):
+            self.container(f"{action}: {words}", record, execID=exec_id)
+        return [record_of.for_supervisor(self.directory, record, "", "exec_die", execID=exec_id)]
 
     def __call__(
         self,

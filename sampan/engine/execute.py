@@ -60,10 +60,11 @@ def plan_for(
     size: tuple[int, int],
     detach: bool,
     identity: tuple[int, int, list[int]] | None = None,
+    events: list[tuple[str, bytes, str, str]] | None = None,
 ) -> Plan:
     """Compile the plan that joins; without `identity` (uid, gid, groups) the helper asks who the user is."""
     facts = compile.Facts()
-    facts.identity = identity
+    facts.identity, facts.events = identity, events or []
     starter.fill(facts, spec, engine.host)
     uid_map, facts.uid_map = facts.uid_map, ""
     facts.stdio, facts.detach_keys, facts.size = stdio, keys, size
@@ -150,7 +151,8 @@ def exec(
         flags = p.NULL_OUT
     keys = terminal.keys(detach_keys) if tty else ""
     size = terminal.size(1) if tty and not detach else (0, 0)
-    plan = plan_for(engine, record, spec, flags, keys, size, detach)
+    told = engine.events.for_exec(record, args)
+    plan = plan_for(engine, record, spec, flags, keys, size, detach, events=told)
     if detach:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:

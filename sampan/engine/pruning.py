@@ -54,8 +54,8 @@ def _has(labels: Mapping[str, Any], text: str) -> bool:
     return name in labels and (not equals or labels[name] == value)
 
 
-def measured(engine: Engine, work: Callable[[Pruned], None]) -> Pruned:
-    """Do the work, collect what nothing refers to any more, and measure what that freed."""
+def measured(engine: Engine, work: Callable[[Pruned], None], *kinds: str) -> Pruned:
+    """Do the work, collect what nothing refers to any more, measure what that freed, and record it for the `kinds`."""
     from sampan.store import gc
 
     done = Pruned()
@@ -64,6 +64,8 @@ def measured(engine: Engine, work: Callable[[Pruned], None]) -> Pruned:
     store = engine.store
     gc.collect(store.db, store.content, store.paths, remove_tree=engine.remove_tree)
     done.freed = max(0, before - _used(engine))
+    for kind in kinds:
+        engine.events.emit(kind, "prune", "", {"reclaimed": done.freed})
     return done
 
 
@@ -90,7 +92,7 @@ def everything(engine: Engine, wanted: Wanted, *, all: bool = False, volumes: bo
         prune_build_cache(engine, wanted, done, all=all)
         prune_images(engine, wanted, done, all=all)
 
-    done = measured(engine, work)
+    done = measured(engine, work, "container", *(["volume"] if volumes else []), "image", "builder")
     if all and not wanted:
         engine.erase_if_empty()
     return done

@@ -93,6 +93,7 @@ def _one(
         here = _complete(engine, f"{ref.name}@{source.locate()}", wanted)
         if here is not None:
             images.store.tag(str(ref) if not ref.digest else here[1], here[0].manifest_digest)
+            engine.events.emit("image", "pull", ref.familiar(), {"name": ref.familiar_name()})
             return Pulled(ref, here[1].partition("@")[2], here[0].id, before != here[0].manifest_digest)
         picture, replaced = moving.pull(
             engine.store,
@@ -109,6 +110,7 @@ def _one(
     del replaced
     found = engine.store.images.resolve(picture.digest)
     _warn_of_platform(engine, found.config, wanted, ref)
+    engine.events.emit("image", "pull", ref.familiar(), {"name": ref.familiar_name()})
     return Pulled(ref, source.digest, found.id, before != found.manifest_digest)
 
 

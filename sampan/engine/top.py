@@ -41,6 +41,7 @@ def top(engine: Engine, name: str, words: Sequence[str] = ()) -> dict[str, Any]:
         host = procinfo.Host()
         found = [info for pid in pids if (info := procinfo.look(pid)) is not None]
         rows = [[procinfo.text(host, info, keyword) for keyword, _ in columns] for info in found]
+    engine.events.container("top", record)
     return {"Titles": titles, "Processes": rows}
 
 

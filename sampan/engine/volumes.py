@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 from sampan.engine import matching
 from sampan.errors import Conflict, InvalidArgument, NotFound
@@ -29,7 +30,10 @@ def attach(engine: Engine, spec: dict[str, Any], layers: list[str]) -> None:
         for mount in spec["mounts"]:
             words = mount.get("options", [])
             if mount["type"] == "volume":
+                now = time.time_ns()
                 volume = engine.store.volumes.create(mount["source"])
+                if volume.created >= now:
+                    engine.events.emit("volume", "create", volume.name, {"driver": "local"})
                 if not mount["source"]:
                     anonymous.append(volume.name)
                 if "nocopy" not in words:
@@ -82,6 +86,7 @@ def release(engine: Engine, names: Iterable[str]) -> None:
         try:
             if engine.store.volumes.get(name).anonymous:
                 engine.store.volumes.remove(name)
+                engine.events.emit("volume", "destroy", name, {"driver": "local"})
         except (Conflict, NotFound):
             continue  # in use, or somebody was faster
 

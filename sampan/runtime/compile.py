@@ -114,7 +114,7 @@ class Facts:
         self.target = ""
         self.transient = False
         self.rootless = self.single_id = False
-        self.events: tuple[str, bytes, str, str] | None = None  # helper/events.c
+        self.events: list[tuple[str, bytes, str, str]] = []  # helper/events.c
         self.health: list[str | int] = []  # helper/health.c
         self.restart: list[str] = []  # helper/restart.c
         self.uid_map = self.gid_map = self.newuidmap = self.newgidmap = ""
@@ -191,8 +191,8 @@ def supervisor(plan: Plan, facts: Facts) -> None:
         plan.add(p.HEALTH, *facts.health, label="check its health")
     if facts.restart:
         plan.add(p.RESTART, *facts.restart)
-    if facts.events:
-        plan.add(p.EVENTS, *facts.events)
+    for subject in facts.events:
+        plan.add(p.EVENTS, *subject)
     if facts.cgroup:
         plan.add(p.CGROUP, facts.cgroup, label=f"start in cgroup {facts.cgroup}")
     for directory in facts.cgroup_v1:

@@ -52,6 +52,17 @@ def for_supervisor(directory: str, record: Record, start: str, end: str, **more:
     return directory, jsontext.dumps({"Type": "container", "Actor": actor})[:-3], start, end
 
 
+def for_volume(
+    directory: str, container_id: str, mount: Mapping[str, Any], volumes: str
+) -> tuple[str, bytes, str, str]:
+    """Give the same for a volume that a container mounts while it runs."""
+    words, name = mount.get("options", ()), str(mount["source"])[len(volumes) + 1 :].partition("/")[0]
+    attributes = {"container": container_id, "destination": mount["destination"], "driver": "local"}
+    attributes["read/write"] = "false" if "ro" in words else "true"
+    actor = {"ID": name, "Attributes": {**attributes, "propagation": ""}}
+    return directory, jsontext.dumps({"Type": "volume", "Actor": actor})[:-3], "mount", "unmount"
+
+
 def emit(directory: str, type: str, action: str, id: str, attributes: Mapping[str, Any]) -> bool:
     """Append an event; say whether it could be written."""
     now = time.time_ns()

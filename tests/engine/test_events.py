@@ -131,7 +131,9 @@ def test_the_command_prints_dockers_lines_and_ends_with_ctrl_c(engine: sampan.En
     template = [*words, "--until", "0s", "--format", "{{.Type}} {{.ID}} {{.Actor.Attributes.exitCode}} {{.Time}}"]
     done = subprocess.run(template, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.startswith(f"container {'c' * 64} 3 {since[:8]}")
-    with subprocess.Popen([*words, "--format", "json"], cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(
+        ["env", "--default-signal=INT", *words, "--format", "json"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as running:
         assert running.stdout is not None and running.stdout.readline().startswith('{"status":"die"')
         running.send_signal(2)
         assert running.wait(20) == 130
@@ -154,3 +156,48 @@ def test_images_tell_of_names_and_archives(engine: sampan.Engine, tmp_path: Path
     assert actions(found) == ["tag", "save", "load", "untag"]
     assert {event["Actor"]["ID"] for event in found} == {engine.images.resolve("base").id}
     assert [event["Actor"]["Attributes"]["name"] for event in found if event["Action"] != "save"] == ["copy:1"] * 3
+
+
+def test_an_exec_tells_of_its_whole_life(engine: sampan.Engine) -> None:
+    since = time.time()
+    name = str(engine.containers.run(RunOptions(command=["sleep", "300"]), image="base", detach=True))
+    assert engine.containers.exec(name, ["sh", "-c", 'exit "5"']) == 5
+    engine.containers.exec(name, ["sh", "-c", "exit 6"], detach=True)
+    deadline = time.monotonic() + 20
+    while len(found := told(engine, since, event=["exec_create", "exec_start", "exec_die"])) < 6:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    engine.containers.remove(name, force=True)
+    words = 'sh -c exit "5"'
+    assert actions(found)[:3] == [f"exec_create: {words}", f"exec_start: {words}", "exec_die"]
+    ids = [event["Actor"]["Attributes"]["execID"] for event in found]
+    assert ids[0] == ids[1] == ids[2] != ids[3] == ids[4] == ids[5]
+    assert [event["Actor"]["Attributes"].get("exitCode") for event in found] == [None, None, "5", None, None, "6"]
+    assert len(told(engine, since, event=["die"])) == 1
+
+
+def test_volumes_are_mounted_before_and_unmounted_after(engine: sampan.Engine) -> None:
+    since = time.time()
+    options = RunOptions(command=["true"], mounts=[("volume", "told", "/v", ["ro"])])
+    name = str(engine.containers.run(options, image="base", detach=True))
+    engine.containers.wait(name)
+    engine.containers.remove(name)
+    engine.store.volumes.remove("told")
+    found = told(engine, since, event=["create", "mount", "start", "die", "unmount"])
+    kinds = [(event["Type"], event["Action"]) for event in found]
+    assert kinds == [
+        *(("volume", "create"), ("container", "create"), ("volume", "mount"), ("container", "start")),
+        *(("container", "die"), ("volume", "unmount")),
+    ]
+    mount = found[2]["Actor"]
+    assert mount["ID"] == "told" and mount["Attributes"]["container"] == name
+    assert mount["Attributes"]["destination"] == "/v" and mount["Attributes"]["read/write"] == "false"
+
+
+def test_what_is_no_text_harms_no_command(engine: sampan.Engine) -> None:
+    since = time.time()
+    name = str(engine.containers.run(RunOptions(command=["sleep", "300"]), image="base", detach=True))
+    assert engine.containers.exec(name, ["sh", "-c", ":", '\udcff\n"\x01']) == 0
+    found = told(engine, since, event=["exec_create"])
+    assert len(found) == 1 and found[0]["Action"].startswith("exec_create: sh -c : ")
+    engine.containers.remove(name, force=True)
