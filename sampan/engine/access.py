@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.engine import starter
+from sampan.engine.alone import Alone
 from sampan.errors import Conflict, NotFound, NotSupported
 from sampan.runtime import compile, process, rootfs, tree
 from sampan.runtime import plan as p
@@ -35,12 +35,12 @@ class Files:
         self.engine = engine
         self.name = name
         self.facts = Facts()
-        self._alone: starter.Alone | None = None
+        self._alone: Alone | None = None
         self._reader: tuple[tree.Packer, Child, list[int]] | None = None
 
     def __enter__(self) -> Files:
         containers = self.engine.containers
-        alone = starter.Alone(self.engine.store.paths.container(containers.store.get(self.name).id))
+        alone = Alone(self.engine.store.paths.container(containers.store.get(self.name).id))
         alone.__enter__()
         try:
             self.record: Record = containers.get(self.name)

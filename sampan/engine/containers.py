@@ -10,11 +10,10 @@ import os
 import sys
 import time
 
-from sampan.engine import starter, terminal
+from sampan.engine import terminal
+from sampan.engine.alone import Alone
 from sampan.errors import Conflict, NotFound, SampanError, Unavailable
-from sampan.oci import spec as specs
 from sampan.runtime import cgroup, process
-from sampan.runtime.compile import Facts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from sampan.engine.engine import Engine
     from sampan.oci.spec import RunOptions
+    from sampan.runtime.compile import Facts
     from sampan.runtime.launch import Child, Exit
     from sampan.store.containers import Record
 
@@ -83,6 +83,8 @@ class Containers:
 
     def new(self, image: str, options: RunOptions, name: str, auto_remove: bool) -> Record:
         """Make the record of a container that is not in the store yet."""
+        from sampan.oci import spec as specs
+
         found = self.engine.images.runnable(image)
         if options.restart:
             from sampan.engine import restarting
@@ -131,18 +133,21 @@ class Containers:
     # ---- start ----
 
     def _facts(self, record: Record, *, transient: bool) -> Facts:
+        from sampan.runtime.compile import Facts
+
         facts = Facts()
-        home = self.paths.container(record.id)
+        home = os.path.relpath(self.paths.container(record.id), self.paths.snapshots)
         facts.snapshots = self.paths.snapshots
         facts.lowers = self.engine.store.snapshots.lowers(record.config["layers"])
-        facts.upper = os.path.relpath(os.path.join(home, "upper"), self.paths.snapshots)
-        facts.work = os.path.relpath(os.path.join(home, "work"), self.paths.snapshots)
+        facts.upper, facts.work = f"{home}/upper", f"{home}/work"
         facts.transient = transient
         return facts
 
     def launch(self, record: Record, *, foreground: bool, interactive: bool, supervised: bool, keys: str = "",
                fds: tuple[int, int, int] = (0, 1, 2), restarts: tuple[int, int] = (0, 0)) -> Child:  # fmt: skip
         """Start the program of a container whose record says what it is."""
+        from sampan.engine import starter
+
         spec = record.config["spec"]
         tty = bool(spec["process"].get("terminal"))
         home = self.paths.container(record.id)
@@ -228,7 +233,7 @@ class Containers:
         """Start a created or exited container; with `attach` wait and give the exit code."""
         keys = terminal.keys(detach_keys)
         with terminal.Forward(attach) as forward:
-            with starter.Alone(self.paths.container(self.store.get(name).id)):
+            with Alone(self.paths.container(self.store.get(name).id)):
                 record = self.get(name)
                 if record.status == "running":
                     if attach:
@@ -282,7 +287,7 @@ class Containers:
                     self.engine.events.container("attach", record)
                 keys = terminal.keys(detach_keys) if options.tty else ""
                 supervised = detach or options.tty or not auto_remove
-                with starter.Alone(self.paths.container(container_id) if supervised else ""):
+                with Alone(self.paths.container(container_id) if supervised else ""):
                     child = self.launch(
                         record, foreground=not detach, interactive=options.interactive, supervised=supervised, keys=keys
                     )
@@ -389,7 +394,7 @@ class Containers:
 
     def remove(self, name: str, *, force: bool = False, volumes: bool = False) -> str:
         """Remove a container; a running one only with `force`, which kills it first."""
-        with starter.Alone(self.paths.container(self.store.get(name).id)):
+        with Alone(self.paths.container(self.store.get(name).id)):
             return self._remove(self.get(name), force, volumes)
 
     def _remove(self, record: Record, force: bool, volumes: bool) -> str:

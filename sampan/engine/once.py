@@ -6,7 +6,8 @@ is locked, so that the collector (store/gc.py) lets it be.
 
 from __future__ import annotations
 
-from sampan.engine import starter, terminal
+from sampan.engine import terminal
+from sampan.engine.alone import Alone
 from sampan.runtime import process
 from sampan.store import names
 
@@ -48,7 +49,7 @@ def launch(
         containers.make_home(record.id)
         if on_create is not None:
             on_create(record.id)
-        with starter.Alone(containers.paths.container(record.id)):
+        with Alone(containers.paths.container(record.id)):
             child = containers.launch(record, foreground=True, interactive=interactive, supervised=False, fds=fds)
             record.status, record.pid, record.started = "running", child.pid, child.started_ns
             record.pid_start, record.boot_id = process.start_time(child.pid) or 0, process.boot_id()

@@ -3,7 +3,7 @@
 At the end of a container that its policy wants again, the supervisor leaves a process, the waiter, that waits the pause
 and then becomes `sampan start --again` (helper/restart.c). The exit record names it, so a container is `restarting` as
 long as that process lives, and killing it is all that it takes to call the restart off. Both are done under the
-container's lock (starter.Alone): nobody kills a waiter that has begun to start, and none starts what was called off.
+container's lock (engine/alone.py): nobody kills a waiter that has begun to start, and none starts what was called off.
 
     containers/<id>/restart    policy, most restarts, restarts so far, last pause in ms; absent without a policy
     containers/<id>/stopped    somebody stopped it by hand
@@ -134,21 +134,21 @@ def wait(engine: Engine, record: Record) -> None:
 
 def stop(engine: Engine, record: Record) -> Record:
     """Stop a container that is restarting, if it still is: it runs, or is over, when this returns."""
-    from sampan.engine import starter
+    from sampan.engine.alone import Alone
 
     home = engine.store.paths.container(record.id)
     forbid(home)
-    with starter.Alone(home):
+    with Alone(home):
         now = engine.containers.get(record.id)
         return call_off(engine, now) if now.status == "restarting" else now
 
 
 def again(engine: Engine, name: str) -> bool:
     """Start a container again as its waiter, which this process must be; say whether it was."""
-    from sampan.engine import starter
+    from sampan.engine.alone import Alone
 
     home = engine.store.paths.container(engine.store.containers.get(name).id)
-    with starter.Alone(home):
+    with Alone(home):
         record = engine.containers.get(name)
         found = waiter(home, record.boot_id)
         if found is None or found.pid != os.getpid():

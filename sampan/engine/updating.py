@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 
-from sampan.engine import restarting, starter
+from sampan.engine import restarting
+from sampan.engine.alone import Alone
 from sampan.errors import Conflict, InvalidArgument
 from sampan.oci import resources
 from sampan.oci.options import RunOptions, options_dict
@@ -45,7 +46,7 @@ def update(engine: Engine, name: str, changes: dict[str, Any]) -> None:
         if field not in LIMITS and field != "restart":
             raise InvalidArgument(f"cannot update {field!r} of a container", "limits can be: " + ", ".join(LIMITS))
     record_id = engine.containers.store.get(name).id
-    with starter.Alone(engine.store.paths.container(record_id)):
+    with Alone(engine.store.paths.container(record_id)):
         record = engine.containers.get(record_id)
         if "restart" in changes:
             restarting.check(changes["restart"], record.auto_remove)
