@@ -189,11 +189,7 @@ class Containers:
             facts.health = health.for_supervisor(self.engine, record)
         prepared = starter.prepare(spec, facts, self.engine.host, record.id, privileged)
         self.engine.warn(prepared.warnings + self.engine.host.notes)
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        try:
-            child = starter.start(prepared, *(fds if foreground else (null, null, null)))
-        finally:
-            os.close(null)
+        child = starter.start(prepared, *fds) if foreground else starter.start_detached(prepared)
         self.engine.warn(child.warnings)
         if facts.health:
             health.arm(self.engine, record, child)

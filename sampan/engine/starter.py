@@ -229,6 +229,15 @@ def start(prepared: Prepared, stdin: int, stdout: int, stderr: int) -> Child:
         raise
 
 
+def start_detached(prepared: Prepared) -> Child:
+    """Start it, as `start` does, without any stream of the caller's."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return start(prepared, null, null, null)
+    finally:
+        os.close(null)
+
+
 def stdio_flags(tty: bool, interactive: bool, foreground: bool, logged: bool, fds: tuple[int, int, int]) -> int:
     """Decide what is passed to the program as it is and what the supervisor copies.
 
