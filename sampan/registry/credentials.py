@@ -237,7 +237,7 @@ def _load(path: str) -> dict[str, Any]:
         value = jsontext.loads(data, path)
     except InvalidArgument as exc:
         raise InvalidArgument(f"cannot read {path}: it is not valid JSON", "repair it or move it away") from exc
-    if not isinstance(value, dict) or not isinstance(value.get("auths") or {}, dict):
+    if not isinstance(value, dict) or not isinstance(value.get("auths"), dict | None):
         raise InvalidArgument(f"cannot read {path}: it is not what Docker writes", "repair it or move it away")
     return value
 
