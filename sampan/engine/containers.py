@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from sampan.runtime.launch import Child, Exit
     from sampan.store.containers import Record
 
-
 # Operations that a run never needs, each a function of its module that takes the engine first.
 ELSEWHERE = {
     "again": "sampan.engine.restarting",
