@@ -201,6 +201,14 @@ int child_perform(struct child *child)
 	return EBADMSG;
 }
 
+static const struct op *find_join(const struct plan *plan)
+{
+	for (uint32_t i = 0; i < plan->split; i++)
+		if (plan->ops[i].code == OP_JOIN)
+			return &plan->ops[i];
+	return NULL;
+}
+
 /* Descriptors that the caller happened to have without close-on-exec are not kept open for a container's life. */
 static void close_unused(const struct plan *plan)
 {
@@ -209,7 +217,7 @@ static void close_unused(const struct plan *plan)
 		close(FD_TREE_IN);
 		close(FD_TREE_OUT);
 	}
-	if (plan->ops[plan->split].code != OP_ENTER)
+	if (plan->ops[plan->split].code != OP_ENTER && find_join(plan) == NULL)
 		close(FD_TARGET);
 	syscall(SYS_close_range, FD_FREE, ~0u, 0);
 }

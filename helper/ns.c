@@ -197,6 +197,21 @@ static const struct op *prepare(const struct plan *plan, const struct op *how, i
 	return NULL;
 }
 
+/* Namespaces of another container (kernel >= 5.8: setns with a pidfd).  Of a user's container its user namespace is one of
+ * them, and gives the right to join the others. */
+static int join(const struct plan *plan, const struct op *how)
+{
+	for (const struct op *op = plan->ops; op < how; op++) {
+		if (op->code != OP_JOIN)
+			continue;
+		if (syscall(SYS_setns, FD_TARGET, op->flags) < 0)
+			return fail_at(plan, op, errno);
+		close(FD_TARGET); /* only here: without this operation the number is another file's */
+		return 0;
+	}
+	return 0;
+}
+
 int split(const struct plan *plan, int (*body)(void *), void *argument, pid_t *pid, int *pidfd)
 {
 	const struct op *how = &plan->ops[plan->split], *maps = NULL;
@@ -210,6 +225,8 @@ int split(const struct plan *plan, int (*body)(void *), void *argument, pid_t *p
 	unsigned late = how->code == OP_ENTER || groups.count > 0 ? how->flags & CLONE_NEWCGROUP : 0;
 	if (how->code == OP_ENTER && syscall(SYS_setns, FD_TARGET, how->flags & ~late) < 0)
 		return fail_at(plan, how, errno);
+	if (how->code == OP_CLONE && (e = join(plan, how)) != 0)
+		return e;
 	if (maps != NULL && pipe2(gate, O_CLOEXEC) < 0)
 		return fail_at(plan, how, errno);
 	*pid = sys_clone(how->code == OP_CLONE ? how->flags & ~late : 0, cgroup, pidfd);

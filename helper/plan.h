@@ -35,6 +35,7 @@ enum op_code {
 	OP_EVENTS = 9,    /* directory of events, beginning of each of ours, action at the start, action at the end */
 	OP_RESTART = 10,  /* policy file, mark of a stop by hand, argv of a program that starts the container again */
 	OP_HEALTH = 11,   /* plan file, status file, interval, timeout, start period, start interval (ms), retries, words */
+	OP_JOIN = 12,     /* flags: CLONE_NEW*; namespaces of FD_TARGET that the child shares */
 	/* the split */
 	OP_CLONE = 20, /* flags: CLONE_NEW* */
 	OP_ENTER = 21, /* flags: CLONE_NEW*, into the namespaces of FD_TARGET */

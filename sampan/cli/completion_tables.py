@@ -41,6 +41,7 @@ _VALUES = {
     "metadata-file": "file",
     "mount": "keys:type=bind, type=volume, type=tmpfs,",
     "network": "words:none host",
+    "pid": "words:private host",
     "output": "file",
     "platform": "words:linux/amd64 linux/arm64 linux/arm/v7 linux/riscv64",
     "restart": "words:no on-failure always unless-stopped",

@@ -27,33 +27,26 @@ if TYPE_CHECKING:
 
 # Operations that a run never needs, each a function of its module that takes the engine first.
 ELSEWHERE = {
-    "again": "sampan.engine.restarting",
-    "commit": "sampan.engine.committing",
     "attach": "sampan.engine.attach",
-    "check_startable": "sampan.engine.ending",
-    "kill": "sampan.engine.ending",
-    "pause": "sampan.engine.pausing",
-    "restart": "sampan.engine.ending",
-    "stop": "sampan.engine.ending",
-    "unpause": "sampan.engine.pausing",
-    "wait": "sampan.engine.ending",
-    "copy_in": "sampan.engine.copying",
-    "copy_out": "sampan.engine.copying",
+    "commit": "sampan.engine.committing",
+    **dict.fromkeys(("copy_in", "copy_out", "read_archive", "write_archive"), "sampan.engine.copying"),
     "diff": "sampan.engine.differences",
+    **dict.fromkeys(("check_startable", "kill", "restart", "stop", "wait"), "sampan.engine.ending"),
     "exec": "sampan.engine.execute",
     "explain": "sampan.engine.explain",
     "export": "sampan.engine.exporting",
     "inspect": "sampan.engine.inspect",
-    "logs": "sampan.engine.logs",
     "ls": "sampan.engine.listing",
+    "logs": "sampan.engine.logs",
+    **dict.fromkeys(("pause", "unpause"), "sampan.engine.pausing"),
     "port": "sampan.engine.ports",
-    "read_archive": "sampan.engine.copying",
-    "rename": "sampan.engine.updating",
-    "stats": "sampan.engine.usage",
+    "again": "sampan.engine.restarting",
     "top": "sampan.engine.top",
-    "update": "sampan.engine.updating",
-    "write_archive": "sampan.engine.copying",
+    **dict.fromkeys(("rename", "update"), "sampan.engine.updating"),
+    "stats": "sampan.engine.usage",
 }
+
+_SHARED = "container:"  # oci.spec.CONTAINER, without its import
 
 
 class Containers:
@@ -89,6 +82,10 @@ class Containers:
             from sampan.engine import restarting
 
             restarting.check(options.restart, auto_remove)
+        if options.pid.startswith(_SHARED) or options.network.startswith(_SHARED):
+            from sampan.engine import sharing
+
+            sharing.resolve(self.engine, options)
         image_config = found.config.get("config") or {}
         config = {"layers": found.diff_ids, "options": specs.options_dict(options)}
         if "Healthcheck" in image_config or any("health" in key for key in config["options"]):
@@ -188,6 +185,10 @@ class Containers:
             facts.health = health.for_supervisor(self.engine, record)
         prepared = starter.prepare(spec, facts, self.engine.host, record.id, privileged)
         self.engine.warn(prepared.warnings + self.engine.host.notes)
+        if asked.get("pid", "").startswith(_SHARED) or asked.get("network", "").startswith(_SHARED):
+            from sampan.engine import sharing
+
+            prepared.target = sharing.open_target(self.engine, prepared, record)
         child = starter.start(prepared, *fds) if foreground else starter.start_detached(prepared)
         self.engine.warn(child.warnings)
         if facts.health:

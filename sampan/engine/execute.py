@@ -77,7 +77,7 @@ def plan_for(
         )
     plan = Plan()
     compile.supervisor(plan, facts)
-    kinds = {n["type"] for n in spec["linux"]["namespaces"] if not n.get("path")}
+    kinds = {n["type"] for n in spec["linux"]["namespaces"]}
     flags = 0
     for name in _ORDER:
         if name in kinds or (name == "user" and uid_map):

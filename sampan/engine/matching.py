@@ -106,10 +106,10 @@ def health(engine: Engine, record: Record) -> str:
 
 
 def network(record: Record) -> str:
-    """Return the network mode: none or host."""
+    """Return the network mode: none, host or container:ID."""
     for namespace in record.config["spec"]["linux"]["namespaces"]:
         if namespace["type"] == "network":
-            return "none"
+            return str(namespace.get("path") or "none")
     return "host"
 
 

@@ -115,13 +115,14 @@ class Host:
 class Prepared:
     """Hold a compiled plan with what must be kept or undone beside it."""
 
-    __slots__ = ("accounts", "plan", "placement", "warnings")
+    __slots__ = ("accounts", "plan", "placement", "target", "warnings")
 
     def __init__(self, plan: Plan, accounts: Accounts, placement: Any, warnings: list[str]) -> None:
         self.plan = plan
         self.accounts = accounts
         self.placement = placement
         self.warnings = warnings
+        self.target = -1  # pidfd of a container whose namespaces the plan shares; `start` closes it
 
 
 def fill(facts: Facts, spec: dict[str, Any], host: Host) -> list[str]:
@@ -214,10 +215,13 @@ def _compiled(
 def start(prepared: Prepared, stdin: int, stdout: int, stderr: int) -> Child:
     """Start it and wait until the program runs; what was made is undone when it does not."""
     try:
-        child = launch.start(prepared.plan, stdin, stdout, stderr)
+        child = launch.start(prepared.plan, stdin, stdout, stderr, target=prepared.target)
     except BaseException:
         cgroup.remove(prepared.placement)
         raise
+    finally:
+        if prepared.target >= 0:
+            os.close(prepared.target)
     try:
         return child.await_start(prepared.accounts)
     except launch.StartFailure as failure:

@@ -31,8 +31,17 @@ def _mask(status: bytes, name: bytes) -> int:
     return 0
 
 
+def _is_first(status: bytes) -> bool:
+    """Say whether a process is PID 1 of its namespace (proc(5): NSpid, kernel >= 4.1)."""
+    numbers = next((line.split() for line in status.splitlines() if line.startswith(b"NSpid:")), [b"1"])
+    return numbers[-1] == b"1"
+
+
 def receives(pid: int, number: int) -> bool:
-    """Say whether a PID 1 can ever act on a signal: it has a handler for it, or blocks it to wait for it."""
+    """Say whether a PID 1 can ever act on a signal: it has a handler for it, or blocks it to wait for it.
+
+    One that shares the host's or another container's process namespace is no PID 1: without a handler it just ends.
+    """
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             status = file.read()
@@ -41,6 +50,8 @@ def receives(pid: int, number: int) -> bool:
     bit = 1 << (number - 1)
     if _mask(status, b"SigIgn:") & bit:
         return False
+    if not _is_first(status):
+        return True
     return bool((_mask(status, b"SigCgt:") | _mask(status, b"SigBlk:")) & bit)
 
 

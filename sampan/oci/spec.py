@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RunOptions", "config_for", "host_devices", "options_dict"]
 
+CONTAINER = "container:"  # begins the name of a container whose namespace is shared
 SPEC_VERSION = "1.2.0"
 _MAX_STRING = 131072 - 1  # MAX_ARG_STRLEN (linux/binfmts.h), with its NUL
 _MAX_STRINGS = 2 << 20
@@ -157,7 +158,7 @@ def _linux(
 ) -> dict[str, Any]:
     open_paths = options.privileged or security["system_paths"]
     return {
-        "namespaces": [{"type": name} for name in _namespaces(options)],
+        "namespaces": _namespaces(options),
         "resources": resources_for(options, devices, look),
         "devices": devices,
         "sysctl": _sysctls(options),
@@ -178,18 +179,21 @@ def _throttles(look: Callable[[str], os.stat_result]) -> list[str]:
     return paths
 
 
-def _namespaces(options: RunOptions) -> list[str]:
-    if options.network not in ("", "none", "host"):
+def _namespaces(options: RunOptions) -> list[dict[str, str]]:
+    named = {name: getattr(options, name) for name in ("pid", "network")}
+    shared = {name: text for name, text in named.items() if text.startswith(CONTAINER)}
+    if options.network not in ("", "none", "host") and "network" not in shared:
         raise NotSupported(f"network {options.network[:60]!r} is not supported", "use --network none or --network host")
     for name in ("pid", "ipc", "uts", "userns", "cgroupns"):
         known = ("private", "host", "none", "shareable") if name == "ipc" else ("private", "host")
-        if getattr(options, name) not in ("", *known):
+        if getattr(options, name) not in ("", *known) and name not in shared:
             raise NotSupported(
                 f"--{name} {getattr(options, name)[:60]!r} is not supported", f"use one of: {', '.join(known)}"
             )
     found = ["mount"] if options.cgroupns == "host" else ["mount", "cgroup"]
     found += [name for name in ("pid", "ipc", "uts") if getattr(options, name) != "host"]
-    return found if options.network == "host" else [*found, "network"]
+    found += [] if options.network == "host" else ["network"]
+    return [{"type": name, **({"path": shared[name]} if name in shared else {})} for name in found]
 
 
 def _security(options: RunOptions) -> dict[str, Any]:
@@ -249,7 +253,7 @@ def _cwd(config: dict[str, Any], options: RunOptions) -> str:
 def _sysctls(options: RunOptions) -> dict[str, str]:
     for key, value in options.sysctls.items():
         mine = key.startswith(_IPC_SYSCTLS) and options.ipc != "host"
-        mine = mine or (key.startswith("net.") and options.network != "host")
+        mine = mine or (key.startswith("net.") and options.network in ("", "none"))
         mine = mine or (key in ("kernel.hostname", "kernel.domainname") and options.uts != "host")
         if not mine or not _SYSCTL.issuperset(key) or not str(value).isprintable():
             raise InvalidArgument(f"invalid --sysctl {key[:100]!r}: it does not belong to a namespace of the container")

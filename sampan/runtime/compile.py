@@ -144,8 +144,13 @@ def compile_run(spec: dict[str, Any], facts: Facts) -> Plan:
     namespaces = {n["type"]: n.get("path", "") for n in spec["linux"]["namespaces"]}
     if facts.rootless:
         namespaces["user"] = ""
+    if facts.rootless and any(namespaces.values()):
+        facts.uid_map = ""  # it shares a user namespace that has its maps
     supervisor(plan, facts)
     flags = 0
+    shared = sorted(name for name, path in namespaces.items() if path)
+    if shared:
+        joined(plan, namespaces, shared, facts)
     for name in namespaces:
         flags |= p.NAMESPACES[name]
     names = " ".join(sorted(namespaces))
@@ -174,6 +179,20 @@ def compile_run(spec: dict[str, Any], facts: Facts) -> Plan:
         plan.add(p.MASK, path, label=f"mask {path}")
     confine.process(plan, spec, facts, tty)
     return plan
+
+
+def joined(plan: Plan, namespaces: dict[str, str], shared: list[str], facts: Facts) -> None:
+    """Share namespaces of another container, whose pidfd the helper is given; they are taken out of `namespaces`.
+
+    A user's container is in a user namespace of its own, which owns the others: that is shared too.
+    """
+    if facts.rootless:
+        shared = [*shared, "user"]
+    flags = 0
+    for name in shared:
+        flags |= p.NAMESPACES[name]
+        del namespaces[name]
+    plan.add(p.JOIN, flags=flags, label=f"share namespaces of another container: {' '.join(shared)}")
 
 
 def supervisor(plan: Plan, facts: Facts) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 import sampan
 from sampan.engine import naming
-from sampan.errors import InvalidArgument, NotFound, NotSupported, SampanError
+from sampan.errors import Conflict, InvalidArgument, NotFound, NotSupported, SampanError
 from sampan.oci.options import RunOptions
 
 
@@ -140,3 +141,68 @@ def test_borrowed_volumes_are_in_use(engine: sampan.Engine) -> None:
         engine.store.volumes.remove("borrowed")
     engine.containers.remove(borrower)
     engine.store.volumes.remove("borrowed")
+
+
+@pytest.fixture(scope="module")
+def linked(engine: sampan.Engine) -> Iterator[str]:
+    """Make a running container whose namespaces can be compared."""
+    engine.bootstrap("host", "sharing", ["sh", "readlink", "sleep", "cat"])
+    yield str(engine.containers.run(RunOptions(command=["sleep", "300"]), image="sharing", name="owner", detach=True))
+    engine.containers.remove("owner", force=True)
+    engine.images.remove("sharing", force=True)
+
+
+def namespaces(pid: int) -> dict[str, str]:
+    return {name: os.readlink(f"/proc/{pid}/ns/{name}") for name in ("pid", "net", "ipc", "uts", "mnt", "user")}
+
+
+def test_namespaces_of_another_container(engine: sampan.Engine, linked: str) -> None:
+    """They are shared where asked, by exec too, and no others; as a user the user namespace that owns them is."""
+    options = RunOptions(command=["sleep", "300"], pid="container:owner", network="container:" + linked[:12])
+    guest = str(engine.containers.run(options, image="sharing", detach=True))
+    try:
+        mine, theirs = (namespaces(engine.containers.get(name).pid) for name in (guest, linked))
+        same = {name for name in mine if mine[name] == theirs[name]}
+        assert same == {"pid", "net", "user"}
+        assert (
+            engine.containers.exec(guest, ["sh", "-c", f"test $(readlink /proc/self/ns/net) = '{theirs['net']}'"]) == 0
+        )
+        host = engine.containers.inspect(guest)["HostConfig"]
+        assert (host["PidMode"], host["NetworkMode"]) == (f"container:{linked}", f"container:{linked}")
+        engine.containers.stop(guest)
+        assert engine.containers.get(guest).exit_code == 143  # no PID 1: the signal just ends it
+        assert engine.containers.get(linked).status == "running"
+    finally:
+        engine.containers.remove(guest, force=True)
+
+
+def test_only_standard_streams_are_open_in_a_shared_namespace(engine: sampan.Engine, linked: str) -> None:
+    script = "for fd in /proc/self/fd/*; do readlink $fd >/dev/null && echo ${fd##*/}; done"
+    found = engine.run("sharing", ["sh", "-c", script], pid="container:owner").stdout.split()
+    assert set(found) <= {b"0", b"1", b"2", b"3"}  # 3 is the shell's own, of the listing
+
+
+def test_a_guest_ends_with_the_owner_of_its_process_namespace(engine: sampan.Engine) -> None:
+    owner = str(engine.containers.run(RunOptions(command=["sleep", "300"]), image="base", detach=True))
+    options = RunOptions(command=["sleep", "300"], pid=f"container:{owner}")
+    guest = str(engine.containers.run(options, image="base", detach=True))
+    try:
+        engine.containers.remove(owner, force=True)
+        assert engine.containers.wait(guest) == 137
+        with pytest.raises(NotFound):
+            engine.containers.start(guest)
+    finally:
+        engine.containers.remove(guest, force=True)
+
+
+def test_a_shared_namespace_needs_its_owner_running(engine: sampan.Engine) -> None:
+    owner = engine.containers.create("base", RunOptions(command=["true"]), name="asleep")
+    try:
+        with pytest.raises(Conflict, match="asleep, which does not run"):
+            engine.run("base", ["true"], pid="container:asleep")
+        with pytest.raises(InvalidArgument, match="--hostname and --network"):
+            engine.run("base", ["true"], network="container:asleep", hostname="x")
+    finally:
+        engine.containers.remove(owner)
+    with pytest.raises(NotFound, match="no-such"):
+        engine.run("base", ["true"], network="container:no-such")

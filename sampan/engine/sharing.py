@@ -1,0 +1,58 @@
+"""Namespaces of another container: `--pid container:NAME` and `--network container:NAME`.
+
+The name becomes an id when the container is made; the other one must run when it is started. Both options may name the
+same container only: the helper is given one pidfd.
+"""
+
+from __future__ import annotations
+
+from sampan.errors import Conflict, InvalidArgument, NotSupported
+from sampan.oci.spec import CONTAINER
+from sampan.runtime import cgroup, process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.engine.engine import Engine
+    from sampan.engine.starter import Prepared
+    from sampan.oci.options import RunOptions
+    from sampan.store.containers import Record
+
+FIELDS = ("pid", "network")
+
+
+def resolve(engine: Engine, options: RunOptions) -> None:
+    """Put the full id into the options that name a container; raise NotFound, InvalidArgument or NotSupported."""
+    found = set()
+    for field in FIELDS:
+        text = getattr(options, field)
+        if not text.startswith(CONTAINER):
+            continue
+        other = engine.containers.store.get(text[len(CONTAINER) :])
+        inside = {n["type"] for n in other.config["spec"]["linux"]["namespaces"]}
+        if field not in inside:
+            raise InvalidArgument(f"cannot share --{field} of container {other.name}: it has the host's", "use host")
+        found.add(other.id)
+        setattr(options, field, CONTAINER + other.id)
+    if len(found) > 1:
+        raise NotSupported("cannot share namespaces of two containers: --pid and --network must name the same one")
+    if options.network.startswith(CONTAINER):
+        for name, option in (("hostname", "--hostname"), ("add_host", "--add-host"), ("dns", "--dns")):
+            if getattr(options, name):
+                raise InvalidArgument(f"conflicting options: {option} and --network container:…")
+
+
+def open_target(engine: Engine, prepared: Prepared, record: Record) -> int:
+    """Open a pidfd of the container whose namespaces are shared; Conflict when it does not run."""
+    asked = record.config.get("options") or {}
+    text = next(asked[field] for field in FIELDS if str(asked.get(field, "")).startswith(CONTAINER))
+    try:
+        other = engine.containers.get(text[len(CONTAINER) :])
+        if other.status not in ("running", "paused"):
+            raise Conflict(
+                f"cannot start container {record.name}: it shares namespaces of {other.name}, which does not run",
+                f"start {other.name} first",
+            )
+        return process.open_pidfd(other.pid, other.pid_start, other.boot_id)
+    except BaseException:
+        cgroup.remove(prepared.placement)
+        raise
