@@ -176,6 +176,8 @@ def ended(engine: Engine, record: Record) -> tuple[dict[str, Any], bool]:
         end.oom = int(cgroup.oom_kills(cgroup.named(record.id)) > 0)
     if end.lost and engine.store.containers.get(record.id).pid == record.pid:
         _clear(engine, record)
+    if end.lost and record.status == state.RESTARTING:  # whoever started it again was killed: it never ran
+        end.code, end.oom, end.finished = record.exit_code, record.oom, record.finished
     due = restarting.waiter(containers.paths.container(record.id), record.boot_id) is not None
     status = state.RESTARTING if due else state.EXITED
     state_now = {"status": status, "exit_code": end.code, "finished": end.finished, "pid": 0, "oom": end.oom}

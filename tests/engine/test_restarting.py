@@ -201,6 +201,25 @@ def test_a_killed_waiter_leaves_a_container_that_has_ended(engine: sampan.Engine
     engine.containers.remove(name, force=True)
 
 
+def test_a_start_that_is_killed_half_way_leaves_the_end_of_before(engine: sampan.Engine) -> None:
+    name = run(engine, "always", "exit 6")
+    waiter = waiting(engine, name)
+    os.kill(waiter.pid, signal.SIGKILL)
+    until(lambda: not lives(waiter))
+    os.unlink(home(engine, name) + "/exit")  # as restarting.again leaves it while it launches
+    state_then = {
+        "status": "restarting",
+        "pid": waiter.pid,
+        "pid_start": waiter.start,
+        "exit_code": 6,
+        "finished": 12345,
+    }
+    engine.store.containers.update(name, **state_then)
+    found = engine.containers.get(name)
+    assert (found.status, found.exit_code, found.finished) == ("exited", 6, 12345)
+    engine.containers.remove(name)
+
+
 def test_a_supervisor_that_is_told_to_end_does_not_start_it_again(engine: sampan.Engine) -> None:
     """As when a host shuts down: the container gets the signal, and is started after the next boot, not now."""
     name = run(engine, "always", "trap 'exit 0' TERM; while :; do sleep 0.05; done")
