@@ -62,9 +62,9 @@ def put(home: str, name: str, most: int, count: int, pause: int) -> None:
 def change(engine: Engine, record: Record, text: str) -> None:
     """Give a container another policy, also while it runs (`update --restart`)."""
     home = engine.store.paths.container(record.id)
-    if record.status == "exited" and policy(record)[0] == restart.NO:
-        forbid(home)
     put(home, *restart.parse(text), *counted(home))
+    if record.status == "exited" and policy(record)[0] == restart.NO:
+        forbid(home)  # nobody noted whether it was stopped by hand: it stays as it is until somebody starts it
 
 
 def check(text: str, auto_remove: bool) -> None:

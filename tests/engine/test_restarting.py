@@ -49,6 +49,11 @@ def starts(engine: sampan.Engine, name: str) -> list[int]:
     return [event["timeNano"] for event in engine.events(0, filters={"container": [name], "event": ["start"]})]
 
 
+def ready(engine: sampan.Engine, name: str) -> None:
+    """Wait until the program has said that its traps are set."""
+    until(lambda: b"ready" in Path(home(engine, name), "log").read_bytes())
+
+
 def lives(waiter: restarting.Waiter) -> bool:
     return process.alive(waiter.pid, waiter.start, process.boot_id())
 
@@ -115,9 +120,8 @@ def test_without_a_policy_it_ends(engine: sampan.Engine) -> None:
 
 @pytest.mark.parametrize("number", ["TERM", "KILL"])
 def test_what_is_stopped_by_hand_stays_so(engine: sampan.Engine, number: str) -> None:
-    name = run(engine, "always", "trap 'exit 5' TERM; while :; do sleep 0.05; done")
-    until(lambda: state(engine, name) == "running")
-    time.sleep(0.3)
+    name = run(engine, "always", "trap 'exit 5' TERM; echo ready; while :; do sleep 0.05; done")
+    ready(engine, name)
     engine.containers.kill(name, number)
     until(lambda: state(engine, name) == "exited")
     assert len(starts(engine, name)) == 1
@@ -222,8 +226,8 @@ def test_a_start_that_is_killed_half_way_leaves_the_end_of_before(engine: sampan
 
 def test_a_supervisor_that_is_told_to_end_does_not_start_it_again(engine: sampan.Engine) -> None:
     """As when a host shuts down: the container gets the signal, and is started after the next boot, not now."""
-    name = run(engine, "always", "trap 'exit 0' TERM; while :; do sleep 0.05; done")
-    time.sleep(0.3)
+    name = run(engine, "always", "trap 'exit 0' TERM; echo ready; while :; do sleep 0.05; done")
+    ready(engine, name)
     with open(f"/proc/{engine.containers.get(name).pid}/stat") as file:
         supervisor = int(file.read().rpartition(")")[2].split()[1])
     os.kill(supervisor, signal.SIGTERM)
@@ -239,9 +243,19 @@ def test_the_policy_can_be_changed_while_it_runs(engine: sampan.Engine) -> None:
     assert len(starts(engine, name)) == 2
     engine.containers.update(name, {"restart": "always"})
     assert engine.containers.inspect(name)["HostConfig"]["RestartPolicy"]["Name"] == "always"
+    assert not restarting.is_forbidden(home(engine, name))  # its policy of before was followed to the end
     engine.containers.start(name)
     engine.containers.update(name, {"restart": "no"})
     until(lambda: state(engine, name) == "exited")
+    engine.containers.remove(name)
+
+
+def test_a_policy_for_what_has_ended_starts_nothing(engine: sampan.Engine) -> None:
+    name = run(engine, "", "exit 0")
+    until(lambda: state(engine, name) == "exited")
+    engine.containers.update(name, {"restart": "unless-stopped"})
+    reboot(engine, name)
+    assert booting.boot(engine) == ([], {})
     engine.containers.remove(name)
 
 
@@ -270,14 +284,14 @@ def reboot(engine: sampan.Engine, name: str) -> None:
 
 
 def test_after_a_boot_policies_are_followed_once(engine: sampan.Engine) -> None:
-    script = "trap 'exit 9' TERM; while :; do sleep 0.05; done"
+    script = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done"
     policies = {"no": "", "always": "always", "halted": "always", "unless": "unless-stopped", "left": "unless-stopped"}
     policies |= {"failing": "on-failure", "content": "on-failure"}
     names = {key: run(engine, policy, script) for key, policy in policies.items()}
     names["content"] = run(engine, "on-failure", "exit 0")
     names["new"] = engine.containers.create("base", RunOptions(command=["sleep", "60"], restart="always"))
-    time.sleep(0.3)
     for key in ("halted", "left"):
+        ready(engine, names[key])
         engine.containers.stop(names[key])
     until(lambda: state(engine, names["content"]) == "exited")
     for name in names.values():
