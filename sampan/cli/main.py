@@ -8,6 +8,7 @@ command returns.
 
 from __future__ import annotations
 
+import _signal
 import os
 import sys
 
@@ -196,6 +197,8 @@ def entry() -> None:
 
     gc.set_threshold(20_000)
     _open_streams()
+    if _signal.getsignal(_signal.SIGINT) == _signal.SIG_DFL:  # bin/sampan
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     code = main(sys.argv[1:])
     try:
         sys.stdout.flush()

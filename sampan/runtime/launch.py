@@ -24,6 +24,8 @@ CONTROL_SIGNAL, CONTROL_RESIZE, CONTROL_DETACH, CONTROL_KEEP = 1, 2, 3, 4
 _HEAD = _struct.Struct("<IIiiQII")
 _SEALS = 0xF  # F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
 _F_ADD_SEALS = 1033
+# A key pressed while the helper is starting must not end it: HUP, INT, QUIT, TERM wait until it can pass them on.
+_TERMINAL_SIGNALS = (1, 2, 3, 15)
 
 _helper_fd = -1
 
@@ -250,7 +252,9 @@ def start(
                 raised.append(high)
                 actions.append((os.POSIX_SPAWN_DUP2, high, number))
         actions += [(os.POSIX_SPAWN_DUP2, in_read, 3), (os.POSIX_SPAWN_DUP2, out_write, 4)]
-        pid = os.posix_spawn(f"/proc/self/fd/{helper}", ["sampan-helper"], {}, file_actions=actions)
+        pid = os.posix_spawn(
+            f"/proc/self/fd/{helper}", ["sampan-helper"], {}, file_actions=actions, setsigmask=_TERMINAL_SIGNALS
+        )
     except OSError as error:
         os.close(in_write)
         os.close(out_read)

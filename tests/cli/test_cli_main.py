@@ -6,6 +6,7 @@ import errno
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -136,6 +137,25 @@ def test_launcher_finds_the_package_of_an_installation(tmp_path: pathlib.Path, s
     shutil.copy(LAUNCHER, tmp_path / "bin" / "sampan")
     done = sampan("--version", launcher=tmp_path / "bin" / "sampan")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_interrupt_at_the_start_shows_no_traceback(tmp_path: pathlib.Path) -> None:
+    """The package is one whose import is interrupted."""
+    package = tmp_path / f"lib/python3.{sys.version_info[1]}/site-packages/sampan"
+    package.mkdir(parents=True)
+    (package / "__main__.py").touch()
+    (package / "__init__.py").touch()
+    (package / "bundle.py").write_text("import os\nos.kill(os.getpid(), 2)\nfor n in range(1000): pass\n")
+    (tmp_path / "bin").mkdir()
+    shutil.copy(LAUNCHER, tmp_path / "bin" / "sampan")
+    done = sampan("images", launcher=tmp_path / "bin" / "sampan")
+    assert (done.returncode, done.stderr) in ((130, ""), (-signal.SIGINT, ""))
+
+
+def test_an_ignored_interrupt_stays_ignored(tmp_path: pathlib.Path) -> None:
+    script = f'trap "" INT; "{LAUNCHER}" --root "{tmp_path}/store" images & sleep 0.02; kill -INT $!; wait $!; echo $?'
+    done = subprocess.run(["sh", "-c", script], capture_output=True, check=False)
+    assert done.stdout.splitlines()[-1] == b"0"
 
 
 def test_launcher_without_python_says_so(tmp_path: pathlib.Path) -> None:
