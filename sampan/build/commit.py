@@ -57,19 +57,21 @@ def seal(store: Store, claim: Claim) -> None:
 
 def _layer(store: Store, lease: Lease, executor: Executor, root: Root, active: Active) -> tuple[str, int]:
     from sampan.oci.layer import TarWriter, from_overlay
+    from sampan.transfer.ahead import Behind
 
     unpacked = count = 0
     with store.content.ingest(lease=lease) as ingest:
-        tar = TarWriter(ingest.write)
-        for entry, content in from_overlay(executor.diff(root), executor.opaque_name()):
-            if not entry.path:
-                continue  # the root directory is there in every image; its times would make each step a change
-            tar.add(entry, content)
-            unpacked += entry.size
-            count += 1
-        if not count:
-            return "", 0
-        tar.close()
+        with Behind(ingest.write) as behind:
+            tar = TarWriter(behind.write)
+            for entry, content in from_overlay(executor.diff(root), executor.opaque_name()):
+                if not entry.path:
+                    continue  # the root directory is there in every image; its times would make each step a change
+                tar.add(entry, content)
+                unpacked += entry.size
+                count += 1
+            if not count:
+                return "", 0
+            tar.close()
         diff_id, size = ingest.commit()
     # Made durable with all others of the build, by one syncfs at its end: after a power cut a step is worked again.
     store.snapshots.commit(active, diff_id, size=unpacked, lease=lease, durable=False)

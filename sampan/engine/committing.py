@@ -116,21 +116,26 @@ def _base(engine: Engine, record: Record) -> Image:
 def _layer(engine: Engine, record: Record, claim: Claim, pause: bool) -> tuple[str, int]:
     """Store the changes as a layer, packed and unpacked; give its diff_id ("" for no change) and its size."""
     from sampan.oci.layer import TarWriter, from_overlay
+    from sampan.transfer.ahead import Behind
 
     store, lease, count = engine.store, claim.lease(), 0
     if record.config["layers"]:
         lease.hold(*record.config["layers"])
     with store.content.ingest(lease=lease) as ingest:
-        tar = TarWriter(ingest.write)
         opaque = rootfs.opaque_name(engine.host.rootless)
-        with differences.Below(engine, record) as below, Still(engine, record, pause):
+        with (
+            Behind(ingest.write) as behind,
+            differences.Below(engine, record) as below,
+            Still(engine, record, pause),
+        ):
+            tar = TarWriter(behind.write)
             for entry, content in from_overlay(differences.entries(engine, record, below, contents=True), opaque):
                 if entry.path:
                     tar.add(entry, content)
                     count += 1
-        if not count:
-            return "", 0
-        tar.close()
+            if not count:
+                return "", 0
+            tar.close()
         diff_id, size = ingest.commit()
     _unpack(engine, claim, diff_id)
     return diff_id, size

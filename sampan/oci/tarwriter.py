@@ -33,7 +33,8 @@ class TarWriter:
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self.size = 0
         self._write = write
-        self._buffer = bytearray()
+        self._parts: list[bytes | memoryview] = []  # joined once, when there is enough
+        self._held = 0
 
     def add(self, entry: Entry, content: Content = ()) -> None:
         """Write one entry with its content; holes and what a file lacks at its end become zeros."""
@@ -65,18 +66,17 @@ class TarWriter:
 
     def _put(self, data: bytes | memoryview) -> None:
         self.size += len(data)
-        if len(data) < FLUSH_SIZE:
-            self._buffer += data
-            if len(self._buffer) >= FLUSH_SIZE:
-                self._flush()
-        else:
+        self._held += len(data)
+        self._parts.append(data)
+        if self._held >= FLUSH_SIZE:
             self._flush()
-            self._write(bytes(data))
 
     def _flush(self) -> None:
-        if self._buffer:
-            self._write(bytes(self._buffer))
-            self._buffer.clear()
+        if self._parts:
+            data = b"".join(self._parts)
+            self._parts.clear()
+            self._held = 0
+            self._write(data)
 
     def _zeros(self, count: int) -> None:
         while count > 0:

@@ -1,5 +1,5 @@
-"""Read a stream in a thread of its own, a few pieces ahead: reading, hashing and inflating release the interpreter's
-lock, so stages that are chained this way run at once.
+"""Read a stream in a thread of its own, a few pieces ahead, or write one a few behind: reading, hashing and inflating
+release the interpreter's lock, so stages that are chained this way run at once.
 
 Memory is bounded: at most DEPTH pieces wait. A stage is stopped by `close`, which returns within a second also while
 its source blocks (a silent pipe or peer); nothing is done any more with what such a read still brings.
@@ -116,6 +116,69 @@ class Ahead:
             if self._each is not None:
                 self._each(piece)
         return True
+
+
+class Behind:
+    """Do `each` to what is written, in another thread, a few pieces behind; leaving its block waits until all is done.
+
+    What `each` raises is raised by a later `write`, or at the end.
+    """
+
+    def __init__(self, each: Callable[[bytes], object]) -> None:
+        import threading
+
+        self._each = each
+        self._pieces: deque[bytes] = deque()
+        self._failure: BaseException | None = None
+        self._ended = False
+        self._changed = threading.Condition(threading.Lock())
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def write(self, data: bytes) -> None:
+        """Hand on a piece, which must not change any more; waits while many are under way."""
+        with self._changed:
+            while len(self._pieces) >= DEPTH * 4 and self._failure is None:
+                self._changed.wait()
+            if self._failure is not None:
+                raise self._failure
+            self._pieces.append(data)
+            self._changed.notify_all()
+
+    def __enter__(self) -> Behind:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, where: TracebackType | None
+    ) -> None:
+        with self._changed:
+            if kind is not None:
+                self._pieces.clear()
+            self._ended = True
+            self._changed.notify_all()
+        self._thread.join()  # `each` writes to files, which ends
+        if kind is None and self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._pieces and not self._ended:
+                    self._changed.wait()
+                if not self._pieces:
+                    return
+                piece = self._pieces[0]
+            try:
+                self._each(piece)
+            except BaseException as exc:  # handed on to whoever writes
+                self._failure = exc
+            with self._changed:
+                if self._failure is not None:
+                    self._pieces.clear()
+                    self._ended = True
+                elif self._pieces:
+                    self._pieces.popleft()
+                self._changed.notify_all()
 
 
 def close_all(stages: Sequence[Ahead]) -> None:

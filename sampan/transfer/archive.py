@@ -12,6 +12,7 @@ import stat
 
 from sampan.errors import IntegrityError, InvalidArgument, NotFound, SampanError, Unavailable
 from sampan.transfer import codec, found
+from sampan.transfer.ahead import Ahead
 from sampan.transfer.tarindex import Index
 
 TYPE_CHECKING = False
@@ -201,8 +202,9 @@ def _seekable(fd: int, what: str, spool: str) -> int:
     read = codec.decoder(codec.detect(head), source.read, what)
     copy = unnamed_file(spool)
     try:
-        while chunk := read(STEP):
-            _write(copy, chunk, what)
+        with Ahead(read, step=STEP) as ahead:
+            while chunk := ahead.read(STEP):
+                _write(copy, chunk, what)
     except BaseException:
         os.close(copy)
         raise

@@ -21,7 +21,7 @@ import sampan
 from sampan.errors import IntegrityError, InvalidArgument
 from sampan.oci import image
 from sampan.transfer import compress
-from sampan.transfer.ahead import Ahead
+from sampan.transfer.ahead import Ahead, Behind
 
 DATA = b"".join(b"%d\n" % number for number in range(1_000_000))
 BIG = 3 << 20
@@ -170,5 +170,52 @@ def test_a_closed_ahead_does_nothing_with_what_a_blocked_read_still_brings() -> 
 
 
 def test_a_process_ends_with_a_stage_that_is_blocked() -> None:
-    code = "import os; from sampan.transfer.ahead import Ahead; r, w = os.pipe(); Ahead(lambda n: os.read(r, n))"
+    code = (
+        "import os; from sampan.transfer.ahead import Ahead, Behind; r, w = os.pipe(); Ahead(lambda n: os.read(r, n))"
+    )
     assert subprocess.run([sys.executable, "-c", code], timeout=20, check=False).returncode == 0
+
+
+# -- writing behind --
+
+
+def test_behind_does_all_of_it_in_order_before_its_block_ends() -> None:
+    seen: list[bytes] = []
+    with Behind(seen.append) as behind:
+        for number in range(1000):
+            behind.write(b"%d" % number)
+    assert seen == [b"%d" % number for number in range(1000)]
+
+
+@pytest.mark.parametrize("pieces", [1, 1000])
+def test_behind_raises_what_went_wrong_and_does_no_more(pieces: int) -> None:
+    seen: list[bytes] = []
+
+    def each(data: bytes) -> None:
+        seen.append(data)
+        raise IntegrityError("full")
+
+    with pytest.raises(IntegrityError, match="full"), Behind(each) as behind:
+        for _ in range(pieces):
+            behind.write(b"x")
+    assert seen == [b"x"]
+
+
+def test_behind_drops_what_waits_when_its_block_fails() -> None:
+    seen: list[bytes] = []
+    gate = threading.Event()
+
+    def each(data: bytes) -> None:
+        gate.wait(10)
+        seen.append(data)
+
+    def fail() -> None:
+        with Behind(each) as behind:
+            for _ in range(5):
+                behind.write(b"x")
+            threading.Timer(0.1, gate.set).start()
+            raise KeyError("why")
+
+    with pytest.raises(KeyError):
+        fail()
+    assert len(seen) <= 1
