@@ -68,6 +68,7 @@ def _tagged(speaker: Registries, ref: Reference, listen: Listen) -> list[Referen
 def _one(
     engine: Engine, speaker: Registries, ref: Reference, wanted: platforms.Platform, strict: bool, listen: Listen
 ) -> Pulled:
+    from sampan.store import gc
     from sampan.transfer import pull as moving
     from sampan.transfer.registries import RegistrySource
 
@@ -95,6 +96,7 @@ def _one(
             images.store.tag(str(ref) if not ref.digest else here[1], here[0].manifest_digest)
             engine.events.emit("image", "pull", ref.familiar(), {"name": ref.familiar_name()})
             return Pulled(ref, here[1].partition("@")[2], here[0].id, before != here[0].manifest_digest)
+        gc.sweep(engine.store.paths, remove_tree=engine.remove_tree)
         picture, replaced = moving.pull(
             engine.store,
             source,

@@ -72,6 +72,12 @@ def collect(
     return done
 
 
+def sweep(paths: Paths, *, remove_tree: Callable[[str], None] = files.remove_tree) -> None:
+    """Remove what processes that are gone had begun: a pull that is tried again and again must not pile it up."""
+    for path in _unfinished(paths):
+        _remove(path, remove_tree)
+
+
 def reachable(db: Database) -> tuple[set[str], set[str]]:
     """Return the blobs (digests) and the snapshots (diff_ids) that something refers to."""
     return _roots(db)
@@ -93,9 +99,7 @@ def _roots(db: Database) -> tuple[set[str], set[str]]:
 
 def _orphans(db: Database, paths: Paths) -> list[str]:
     """Return paths that a crash left; directories are listed before rows, because rows are made before directories."""
-    ingests = (name for name in _ls(paths.ingest) if not name.startswith(partials.PREFIX))
-    found = [f"{paths.ingest}/{name}" for name in ingests if not _is_owned(name)]
-    found += [f"{paths.active}/{name}" for name in _ls(paths.active) if not _is_owned(name)]
+    found = _unfinished(paths)
     for directory in (paths.oci, paths.oci + "/blobs", paths.cache):
         found += [f"{directory}/{name}" for name in _ls(directory) if _is_stale_temporary(name)]
     found += [f"{paths.volumes}/{name}" for name in _ls(paths.volumes) if name.startswith(volumes.GONE)]
@@ -104,6 +108,12 @@ def _orphans(db: Database, paths: Paths) -> list[str]:
     known = {f"{paths.containers}/{row[0]}" for row in db.query("SELECT id FROM containers")}
     found += [path for path in containers if path not in known and not is_starting(path)]
     return found + _orphaned_snapshots(db, paths)
+
+
+def _unfinished(paths: Paths) -> list[str]:
+    ingests = (name for name in _ls(paths.ingest) if not name.startswith(partials.PREFIX))
+    found = [f"{paths.ingest}/{name}" for name in ingests if not _is_owned(name)]
+    return found + [f"{paths.active}/{name}" for name in _ls(paths.active) if not _is_owned(name)]
 
 
 def _partials(paths: Paths, whatever_age: bool) -> list[str]:

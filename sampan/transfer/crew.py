@@ -19,49 +19,58 @@ _LEAVE = 1.5  # seconds
 
 
 class Crew:
-    """Run jobs in up to `size` threads; `interrupt` is called once when the rest shall stop."""
+    """Run jobs in up to `size` threads; what `stopping` holds is called once when the rest shall stop."""
 
     def __init__(self, size: int, interrupt: Callable[[], None]) -> None:
         self._size = size
-        self._interrupt = interrupt
-        self._lock = threading.Lock()
+        self.stopping = [interrupt]
         self._jobs: list[Job] = []
         self._failure: BaseException | None = None
-        self.stopped = threading.Event()
+        self._stopped = False
+        # Not Thread.join: in CPython up to 3.12 one that a signal interrupts takes the thread for ended (gh-90882).
+        self._changed = threading.Condition()
+        self._working = 0
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Do all jobs; raise what the first one that failed raised."""
         self._jobs = list(reversed(jobs))
-        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(min(self._size, len(jobs)))]
         try:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                while thread.is_alive() and self._failure is None:
-                    thread.join(0.2)  # not for ever: on some systems a signal does not wake a join
+            for _ in range(min(self._size, len(jobs))):
+                self._start()
+            with self._changed:
+                while self._working and self._failure is None:
+                    self._changed.wait(0.2)
             if self._failure is not None:
                 raise self._failure
         except BaseException:
-            self._stop(threads)
+            self._stop()
             raise
 
-    def _work(self) -> None:
-        while not self.stopped.is_set():
-            with self._lock:
-                if not self._jobs:
-                    return
-                job = self._jobs.pop()
-            try:
-                job()
-            except BaseException as exc:  # noqa: B036  (raised again by run)
-                with self._lock:
-                    self._failure = self._failure or exc
-                return
+    def _start(self) -> None:
+        with self._changed:
+            self._working += 1
+        threading.Thread(target=self._work, daemon=True).start()
 
-    def _stop(self, threads: Sequence[threading.Thread]) -> None:
-        self.stopped.set()
-        self._interrupt()
+    def _work(self) -> None:
+        try:
+            while (job := self._next()) is not None:
+                job()
+        except BaseException as exc:  # noqa: B036  (raised again by run)
+            self._failure = self._failure or exc
+        with self._changed:
+            self._working -= 1
+            self._changed.notify_all()
+
+    def _next(self) -> Job | None:
+        with self._changed:
+            return self._jobs.pop() if self._jobs and not self._stopped else None
+
+    def _stop(self) -> None:
         until = time.monotonic() + _LEAVE
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join(max(0.0, until - time.monotonic()))
+        with self._changed:
+            self._stopped = True
+        for interrupt in self.stopping:
+            interrupt()
+        with self._changed:
+            while self._working and time.monotonic() < until:
+                self._changed.wait(max(0.01, until - time.monotonic()))

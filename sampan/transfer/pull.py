@@ -13,7 +13,7 @@ from sampan.transfer import events
 from sampan.transfer.copy import JOBS, Part, Picture, copy
 from sampan.transfer.crew import Crew
 from sampan.transfer.events import Event
-from sampan.transfer.layers import Promise, ingest_layer
+from sampan.transfer.layers import Layer, Promise
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ class StoreDestination:
         self._names = names
         self._listen = listen
         self._limit = limit
+        self._layers: set[Layer] = set()
+        self._cancelled = False
 
     def take(self, source: Source, part: Part) -> dict[str, Any]:
         """Bring one part into the store, unless it is there or another process brings it meanwhile."""
@@ -155,22 +157,29 @@ class StoreDestination:
                 limit=self._limit,
                 what=f"layer {part.digest}",
             )
-            # Not durable yet: recording the image syncs all of its layers at once.
-            ingest_layer(
-                self.store,
-                stream,
-                self._facts_factory,
-                self._target,
-                promise,
-                lease=self._lease,
-                durable=False,
-                ingest=partial,
-            )
+            self._unpack(Layer(self.store, self._facts_factory(), self._target, promise, self._lease, partial), stream)
             return
         with partial or self.store.content.ingest(lease=self._lease) as ingest:
             while data := stream.read(_STEP):
                 ingest.write(data)
             ingest.commit(part.digest, part.size)
+
+    def _unpack(self, layer: Layer, stream: Stream) -> None:
+        self._layers.add(layer)
+        try:
+            if self._cancelled:
+                layer.cancel()
+            layer.receive(stream)
+            layer.commit(durable=False)  # recording the image syncs all of its layers at once
+        finally:
+            self._layers.discard(layer)
+            layer.abort()
+
+    def cancel(self) -> None:
+        """Make what other threads receive end soon."""
+        self._cancelled = True
+        for layer in list(self._layers):
+            layer.cancel()
 
     def finish(self, picture: Picture) -> None:
         """Record the image and its names, all in one transaction."""
@@ -204,6 +213,7 @@ def pull(
     """
     with Leases(store.db).take("pull") as lease:
         destination = StoreDestination(store, facts_factory, target, lease, names, listen, limit)
+        crew.stopping.append(destination.cancel)
         picture = copy(source, destination, crew)
     return picture, destination.replaced
 

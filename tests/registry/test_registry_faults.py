@@ -419,3 +419,14 @@ def test_a_refused_mount_is_an_upload(registry: LyingRegistry, loaded: sampan.En
     loaded.images.tag(f"{registry.host}/pushed:1", f"{registry.host}/other:1")
     push(registry, loaded)
     assert [one for one in registry.requests if "mount=" in one.query]
+
+
+def test_a_pull_removes_what_a_killed_one_had_unpacked(registry: LyingRegistry, engine: sampan.Engine) -> None:
+    from sampan.store import owner
+
+    dead = f"{owner.boot_id()}.{os.stat('/proc/self/ns/pid').st_ino}.4194305.1.abcd"
+    left = Path(engine.store.paths.active) / dead
+    (left / "upper").mkdir(parents=True)
+    (Path(engine.store.paths.ingest) / dead).write_bytes(b"x")
+    assert pulled(registry, engine)["noise"]
+    assert not left.exists()
