@@ -12,7 +12,7 @@ import time
 
 from sampan.engine import terminal
 from sampan.engine.alone import Alone
-from sampan.errors import Conflict, NotFound, SampanError, Unavailable
+from sampan.errors import Conflict, NotFound, Unavailable
 from sampan.runtime import cgroup, process
 
 TYPE_CHECKING = False
@@ -163,6 +163,8 @@ class Containers:
             facts.record = os.path.join(home, "exit")
             facts.socket = self.socket(record.id)
             self._forget(facts.record)
+            if record.exit_code in (125, 126, 127, 128):
+                self._forget(os.path.join(home, "error"))
             if not record.auto_remove:
                 from sampan.engine import restarting
 
@@ -301,8 +303,9 @@ class Containers:
         if record.auto_remove:
             self.discard(record)
         else:
-            code = error.exit_code if isinstance(error, SampanError) else 128
-            self.store.update(record.id, status="created", exit_code=code)
+            from sampan.engine import ending
+
+            ending.start_failed(self.engine, record, error)
 
     def discard(self, record: Record) -> None:
         """Remove what is left of a container that has ended or never started, and its anonymous volumes."""

@@ -122,6 +122,21 @@ def check_startable(engine: Engine, record: Record) -> None:
         outcome.require_told(home, containers.socket(record.id), record.name)
 
 
+def start_failed(engine: Engine, record: Record, error: BaseException) -> None:
+    """Note why a start failed: `inspect` shows it as State.Error, beside Docker's exit codes."""
+    code = error.exit_code if isinstance(error, SampanError) else 128
+    status = state.EXITED if record.started else state.CREATED
+    engine.store.containers.update(record.id, status=status, exit_code=code, pid=0)
+    text = error.message if isinstance(error, SampanError) else type(error).__name__
+    with open(error_file(engine, record), "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
+
+
+def error_file(engine: Engine, record: Record) -> str:
+    """Give the file that holds why the last start failed; what started has none."""
+    return os.path.join(engine.store.paths.container(record.id), "error")
+
+
 def wait(engine: Engine, name: str, condition: str = NOT_RUNNING) -> int:
     """Wait until a container does not run (at once if it does not), until its next exit, or until it is removed; give
     its exit code.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from sampan.engine import health, matching, restarting
+from sampan.engine import ending, health, matching, restarting
 from sampan.errors import SampanError
 from sampan.runtime import process
 
@@ -66,6 +66,16 @@ def status(record: Record, now_ns: int) -> str:
     return record.status.capitalize()
 
 
+def _error(engine: Engine, record: Record) -> str:
+    if record.status not in ("created", "exited"):
+        return ""
+    try:
+        with open(ending.error_file(engine, record), encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
 def _state(engine: Engine, record: Record, running: bool) -> dict[str, Any]:
     found = health.state(engine, record)
     return {
@@ -78,7 +88,7 @@ def _state(engine: Engine, record: Record, running: bool) -> dict[str, Any]:
         "Dead": False,
         "Pid": record.pid if running and record.status != "restarting" else 0,
         "ExitCode": record.exit_code,
-        "Error": "",
+        "Error": _error(engine, record),
         "StartedAt": timestamp(record.started),
         "FinishedAt": timestamp(record.finished),
     }

@@ -48,8 +48,9 @@ def identity(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool, *, make_
             hard % (1 << 64),
             label=f"limit {name} to {soft} (at most {hard})",
         )
-    if config.get("oomScoreAdj") is not None:
-        plan.add(p.OOM, config["oomScoreAdj"], label=f"set oom_score_adj {config['oomScoreAdj']}")
+    # Also where none was asked for: the caller's own is not the container's.
+    score = config.get("oomScoreAdj")
+    plan.add(p.OOM, score or 0, flags=p.OPTIONAL if score is None else 0, label=f"set oom_score_adj {score or 0}")
     if not tty:
         plan.add(p.SESSION)
     plan.add(p.KEYRING, flags=p.OPTIONAL, label="join a new session keyring")

@@ -1,0 +1,268 @@
+"""How a container is paused, stopped, killed and waited for, and that what is told of its end is true."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from lifesupport import Run, until
+
+import sampan
+from sampan.engine import outcome
+from sampan.runtime import cgroup, process
+
+COUNTER = "trap 'exit 3' TERM; i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done"
+
+
+@pytest.fixture
+def freezer() -> None:
+    layout = cgroup.detect()
+    if not layout.v2_base and "freezer" not in layout.v1:
+        pytest.skip(f"needs a freezer: {layout.why}")
+
+
+def supervisor_of(engine: sampan.Engine, name: str) -> int:
+    return outcome.supervisor(engine.containers.socket(engine.containers.get(name).id))
+
+
+# ---- pause ----
+
+
+@pytest.mark.usefixtures("freezer")
+def test_a_paused_container_stands_still_and_goes_on(
+    engine: sampan.Engine, started: Callable[..., str], sampan_run: Run
+) -> None:
+    name = started(COUNTER)
+    log = Path(engine.store.paths.container(name), "log")
+    until(lambda: log.stat().st_size > 500)
+    assert sampan_run("pause", name).stdout == name + "\n"
+    assert sampan_run("inspect", "-f", "{{.State.Status}} {{.State.Paused}} {{.State.Running}}", name).stdout == (
+        "paused true true\n"
+    )
+    assert "(Paused)" in sampan_run("ps", "--format", "{{.Status}}", "--filter", "status=paused").stdout
+    time.sleep(0.2)
+    before = log.stat().st_size
+    time.sleep(0.3)
+    assert log.stat().st_size == before
+    for words in (["exec", name, "true"], ["attach", name], ["pause", name], ["start", name], ["rm", name]):
+        done = sampan_run(*words)
+        assert done.returncode != 0 and "paused" in done.stderr.splitlines()[0], done
+    assert sampan_run("unpause", name).returncode == 0
+    until(lambda: log.stat().st_size > before)
+    assert sampan_run("unpause", name).returncode != 0
+
+
+@pytest.mark.usefixtures("freezer")
+@pytest.mark.parametrize(
+    ("words", "code"), [(["stop"], 3), (["kill"], 137), (["kill", "-s", "TERM"], 3), (["rm", "-f"], None)]
+)
+def test_a_paused_container_can_be_ended(
+    engine: sampan.Engine, started: Callable[..., str], sampan_run: Run, words: list[str], code: int | None
+) -> None:
+    name = started(COUNTER)
+    sampan_run("pause", name)
+    assert sampan_run(*words, name).returncode == 0
+    if code is not None:
+        assert sampan_run("wait", name).stdout == f"{code}\n"
+
+
+def test_pause_without_a_freezer_names_the_gap(
+    engine: sampan.Engine, started: Callable[..., str], sampan_run: Run
+) -> None:
+    layout = cgroup.detect()
+    if layout.v2_base or "freezer" in layout.v1:
+        pytest.skip("this user has a freezer")
+    done = sampan_run("pause", started("sleep 60"))
+    assert done.returncode != 0 and "control group" in done.stderr
+
+
+# ---- stop, kill, wait ----
+
+
+def test_several_stops_wait_side_by_side(engine: sampan.Engine, started: Callable[..., str], sampan_run: Run) -> None:
+    names = [started("trap 'sleep 1; exit 0' TERM; while :; do sleep 0.02; done") for _ in range(6)]
+    begun = time.monotonic()
+    done = sampan_run("stop", *names)
+    assert done.stdout.split() == names and done.returncode == 0
+    assert time.monotonic() - begun < 5  # in turn it would be six
+    assert [engine.containers.get(name).exit_code for name in names] == [0] * 6
+
+
+def test_one_that_cannot_be_stopped_does_not_keep_the_others(started: Callable[..., str], sampan_run: Run) -> None:
+    name = started(COUNTER)
+    done = sampan_run("stop", "nobody", name)
+    assert (done.returncode, done.stdout) == (1, name + "\n") and "nobody" in done.stderr
+
+
+def test_full_wait_waits_for_what_cannot_happen(started: Callable[..., str], sampan_run: Run) -> None:
+    name = started("sleep 100; :")
+    until(lambda: True)
+    begun = time.monotonic()
+    assert sampan_run("stop", name, timeout=30).returncode == 0
+    quick = time.monotonic() - begun
+    name = started("exec sleep 100")
+    begun = time.monotonic()
+    assert sampan_run("stop", "--full-wait", name, timeout=30).returncode == 0
+    assert quick < 8 and time.monotonic() - begun >= 10
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [("USR1", 130), ("sigusr1", 130), ("10", 130), ("RTMIN+3", 131), ("37", 131), ("9", 137)]
+)
+def test_any_signal_by_name_or_number(started: Callable[..., str], sampan_run: Run, number: str, code: int) -> None:
+    name = started("trap 'exit 130' USR1; trap 'exit 131' 37; while :; do sleep 0.02; done")
+    time.sleep(0.1)
+    assert sampan_run("kill", "-s", number, name).returncode == 0
+    assert sampan_run("wait", name).stdout == f"{code}\n"
+
+
+@pytest.mark.parametrize("bad", ["SIGNONE", "0", "65", "-1", "", "RTMIN+99"])
+def test_bad_signals_are_named(started: Callable[..., str], sampan_run: Run, bad: str) -> None:
+    done = sampan_run("kill", "-s", bad, started("sleep 60"))
+    assert done.returncode != 0 and "signal" in done.stderr.splitlines()[0]
+
+
+def test_wait_for_several_and_for_conditions(
+    engine: sampan.Engine, started: Callable[..., str], sampan_run: Run
+) -> None:
+    codes = [started(f"sleep 0.{n}; exit {n}") for n in (3, 1, 2)]
+    assert sampan_run("wait", *codes).stdout == "3\n1\n2\n"
+    assert sampan_run("wait", codes[0]).stdout == "3\n"
+    following = subprocess.Popen(
+        engine.command(["wait", "--condition", "next-exit", codes[0]]), stdout=subprocess.PIPE, text=True
+    )
+    time.sleep(0.3)
+    assert following.poll() is None
+    sampan_run("start", codes[0])
+    assert following.communicate(timeout=20)[0] == "3\n"
+    own = started("sleep 0.3; exit 9", "--rm")
+    assert sampan_run("wait", "--condition", "removed", own).stdout == "9\n"
+    assert sampan_run("ps", "-aq", "--filter", f"id={own}").stdout == ""
+    assert sampan_run("wait", "--condition", "never", own).returncode != 0
+
+
+# ---- truth ----
+
+
+def test_many_ends_at_once_are_all_told(started: Callable[..., str], sampan_run: Run, engine: sampan.Engine) -> None:
+    names = [started(f"trap 'exit {n}' TERM; while :; do sleep 0.02; done") for n in range(1, 21)]
+    time.sleep(0.2)
+    for name in names:
+        engine.containers.kill(name, "TERM")
+    assert sampan_run("wait", *names).stdout.split() == [str(n) for n in range(1, 21)]
+
+
+def test_the_shortest_of_lives_is_told(started: Callable[..., str], sampan_run: Run) -> None:
+    for code in (0, 7):
+        assert sampan_run("wait", started(f"exit {code}")).stdout == f"{code}\n"
+
+
+@pytest.mark.parametrize(("program", "code"), [("/nothing", 127), ("/etc", 126)])
+def test_a_start_that_failed_is_told_as_docker_does(sampan_run: Run, program: str, code: int) -> None:
+    try:
+        assert sampan_run("run", "--name", "broken", "base", program).returncode == code
+        state = json.loads(sampan_run("inspect", "-f", "{{json .State}}", "broken").stdout)
+        assert (state["Status"], state["ExitCode"], state["Running"]) == ("created", code, False)
+        assert program in state["Error"]
+    finally:
+        sampan_run("rm", "broken")
+
+
+def test_nothing_of_the_callers_oom_score_is_inherited(engine: sampan.Engine, sampan_run: Run) -> None:
+    words = engine.command(["run", "--rm", "base", "cat", "/proc/self/oom_score_adj"])
+    script = 'echo 321 > /proc/self/oom_score_adj; exec "$@"'
+    done = subprocess.run(["sh", "-c", script, "sh", *words], capture_output=True, text=True, timeout=30)
+    assert done.stdout == "0\n", done
+
+
+# ---- frozen and killed ----
+
+
+@pytest.fixture
+def stopped_supervisor(engine: sampan.Engine, started: Callable[..., str]) -> Iterator[tuple[str, int]]:
+    name = started("trap 'exit 6' TERM; while :; do sleep 0.02; done")
+    time.sleep(0.1)
+    pid = supervisor_of(engine, name)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield name, pid
+    finally:
+        try:
+            os.kill(pid, signal.SIGCONT)
+        except ProcessLookupError:
+            assert engine.containers.get(name).status == "exited"
+
+
+def test_a_stopped_supervisor_holds_nobody_up_and_is_named(
+    engine: sampan.Engine, sampan_run: Run, stopped_supervisor: tuple[str, int]
+) -> None:
+    name, pid = stopped_supervisor
+    assert sampan_run("stop", name, timeout=20).returncode == 0
+    assert "Exited (6)" in sampan_run("ps", "-a", "--filter", f"id={name}", "--format", "{{.Status}}").stdout
+    done = sampan_run("start", name)
+    assert done.returncode != 0 and str(pid) in done.stderr and f"kill -CONT {pid}" in done.stderr
+    os.kill(pid, signal.SIGCONT)
+    until(lambda: sampan_run("start", name).returncode == 0)
+    assert engine.containers.get(name).status == "running"
+
+
+def test_rm_of_a_container_with_a_stopped_supervisor(
+    sampan_run: Run, engine: sampan.Engine, started: Callable[..., str]
+) -> None:
+    name = started("sleep 60")
+    pid = supervisor_of(engine, name)
+    os.kill(pid, signal.SIGSTOP)
+    assert sampan_run("rm", "-f", name, timeout=30).returncode == 0
+    os.kill(pid, signal.SIGCONT)
+    until(
+        lambda: (
+            not Path(f"/proc/{pid}").exists() or process.parse_stat(Path(f"/proc/{pid}/stat").read_bytes())[0] == "Z"
+        )
+    )
+
+
+def test_another_boot_is_an_end(engine: sampan.Engine, started: Callable[..., str], sampan_run: Run) -> None:
+    name = started("exec sleep 60")
+    record = engine.containers.get(name)
+    os.kill(supervisor_of(engine, name), signal.SIGKILL)
+    until(lambda: not process.alive(record.pid, record.pid_start, record.boot_id))
+    # As after a reboot: the pid belongs to an innocent process now, which has even started at the same tick.
+    innocent = subprocess.Popen(["sleep", "60"])
+    try:
+        engine.store.containers.update(
+            record.id, pid=innocent.pid, pid_start=process.start_time(innocent.pid) or 0, boot_id="another"
+        )
+        assert sampan_run("ps", "-a", "--filter", f"id={name}", "--format", "{{.State}}").stdout == "exited\n"
+        assert sampan_run("stop", name).returncode == 0 and sampan_run("rm", "-f", name).returncode == 0
+        assert innocent.poll() is None
+    finally:
+        innocent.kill()
+        innocent.wait()
+
+
+def test_orphans_of_a_first_process_that_does_not_reap_end_with_it(
+    engine: sampan.Engine, started: Callable[..., str], sampan_run: Run
+) -> None:
+    script = (
+        "i=0; while [ $i -lt 1000 ]; do (true & :) ; i=$((i+1)); done; trap 'exit 0' TERM; while :; do sleep 0.05; done"
+    )
+    name = started(script)
+    pid = supervisor_of(engine, name)
+    begun = time.monotonic()
+    time.sleep(1)
+    assert sampan_run("rm", "-f", name).returncode == 0
+    until(lambda: not Path(f"/proc/{pid}/task").exists())
+    assert time.monotonic() - begun < 30
+
+
+def test_an_init_reaps(started: Callable[..., str], sampan_run: Run) -> None:
+    name = started("(sleep 0.2 & :); exec sleep 60", "--init")
+    time.sleep(0.6)
+    script = "for p in /proc/[0-9]*; do read a b c d < $p/stat && [ $c = Z ] && echo zombie; done; true"
+    assert sampan_run("exec", name, "sh", "-c", script).stdout == ""

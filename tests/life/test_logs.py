@@ -1,0 +1,211 @@
+"""logs: what programs write, however much and whatever; rotation; following; moments; a full disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from lifesupport import Run, until
+
+import sampan
+from sampan.engine import outcome
+from sampan.errors import InvalidArgument, NotSupported
+from sampan.oci import logopts
+
+LIMIT = 8 << 20  # of a supervisor's resident memory
+
+
+def ended(engine: sampan.Engine, name: str) -> bool:
+    return engine.containers.get(name).status == "exited"
+
+
+def log_of(engine: sampan.Engine, name: str) -> Path:
+    return Path(engine.store.paths.container(engine.containers.get(name).id), "log")
+
+
+def resident(engine: sampan.Engine, name: str) -> int:
+    """Give the supervisor's resident memory in bytes; 0 when it is gone."""
+    pid = outcome.supervisor(engine.containers.socket(engine.containers.get(name).id))
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except FileNotFoundError:
+        return 0
+
+
+def test_lines_are_dockers_json_and_streams_are_apart(
+    engine: sampan.Engine, started: Callable[..., str], sampan_run: Run
+) -> None:
+    name = started("echo out; echo err >&2; printf half")
+    until(lambda: ended(engine, name))
+    entries = [json.loads(line) for line in log_of(engine, name).read_text().splitlines()]
+    assert [(e["log"], e["stream"]) for e in sorted(entries, key=lambda e: str(e["log"]))] == [
+        ("err\n", "stderr"),
+        ("half", "stdout"),
+        ("out\n", "stdout"),
+    ]
+    assert all(e["time"].endswith("Z") and len(e["time"]) == 30 for e in entries)
+    shown = sampan_run("logs", name)
+    assert (shown.stdout, shown.stderr) == ("out\nhalf", "err\n")
+    assert oct(log_of(engine, name).stat().st_mode & 0o777) == "0o640"
+
+
+def test_any_bytes_make_valid_lines(engine: sampan.Engine, started: Callable[..., str]) -> None:
+    name = started(r"""printf 'nul \000 bad \377\300\200 tab \t quote " back \\ \303\274\n'""")
+    until(lambda: ended(engine, name))
+    (entry,) = [json.loads(line) for line in log_of(engine, name).read_text(encoding="utf-8").splitlines()]
+    assert entry["log"] == 'nul \0 bad \ufffd\ufffd\ufffd tab \t quote " back \\ \u00fc\n'
+
+
+def test_a_line_without_end_is_cut_and_grows_no_memory(engine: sampan.Engine, started: Callable[..., str]) -> None:
+    name = started("dd if=/dev/zero bs=1M count=200; echo; echo end")
+    most = 0
+    while not ended(engine, name):
+        most = max(most, resident(engine, name))
+        time.sleep(0.05)
+    assert 0 < most < LIMIT
+    lines = log_of(engine, name).read_text().splitlines()
+    assert json.loads(lines[-1])["log"] == "end\n"
+    assert all(len(json.loads(line)["log"]) <= 16384 for line in lines)
+    sizes = [path.stat().st_size for path in log_of(engine, name).parent.glob("log*")]
+    assert len(sizes) == 3 and max(sizes) <= logopts.MAX_SIZE
+
+
+def test_a_flood_keeps_its_limits_and_its_last_line(
+    engine: sampan.Engine, started: Callable[..., str], sampan_run: Run
+) -> None:
+    script = "trap 'kill $!; wait; echo last; exit 0' TERM; yes & while :; do sleep 0.05; done"
+    name = started(script, "--log-opt", "max-size=200k", "--log-opt", "max-file=2")
+    until(lambda: Path(f"{log_of(engine, name)}.1").exists(), 20)
+    most = max(resident(engine, name) for _ in range(20) if time.sleep(0.02) is None)
+    assert most < LIMIT
+    assert sampan_run("stop", name).returncode == 0
+    assert engine.containers.get(name).exit_code == 0
+    sizes = [path.stat().st_size for path in log_of(engine, name).parent.glob("log*")]
+    assert len(sizes) == 2 and max(sizes) <= 200_000
+    assert sampan_run("logs", "--tail", "1", name).stdout == "last\n"
+
+
+def test_a_follower_sees_each_line_once_across_rotations_and_ends_with_the_container(
+    engine: sampan.Engine, started: Callable[..., str]
+) -> None:
+    script = (
+        "sleep 0.5; i=0; while [ $i -lt 4000 ]; do echo line $i; i=$((i+1)); [ $((i%100)) != 0 ] || sleep 0.02; done"
+    )
+    name = started(script, "--log-opt", "max-size=50k", "--log-opt", "max-file=4")
+    follower = subprocess.Popen(engine.command(["logs", "-f", name]), stdout=subprocess.PIPE, text=True)
+    output = follower.communicate(timeout=60)[0].splitlines()
+    assert follower.returncode == 0
+    assert output == [f"line {i}" for i in range(4000)]
+
+
+def test_an_interrupted_follower_ends_without_a_word(engine: sampan.Engine, started: Callable[..., str]) -> None:
+    name = started("echo here; sleep 60")
+    follower = subprocess.Popen(
+        engine.command(["logs", "-f", name]), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert follower.stdout and follower.stdout.readline() == "here\n"
+    follower.send_signal(signal.SIGINT)
+    assert follower.communicate(timeout=20)[1] == "" and follower.returncode == 130
+
+
+def test_moments_tails_and_times(engine: sampan.Engine, started: Callable[..., str], sampan_run: Run) -> None:
+    name = started("for i in 1 2 3; do echo $i; sleep 0.4; done")
+    until(lambda: ended(engine, name))
+    stamps = [line.split(" ")[0] for line in sampan_run("logs", "-t", name).stdout.splitlines()]
+    assert len(stamps) == 3 and stamps == sorted(stamps)
+
+    def shown(*words: str) -> str:
+        return sampan_run("logs", *words, name).stdout.replace("\n", "")
+
+    middle = stamps[1][:22] + "Z"  # cut below the second line's time
+    assert shown("--since", middle) == "23" and shown("--until", middle) == "1"
+    assert shown("--since", "1h30m") == "123" and shown("--until", "1h30m") == ""
+    assert shown("--since", "1700000000.5") == "123" and shown("--since", "2020-01-31") == "123"
+    assert shown("-n", "2") == "23" and shown("--tail", "0") == "" and shown("--tail", "all") == "123"
+    assert shown("--tail", "1", "--until", middle) == "1"
+    for bad in (["--since", "yesterday"], ["--tail", "many"]):
+        done = sampan_run("logs", *bad, name)
+        assert done.returncode != 0 and len(done.stderr.splitlines()) <= 2 and bad[1] in done.stderr
+    begun = time.monotonic()
+    long = started("echo now; sleep 60")
+    until(lambda: sampan_run("logs", long).stdout == "now\n")
+    soon = f"{time.time() + 0.5:.3f}"
+    assert sampan_run("logs", "-f", "--until", soon, long).stdout == "now\n"
+    assert time.monotonic() - begun < 50
+
+
+def test_a_log_of_none_is_not_kept_and_says_so(
+    engine: sampan.Engine, started: Callable[..., str], sampan_run: Run
+) -> None:
+    name = started("echo gone; sleep 60", "--log-driver", "none")
+    done = sampan_run("logs", name)
+    assert done.returncode != 0 and "--log-driver none" in done.stderr
+    assert not log_of(engine, name).exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (True, 10 << 20, 3)),
+        ({"log_opts": {"max-size": "10m", "max-file": "1"}}, (True, 10_000_000, 1)),
+        ({"log_opts": {"max-size": "1.5kb"}}, (True, 1500, 3)),
+        ({"log_opts": {"max-size": "-1"}}, (True, 0, 3)),
+        ({"log_driver": "none"}, (False, 10 << 20, 3)),
+    ],
+)
+def test_options(options: dict[str, object], expected: tuple[bool, int, int]) -> None:
+    found = logopts.settings(options)
+    assert (found.kept, found.max_size, found.max_files) == expected
+
+
+@pytest.mark.parametrize(
+    ("driver", "key", "value", "kind"),
+    [
+        ("", "max-size", "0", InvalidArgument),
+        ("", "max-size", "10x", InvalidArgument),
+        ("", "max-size", "1e400", InvalidArgument),
+        ("", "max-file", "0", InvalidArgument),
+        ("", "max-file", "-1", InvalidArgument),
+        ("", "labels", "a", NotSupported),
+        ("syslog", "max-size", "1m", NotSupported),
+        ("none", "max-size", "1m", InvalidArgument),
+    ],
+)
+def test_bad_options_are_named(driver: str, key: str, value: str, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="log (option|driver)"):
+        logopts.settings({"log_driver": driver, "log_opts": {key: value}})
+
+
+FULL = """
+set -e
+mount -t tmpfs -o size=24m none "$1"
+sampan() { "$@"; }
+$SAMPAN bootstrap -t base host sh dd true yes sleep
+$SAMPAN run -d --name full base sh -c 'sleep 0.3; i=0; while [ $i -lt 500 ]; do echo line $i; i=$((i+1)); done; exit 7'
+dd if=/dev/zero of="$1/ballast" bs=64k 2>/dev/null || true
+echo "waited $($SAMPAN wait full)"
+$SAMPAN ps -a --format '{{.Names}} {{.Status}}'
+$SAMPAN rm full
+rm "$1/ballast"
+$SAMPAN run --rm base true
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="mounts a small tmpfs")
+def test_a_disk_that_is_full_at_the_end_hides_no_exit_code(engine: sampan.Engine, tmp_path: Path) -> None:
+    words = engine.command([])
+    words[words.index("--root") + 1] = str(tmp_path)
+    words[words.index(engine.store.paths.run)] = str(tmp_path) + "/run"
+    script = FULL.replace("$SAMPAN", " ".join(f"'{word}'" for word in words))
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "waited 7\n" in done.stdout and "full Exited (7)" in done.stdout
