@@ -22,6 +22,15 @@ static size_t utf8_length(const unsigned char *s, size_t left)
 	return n;
 }
 
+static char *code_point(char *at, unsigned value)
+{
+	static const char digits[] = "0123456789abcdef";
+	memcpy(at, "\\u", 2);
+	for (int i = 0; i < 4; i++)
+		at[2 + i] = digits[value >> (12 - 4 * i) & 15];
+	return at + 6;
+}
+
 size_t escape(char *to, const char *from, size_t length)
 {
 	char *at = to;
@@ -35,7 +44,7 @@ size_t escape(char *to, const char *from, size_t length)
 			*at++ = '\\';
 			*at++ = 'n';
 		} else if (c < 0x20 || n == 0) {
-			at += sprintf(at, "\\u%04x", n == 0 ? 0xfffd : c);
+			at = code_point(at, n == 0 ? 0xfffd : c);
 		} else {
 			memcpy(at, from + i, n);
 			at += n;
@@ -99,10 +108,16 @@ void log_line(struct log *s, int stream)
 
 void log_bytes(struct log *s, int stream, const char *bytes, size_t length)
 {
-	for (size_t i = 0; i < length; i++) {
-		s->line[stream][s->line_size[stream]++] = bytes[i];
-		if (bytes[i] == '\n' || s->line_size[stream] == LINE)
+	while (length > 0) {
+		size_t room = LINE - s->line_size[stream], most = length < room ? length : room;
+		const char *end = memchr(bytes, '\n', most);
+		size_t part = end ? (size_t)(end - bytes) + 1 : most;
+		memcpy(s->line[stream] + s->line_size[stream], bytes, part);
+		s->line_size[stream] += part;
+		if (end || part == room)
 			log_line(s, stream);
+		bytes += part;
+		length -= part;
 	}
 }
 

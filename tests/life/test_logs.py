@@ -64,7 +64,7 @@ def test_any_bytes_make_valid_lines(engine: sampan.Engine, started: Callable[...
 
 
 def test_a_line_without_end_is_cut_and_grows_no_memory(engine: sampan.Engine, started: Callable[..., str]) -> None:
-    name = started("dd if=/dev/zero bs=1M count=200; echo; echo end")
+    name = started("dd if=/dev/zero bs=1M count=24; echo; echo end")
     most = 0
     while not ended(engine, name):
         most = max(most, resident(engine, name))
