@@ -46,8 +46,11 @@ class Bundle:
         length = int.from_bytes(head[len(_MAGIC) :], "little")
         data = os.read(self._fd, length) if head[: len(_MAGIC)] == _MAGIC else b""
         if data and len(data) == length:
-            self._index = marshal.loads(data)
             self._code += length
+            try:
+                self._index = dict(marshal.loads(data))
+            except (EOFError, ValueError, TypeError):
+                return
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
         """Find a module whose source is the one that its entry was made of."""
@@ -167,5 +170,5 @@ def refresh() -> None:
         return
     try:
         _used.write(names)
-    except OSError:
-        return  # full, read-only: the next command tries again
+    except (OSError, KeyboardInterrupt):
+        return  # full, read-only, in a hurry: the next command tries again

@@ -81,11 +81,13 @@ def damage(made: pathlib.Path, how: str) -> None:
         made.write_bytes(data[:8] + bytes([data[8] ^ 1]) + data[9:])
     elif how == "index cut short":
         made.write_bytes(data[:200])
+    elif how == "no index":
+        made.write_bytes(data[:24] + b"N" + data[25:])
     elif how == "code cut short":
         made.write_bytes(data[: len(data) // 2])
 
 
-@pytest.mark.parametrize("how", ["empty", "of another interpreter", "index cut short", "code cut short"])
+@pytest.mark.parametrize("how", ["empty", "of another interpreter", "index cut short", "no index", "code cut short"])
 def test_a_damaged_bundle_is_passed_over_and_replaced(copy: pathlib.Path, how: str) -> None:
     made = bundled(copy)
     whole = made.read_bytes()
