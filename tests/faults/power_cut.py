@@ -20,18 +20,20 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "transfer"), str(HERE.parent.parent), str(HERE)]
+sys.path[:0] = [str(HERE.parent / "transfer"), str(HERE.parent / "registry"), str(HERE.parent.parent), str(HERE)]
 
 from recording_disk import FLUSH, MARK, RECORD, WRITE  # noqa: E402
+from registrysupport import running  # noqa: E402
 from transfersupport import config, docker_files, member, simple_layout, tar, tar_of  # noqa: E402
 
 INSIDE = "SAMPAN_POWER_CUT_INSIDE"
@@ -54,28 +56,45 @@ def big_layer(seed: int, files: int) -> bytes:
     return tar(members)
 
 
-def write_sources(directory: Path) -> None:
-    """Make what the commands read: two archives and a build context."""
-    layers = [big_layer(1, 200), big_layer(2, 60), big_layer(3, 20)]
-    (directory / "app.tar").write_bytes(tar_of(docker_files(layers, ["app:1"], config(layers))))
-    (directory / "base.tar").write_bytes(tar_of(simple_layout("docker.io/library/base:1", suffix="+gzip").build()))
-    context = directory / "context"
-    context.mkdir()
-    (context / "Dockerfile").write_text("FROM app:1\nCOPY one /one\nCOPY two /two\n")
-    (context / "one").write_bytes(random.Random(4).randbytes(300_000))
-    (context / "two").write_bytes(random.Random(5).randbytes(50_000))
+class Work:
+    """What the commands read: two archives, a build context, and perhaps `pulled`, an image in a registry."""
 
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.pulled = ""
+        layers = [big_layer(1, 200), big_layer(2, 60), big_layer(3, 20)]
+        (directory / "app.tar").write_bytes(tar_of(docker_files(layers, ["app:1"], config(layers))))
+        base = simple_layout("docker.io/library/base:1", suffix="+gzip")
+        (directory / "base.tar").write_bytes(tar_of(base.build()))
+        (directory / "plain.tar").write_bytes(big_layer(7, 30))
+        context = directory / "context"
+        context.mkdir()
+        (context / "Dockerfile").write_text("FROM app:1\nCOPY one /one\nCOPY two /two\n")
+        (context / "one").write_bytes(random.Random(4).randbytes(300_000))
+        (context / "two").write_bytes(random.Random(5).randbytes(50_000))
 
-def steps(directory: Path) -> list[tuple[list[str], dict[str, bool]]]:
-    """Give the commands, each with the names that are there, or are gone, once it has exited with 0."""
-    return [
-        (["load", "-q", "-i", f"{directory}/app.tar"], {"app:1": True}),
-        (["tag", "app:1", "other:1"], {"other:1": True}),
-        (["build", "-q", "-t", "built:1", f"{directory}/context"], {"built:1": True}),
-        (["rmi", "other:1"], {"other:1": False}),
-        (["import", f"{directory}/plain.tar", "plain:1"], {"plain:1": True}),
-        (["rmi", "plain:1"], {"plain:1": False}),
-    ]
+    def push(self, host: str) -> None:
+        """Give the registry an image of three compressed layers."""
+        layers = [big_layer(11, 150), big_layer(12, 50), big_layer(13, 10)]
+        self.pulled = f"{host}/team/pulled:1"
+        path, store = self.directory / "pulled.tar", f"{self.directory}/pushing"
+        path.write_bytes(tar_of(docker_files(layers, [self.pulled], config(layers))))
+        sampan(["load", "-q", "-i", str(path)], store)
+        sampan(["push", "-q", self.pulled], store)
+
+    def steps(self) -> list[tuple[list[str], dict[str, bool]]]:
+        """Give the commands, each with the names that are there, or are gone, once it has exited with 0."""
+        top = self.directory
+        pull = [(["pull", "-q", self.pulled], {self.pulled: True})] if self.pulled else []
+        return [
+            (["load", "-q", "-i", f"{top}/app.tar"], {"app:1": True}),
+            (["tag", "app:1", "other:1"], {"other:1": True}),
+            (["build", "-q", "-t", "built:1", f"{top}/context"], {"built:1": True}),
+            (["rmi", "other:1"], {"other:1": False}),
+            (["import", f"{top}/plain.tar", "plain:1"], {"plain:1": True}),
+            (["rmi", "plain:1"], {"plain:1": False}),
+            *pull,
+        ]
 
 
 def sampan(arguments: list[str], root: str, preload: str = "") -> None:
@@ -233,13 +252,17 @@ def faults(engine: Any, expected: dict[str, bool], known: dict[str, str]) -> lis
     return wrong
 
 
-def heal(engine: Any, directory: Path, known: dict[str, str]) -> list[str]:
-    """Do what a user would do: load again; then nothing half-made may be left."""
+def heal(engine: Any, work: Work, known: dict[str, str]) -> list[str]:
+    """Do what a user would do: load and pull again; then nothing half-made may be left."""
     from sampan.store import gc
 
     store = engine.store
-    engine.images.load(str(directory / "app.tar"))
-    wrong = [f"after loading again: {text}" for text in faults(engine, {"app:1": True, "base:1": True}, known)]
+    engine.images.load(str(work.directory / "app.tar"))
+    expected = {"app:1": True, "base:1": True}
+    if work.pulled:
+        engine.images.pull(work.pulled)
+        expected[work.pulled] = True
+    wrong = [f"after loading again: {text}" for text in faults(engine, expected, known)]
     gc.collect(store.db, store.content, store.paths, remove_tree=engine.remove_tree)
     left = os.listdir(store.paths.ingest) + os.listdir(store.paths.active)
     rows = {number for _, number, _ in store.snapshots.ls()}
@@ -247,17 +270,17 @@ def heal(engine: Any, directory: Path, known: dict[str, str]) -> list[str]:
     return wrong + ([f"after a collection there is left: {left}"] if left else [])
 
 
-def look(image: Path, directory: Path, expected: dict[str, bool], known: dict[str, str]) -> tuple[list[str], list[str]]:
+def look(image: Path, work: Work, expected: dict[str, bool], known: dict[str, str]) -> tuple[list[str], list[str]]:
     """Mount what a cut has left; give what is wrong, and the names that are there."""
     import sampan as library
 
-    with mounted(str(image), directory / "after") as point:
+    with mounted(str(image), work.directory / "after") as point:
         engine = library.Engine(str(point / "store"))
         try:
             wrong = faults(engine, expected, known)
             names = [name for row in engine.store.images.ls() for name in row.references]
             if not wrong:
-                wrong = heal(engine, directory, known)
+                wrong = heal(engine, work, known)
         except Exception as exc:
             return [f"{type(exc).__name__}: {exc}"], []
         finally:
@@ -268,8 +291,9 @@ def look(image: Path, directory: Path, expected: dict[str, bool], known: dict[st
 # ---- all together ----
 
 
-def record(directory: Path, preload: str) -> tuple[Log, dict[str, str]]:
+def record(work: Work, preload: str) -> tuple[Log, dict[str, str]]:
     """Let the commands work on the recording disk; give its log, and the trees that they made."""
+    directory = work.directory
     image = directory / "disk.img"
     with open(image, "wb") as file:
         file.truncate(SIZE)
@@ -280,7 +304,7 @@ def record(directory: Path, preload: str) -> tuple[Log, dict[str, str]]:
     recorder = Recorder(directory, image)
     # Without commit=1 the journal would hold most of the work back for five seconds: fewer states to be cut at.
     with mounted(f"{recorder.point}/disk", directory / "live", "loop,commit=1") as point:
-        for number, (arguments, _) in enumerate(steps(directory)):
+        for number, (arguments, _) in enumerate(work.steps()):
             sampan(arguments, f"{point}/store", preload)
             recorder.mark(str(number))
             known |= trees(f"{point}/store")
@@ -290,39 +314,46 @@ def record(directory: Path, preload: str) -> tuple[Log, dict[str, str]]:
     return read_log(recorder.log), known
 
 
-def expectation(marks: list[str], directory: Path) -> dict[str, bool]:
+def expectation(marks: list[str], work: Work) -> dict[str, bool]:
     """Give the names whose state is sure after these marks: those of the step that was under way are not."""
     expected = {"base:1": True}
-    work = steps(directory)
+    steps = work.steps()
     for number in range(len(marks)):
-        expected |= work[number][1]
-    for name in work[len(marks)][1] if len(marks) < len(work) else ():
+        expected |= steps[number][1]
+    for name in steps[len(marks)][1] if len(marks) < len(steps) else ():
         expected.pop(name, None)
     return expected
 
 
-def main(directory: Path, cuts: int, seed: int, preload: str = "") -> None:
-    write_sources(directory)
-    (directory / "plain.tar").write_bytes(big_layer(7, 30))
-    log, known = record(directory, preload)
-    another_boot(directory)
+def cut_all(work: Work, cuts: int, seed: int, preload: str) -> dict[str, Any]:
+    """Record, then look at every cut; give what was seen."""
+    log, known = record(work, preload)
+    another_boot(work.directory)
     chance = random.Random(seed)
     after_marks = [index + 1 for index, (kind, _, _) in enumerate(log) if kind == MARK]
     places = sorted(after_marks + [chance.randrange(len(log)) for _ in range(max(0, cuts - len(after_marks)))])
-    remains = Remains(directory / "disk.img", log)
+    remains = Remains(work.directory / "disk.img", log)
     wrong: list[str] = []
     seen: dict[str, int] = {}
     for place in places:
         remains.advance(place)
         share = chance.choice((0.0, 0.5, 1.0))
-        remains.write(directory / "cut.img", chance, share)
-        expected = expectation(remains.marks, directory)
-        found, names = look(directory / "cut.img", directory, expected, known)
+        remains.write(work.directory / "cut.img", chance, share)
+        found, names = look(work.directory / "cut.img", work, expectation(remains.marks, work), known)
         wrong += [f"cut at {place} of {len(log)}, {share:.0%} of what was not flushed: {text}" for text in found]
         state = f"{len(remains.marks)} done, {len(names)} names"
         seen[state] = seen.get(state, 0) + 1
     flushes = sum(kind == FLUSH for kind, _, _ in log)
-    print(json.dumps({"cuts": len(places), "writes": len(log), "flushes": flushes, "seen": seen, "wrong": wrong}))
+    steps = len(after_marks)
+    return {"cuts": len(places), "writes": len(log), "flushes": flushes, "steps": steps, "seen": seen, "wrong": wrong}
+
+
+def main(directory: Path, cuts: int, seed: int, preload: str = "") -> None:
+    work = Work(directory)
+    with ExitStack() as stack:
+        if shutil.which("docker-registry"):
+            work.push(stack.enter_context(running(directory / "registry")).host)
+        print(json.dumps(cut_all(work, cuts, seed, preload)))
 
 
 def another_boot(directory: Path) -> None:
