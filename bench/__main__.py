@@ -13,6 +13,7 @@ import inprocess  # noqa: E402
 import lifecycle  # noqa: E402
 import many  # noqa: E402
 import memory  # noqa: E402
+import move  # noqa: E402
 import place  # noqa: E402
 import rebuild  # noqa: E402
 import run  # noqa: E402
@@ -24,7 +25,7 @@ def main() -> int:
     options = arguments(PEERS, __doc__)
     place.enter()
     with stage(options.peers, options.runs) as made:
-        for case in (run, inprocess, lifecycle, exec, rebuild, memory, churn, many):
+        for case in (run, inprocess, lifecycle, exec, rebuild, memory, churn, many, move):
             print(f"\n{case.report(made)}", flush=True)
         return 0 if "sampan" in made.peers else 1
 

@@ -3,12 +3,14 @@
 The image is Debian with gcc and Python, some 570 MB in 15,000 files, made by `sampan bootstrap debian:bookworm` (with
 mmdebstrap, from the host's own archive), or SAMPAN_BENCH_IMAGE, a tar of a root file system. Every peer loads the same
 archive and pulls the same compressed layer. What sampan acknowledges is on the disk by then; the peers sync nothing.
-The second column is the peak memory of the command's own process; docker's work is done in its daemon.
+The last table gives memory and processor time: on a busy machine only the latter says much.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -16,10 +18,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from harness import Case, measure, table
-from peers import CommandLine, need
+from peers import CommandLine, Docker, need
 from stage import Stage, alone
 
 NAMES = ("sampan", "podman", "docker")
@@ -35,25 +37,68 @@ http: {{addr: 127.0.0.1:{port}}}
 
 
 class Timed:
-    """Run commands, and keep the largest peak memory of each case in KiB."""
+    """Run commands; keep of each case the largest peak memory in KiB and the processor seconds of every run."""
 
     def __init__(self) -> None:
         self.peaks: dict[str, int] = {}
+        self.seconds: dict[str, list[float]] = {}
+        adopt_orphans()
 
-    def call(self, name: str, argv: Sequence[str], env: dict[str, str]) -> Callable[[], None]:
-        """Return what runs a command and notes its peak."""
+    def call(self, name: str, argv: Sequence[str], peer: CommandLine) -> Callable[[], None]:
+        """Return what runs a command and notes what it took; docker's daemon counts too."""
+        daemon = peer.daemon.pid if isinstance(peer, Docker) else 0
 
         def run() -> None:
+            before = processor_seconds(daemon)
             null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             actions = [(os.POSIX_SPAWN_DUP2, null, number) for number in (0, 1)]
-            pid = os.posix_spawnp(argv[0], list(argv), {**os.environ, **env}, file_actions=actions)
+            pid = os.posix_spawnp(argv[0], list(argv), {**os.environ, **peer.env}, file_actions=actions)
             os.close(null)
             _, status, usage = os.wait4(pid, 0)
             if status:
                 raise RuntimeError(f"{' '.join(argv)}: exit {os.waitstatus_to_exitcode(status)}")
             self.peaks[name] = max(self.peaks.get(name, 0), usage.ru_maxrss)
+            self.seconds.setdefault(name, []).append(processor_seconds(daemon) - before)
 
         return run
+
+    def table(self) -> str:
+        """Return both as text."""
+        lines = [f"  {'case':<34} {'peak memory':>12} {'processor':>12}"]
+        for name, peak in self.peaks.items():
+            seconds = sorted(self.seconds[name])[len(self.seconds[name]) // 2]
+            lines.append(f"  {name:<34} {peak / 1024:>8.0f} MiB {seconds:>10.2f} s")
+        return "\n".join(lines)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what commands leave behind, so that its processor time is counted (prctl(2))."""
+    subreaper = 36  # PR_SET_CHILD_SUBREAPER
+    if ctypes.CDLL(None, use_errno=True).prctl(subreaper, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "cannot adopt orphans")
+
+
+def processor_seconds(daemon: int) -> float:
+    """Return what all ended children have used, user and system, and what a daemon and its own children have."""
+    time.sleep(0.05)  # for a helper that ends just after its command
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and ended_child(entry):
+            with suppress(ChildProcessError):
+                os.waitpid(int(entry), os.WNOHANG)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    total = used.ru_utime + used.ru_stime
+    if daemon:
+        with open(f"/proc/{daemon}/stat", encoding="ascii", errors="replace") as file:
+            total += sum(map(int, file.read().rpartition(")")[2].split()[11:15])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def ended_child(pid: str) -> bool:
+    """Tell whether a process is a child of ours that has ended."""
+    with suppress(OSError), open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+        state, parent = file.read().rpartition(")")[2].split()[:2]
+        return state == "Z" and int(parent) == os.getpid()
+    return False
 
 
 class Registry:
@@ -143,19 +188,19 @@ class Moves:
         self.image = image
         self.timed = timed
 
-    def _case(self, verb: str, peer: str, argv: list[str], env: dict[str, str], before: Callable[[], None]) -> Case:
-        return Case(peer, call=self.timed.call(f"{verb} {peer}", argv, env), prepare=before)
+    def _case(self, verb: str, name: str, argv: list[str], peer: CommandLine, before: Callable[[], None]) -> Case:
+        return Case(name, call=self.timed.call(f"{verb} {name}", argv, peer), prepare=before)
 
     def _skopeo(self, verb: str, source: str, target: str, before: Callable[[], None]) -> Iterator[Case]:
         if self.podman and shutil.which("skopeo"):
             argv = ["skopeo", "--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false", source, target]
-            yield self._case(verb, "skopeo", argv, self.podman.env, before)
+            yield self._case(verb, "skopeo", argv, self.podman, before)
 
     def load(self) -> Iterator[Case]:
         """Load the archive into a store without it."""
         for peer in self.peers:
             argv = [peer.program, "load", "-q", "-i", self.image]
-            yield self._case("load", peer.name, argv, peer.env, remove(peer))
+            yield self._case("load", peer.name, argv, peer, remove(peer))
         if self.podman:
             target = f"containers-storage:localhost/{IMAGE}"
             yield from self._skopeo("load", f"docker-archive:{self.image}", target, remove(self.podman))
@@ -166,7 +211,7 @@ class Moves:
         for peer in self.peers:
             peer.command(peer.program, "load", "-q", "-i", self.image)
             argv = [peer.program, "save", "-o", path, IMAGE]
-            yield self._case("save", peer.name, argv, peer.env, unlink(path))
+            yield self._case("save", peer.name, argv, peer, unlink(path))
 
     def push(self, registry: Registry) -> Iterator[Case]:
         """Push it to a registry that has nothing."""
@@ -174,7 +219,7 @@ class Moves:
         for peer in self.peers:
             peer.command(peer.program, "tag", IMAGE, name)
             words = ["--tls-verify=false"] if peer.name == "podman" else []
-            yield self._case("push", peer.name, [peer.program, "push", "-q", *words, name], peer.env, registry.forget)
+            yield self._case("push", peer.name, [peer.program, "push", "-q", *words, name], peer, registry.forget)
         yield from self._skopeo("push", f"docker-archive:{self.image}", f"docker://{name}", registry.forget)
 
     def pull(self, registry: Registry, pushed: str) -> Iterator[Case]:
@@ -183,7 +228,7 @@ class Moves:
         for peer in self.peers:
             words = ["--tls-verify=false"] if peer.name == "podman" else []
             argv = [peer.program, "pull", "-q", *words, name]
-            yield self._case("pull", peer.name, argv, peer.env, remove(peer, name, pushed))
+            yield self._case("pull", peer.name, argv, peer, remove(peer, name, pushed))
 
 
 @contextmanager
@@ -228,8 +273,8 @@ def report(stage: Stage) -> str:
     for verb, cases in (("load", moves.load), ("save", moves.save)):
         lines.append(table(verb, measure(list(cases()), runs, ("loop",), warm=1), "sampan", missing))
     lines += with_registries(stage, moves, runs, missing)
-    lines.append("peak memory of the command's process")
-    lines += [f"  {name:<34} {peak / 1024:>8.0f} MiB" for name, peak in timed.peaks.items()]
+    lines.append("peak memory of the command's process, processor time of all of it (docker: with its daemon), median")
+    lines.append(timed.table())
     return "\n".join(lines)
 
 

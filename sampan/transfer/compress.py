@@ -188,7 +188,11 @@ def known(store: Store, layer: dict[str, Any], compression: str = "gzip") -> dic
     if image.compression(layer["mediaType"]) or not compression:
         return layer
     found = store.buildcache.get(_key(layer["digest"], compression))
-    if not isinstance(found, dict) or not digests.is_valid(found.get("digest")) or not isinstance(found["size"], int):
+    if (
+        not isinstance(found, dict)
+        or not digests.is_valid(found.get("digest"))
+        or not isinstance(found.get("size"), int)
+    ):
         return None
     return image.descriptor(MEDIA_TYPES[compression], found["digest"], found["size"])
 

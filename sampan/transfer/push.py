@@ -142,6 +142,8 @@ class RegistryDestination:
         moved = [0]
         opened: list[Any] = []
         total = known["size"] if known is not None else part.size
+        # What is compressed on the way may become other bytes than last time: by another version of the compressor.
+        sure = known if known is not None and known["digest"] == part.digest else None
 
         def received(count: int) -> None:
             moved[0] += count
@@ -150,10 +152,10 @@ class RegistryDestination:
         def open_at(offset: int) -> Any:
             moved[0] = 0
             stream: Any = source.open(part, offset, received)
-            opened.append(stream if known is None else _Known(stream, known))
+            opened.append(stream if sure is None else _Known(stream, sure))
             return opened[-1]
 
-        uploader = Uploader(self._repository, open_at, known["size"] if known is not None else -1)
+        uploader = Uploader(self._repository, open_at, sure["size"] if sure is not None else -1)
         place = ""
         if known is not None:
             other = source.elsewhere(part, self._domain, self._repository.path)
@@ -164,7 +166,7 @@ class RegistryDestination:
                     return known
         digest, size = uploader.send(place)
         self._tell(part, Event(events.DONE, part.short, size, size))
-        descriptor: dict[str, Any] = known or opened[-1].descriptor()
+        descriptor: dict[str, Any] = sure or opened[-1].descriptor()
         return {**descriptor, "digest": digest, "size": size}
 
     def finish(self, picture: Picture) -> None:

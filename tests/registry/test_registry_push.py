@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import transfersupport as ts
-from registrysupport import Registry, needs_registry, needs_skopeo, skopeo
+from registrysupport import Registry, needs_registry, needs_skopeo, running, skopeo
 
 import sampan
 from sampan.errors import InvalidArgument, NotFound, NotSupported
@@ -173,3 +174,19 @@ def test_skopeo_reads_it_into_a_layout_with_the_same_digests(
     skopeo("copy", "-q", "--preserve-digests", "--src-tls-verify=false", f"docker://{name}", f"oci:{tmp_path}/out:1")
     assert (tmp_path / "out/blobs/sha256" / pushed.digest[7:]).exists()
     skopeo("copy", "-q", f"oci:{tmp_path}/out:1", f"docker-archive:{tmp_path}/x.tar")  # decompresses every layer
+
+
+def test_a_layer_that_now_compresses_to_other_bytes_is_pushed_all_the_same(
+    tmp_path: Path, builder: sampan.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The digest that is remembered is of igzip; the next push, to a registry without it, has zlib alone."""
+    digests = set()
+    for number in range(2):
+        with running(tmp_path / str(number)) as registry:
+            name = f"{registry.host}/push/other:1"
+            builder.images.tag("built:1", name)
+            (pushed,) = builder.images.push(name)
+            digests.add(pushed.digest)
+            assert registry.tags("push/other") == {"1"}
+        monkeypatch.setitem(sys.modules, "isal", None)
+    assert len(digests) == 2
