@@ -26,8 +26,8 @@ def run(engine: Engine, values: Values) -> int:
     from sampan.engine import manifests
 
     if not values.verbose:
-        output.line(output.json_pretty(manifests.inspect(engine, values.args[0])))
+        output.write(output.json_pretty(manifests.inspect(engine, values.args[0])) + "\n")
         return 0
     found = manifests.describe(values.args[0])
-    output.line(output.json_pretty(found if len(found) != 1 else found[0]))
+    output.write(output.json_pretty(found if len(found) != 1 else found[0]) + "\n")
     return 0

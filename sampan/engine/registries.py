@@ -41,7 +41,7 @@ def login(host: str, username: str, password: str) -> str:
         try:
             registry.ping()
         except Unauthorized as exc:
-            raise Unauthorized(f"cannot log in to {host}: name or password is wrong ({exc.message})") from exc
+            raise Unauthorized(f"cannot log in to {host}: name or password is wrong") from exc
         token = registry.authenticator.refresh_token
         return speaker.credentials.store(host, Login(username, password, token) if token else offered)
     finally:

@@ -134,3 +134,14 @@ def test_search_looks_into_the_catalog(plain: Registry, engine: sampan.Engine, p
     assert len(registries.search(f"{plain.host}/", 1)) == 1
     with lying() as registry, pytest.raises((NotFound, NotSupported)):
         registries.search(f"{registry.host}/x", 25)
+
+
+def test_the_command_prints_json(
+    plain: Registry, engine: sampan.Engine, platforms: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sampan.cli import main, options
+
+    for words in (["manifest", "inspect"], ["manifest", "inspect", "-v"]):
+        module = main.load_command(" ".join(words[:2]))
+        assert module.run(engine, options.parse([*words[2:], f"{plain.host}/multi/arm64:1"], module.OPTIONS)) == 0
+        assert isinstance(json.loads(capsys.readouterr().out), dict)
