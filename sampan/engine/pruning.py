@@ -54,15 +54,18 @@ def _has(labels: Mapping[str, Any], text: str) -> bool:
     return name in labels and (not equals or labels[name] == value)
 
 
-def measured(engine: Engine, work: Callable[[Pruned], None], *kinds: str) -> Pruned:
-    """Do the work, collect what nothing refers to any more, measure what that freed, and record it for the `kinds`."""
+def measured(engine: Engine, work: Callable[[Pruned], None], *kinds: str, partials_too: bool = False) -> Pruned:
+    """Do the work, collect what nothing refers to any more, measure what that freed, and record it for the `kinds`.
+
+    `partials_too` takes what a pull left for its next try.
+    """
     from sampan.store import gc
 
     done = Pruned()
     before = _used(engine)
     work(done)
     store = engine.store
-    gc.collect(store.db, store.content, store.paths, remove_tree=engine.remove_tree)
+    gc.collect(store.db, store.content, store.paths, remove_tree=engine.remove_tree, partials_too=partials_too)
     done.freed = max(0, before - _used(engine))
     for kind in kinds:
         engine.events.emit(kind, "prune", "", {"reclaimed": done.freed})
@@ -92,7 +95,8 @@ def everything(engine: Engine, wanted: Wanted, *, all: bool = False, volumes: bo
         prune_build_cache(engine, wanted, done, all=all)
         prune_images(engine, wanted, done, all=all)
 
-    done = measured(engine, work, "container", *(["volume"] if volumes else []), "image", "builder")
+    kinds = ("container", *(["volume"] if volumes else []), "image", "builder")
+    done = measured(engine, work, *kinds, partials_too=True)
     if all and not wanted:
         engine.erase_if_empty()
     return done

@@ -430,3 +430,16 @@ def test_a_pull_removes_what_a_killed_one_had_unpacked(registry: LyingRegistry, 
     (Path(engine.store.paths.ingest) / dead).write_bytes(b"x")
     assert pulled(registry, engine)["noise"]
     assert not left.exists()
+
+
+def test_a_prune_of_the_system_takes_what_was_kept_for_the_next_try(engine: sampan.Engine) -> None:
+    from sampan.engine import pruning
+    from sampan.store import ledger
+
+    path = Path(engine.store.paths.ingest) / f"partial-{'a' * 64}"
+    path.write_bytes(b"x" * 5000)
+    assert "ingest/" + path.name in [line.path for line in ledger.read(engine.store.db, engine.store.paths)]
+    pruning.measured(engine, lambda done: None, "image")
+    assert path.exists()
+    pruning.everything(engine, pruning.Wanted())
+    assert not path.exists()
