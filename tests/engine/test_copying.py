@@ -42,7 +42,7 @@ def said(engine: sampan.Engine, name: str, script: str) -> str:
 
 def ready(engine: sampan.Engine, name: str) -> None:
     upper = engine.store.paths.container(engine.containers.get(name).id) + "/upper/ready"
-    for _ in range(400):
+    for _ in range(3000):
         if os.path.exists(upper):
             return
         time.sleep(0.02)
@@ -419,7 +419,7 @@ def test_an_interrupt_ends_a_copy(engine: sampan.Engine, running: str) -> None:
     child = subprocess.Popen(engine.command(["cp", "-", f"{running}:/d"]), stdin=subprocess.PIPE)
     time.sleep(0.5)
     child.send_signal(signal.SIGINT)
-    assert child.wait(10) == 130
+    assert child.wait(60) == 130
     assert said(engine, running, "cat /d/x") == "x\n"
     assert child.stdin is not None
     child.stdin.close()

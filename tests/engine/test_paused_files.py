@@ -65,8 +65,8 @@ def test_a_start_waits_for_a_copy_into_a_stopped_container(engine: sampan.Engine
         assert start.poll() is None
         copy.stdin.write(data.getvalue()[600:])
         copy.stdin.close()
-        assert start.communicate(timeout=30)[0] == b"whole"
-        assert copy.wait(10) == 0
+        assert start.communicate(timeout=60)[0] == b"whole"
+        assert copy.wait(60) == 0
     finally:
         copy.kill()
         engine.containers.remove(name, force=True)
@@ -96,7 +96,7 @@ def test_export_leaves_out_what_is_mounted(engine: sampan.Engine, tmp_path: path
     name = str(engine.containers.run(chosen, image="base", detach=True))
     try:
         upper = engine.store.paths.container(engine.containers.get(name).id) + "/upper/ready"
-        for _ in range(400):
+        for _ in range(3000):
             if os.path.exists(upper):
                 break
             time.sleep(0.02)

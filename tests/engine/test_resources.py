@@ -136,13 +136,10 @@ def disk(tmp_path: pathlib.Path) -> Iterator[str]:
 
 def test_reading_from_a_device_is_throttled(engine: sampan.Engine, disk: str) -> None:
     script = f"dd if={disk} of=/dev/null bs=256k count=8 iflag=direct 2>/dev/null"
-    began = time.monotonic()
     out(engine, script, devices=[f"{disk}:{disk}:r"])
-    free = time.monotonic() - began
     began = time.monotonic()
     out(engine, script, devices=[f"{disk}:{disk}:r"], device_read_bps=[f"{disk}:1mb"])
-    throttled = time.monotonic() - began
-    assert throttled > 1.0 and throttled > free  # 2 MiB at 1 MiB a second; load only makes it longer
+    assert time.monotonic() - began > 1.0  # 2 MiB at 1 MiB a second; load only makes it longer
 
 
 def test_rates_of_a_device(engine: sampan.Engine, disk: str) -> None:

@@ -25,7 +25,7 @@ def busy(engine: sampan.Engine) -> Iterator[str]:
     name = str(engine.containers.run(RunOptions(command=["sh", "-c", BUSY]), image="base", detach=True))
     words = engine.command(["exec", "-d", name, "sleep", "2000"])
     subprocess.run(words, check=True, timeout=60)
-    for _ in range(400):
+    for _ in range(3000):
         if len(engine.containers.top(name)["Processes"]) == 3:
             break
         time.sleep(0.02)
@@ -173,5 +173,5 @@ def test_stats_go_on_until_interrupted(engine: sampan.Engine, busy: str) -> None
     assert child.stdout is not None
     assert [child.stdout.readline(), child.stdout.readline()] == [b"3\n", b"3\n"]
     child.send_signal(signal.SIGINT)
-    assert child.wait(10) == 130
+    assert child.wait(60) == 130
     child.stdout.close()

@@ -107,7 +107,7 @@ def test_anonymous_volumes_go_with_rm_v_and_with_auto_remove(engine: sampan.Engi
 
 def test_anonymous_volumes_go_with_a_detached_container(engine: sampan.Engine, image: str) -> None:
     engine.containers.run(options("true"), image=image, auto_remove=True, detach=True)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while names(engine) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert names(engine) == []

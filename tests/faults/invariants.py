@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 LAUNCHER = Path(__file__).parent.parent.parent / "bin" / "sampan"
-PATIENCE = 5.0
+PATIENCE = 30.0
 COLLECT = (
     "import sys,sampan;from sampan.engine import leftovers;leftovers.collect(sampan.Engine(sys.argv[1]),seconds=0)"
 )

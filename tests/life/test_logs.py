@@ -82,7 +82,7 @@ def test_a_flood_keeps_its_limits_and_its_last_line(
 ) -> None:
     script = "trap 'kill $!; wait; echo last; exit 0' TERM; yes & while :; do sleep 0.05; done"
     name = started(script, "--log-opt", "max-size=200k", "--log-opt", "max-file=2")
-    until(lambda: Path(f"{log_of(engine, name)}.1").exists(), 20)
+    until(lambda: Path(f"{log_of(engine, name)}.1").exists())
     most = max(resident(engine, name) for _ in range(20) if time.sleep(0.02) is None)
     assert most < LIMIT
     assert sampan_run("stop", name).returncode == 0
@@ -112,7 +112,7 @@ def test_an_interrupted_follower_ends_without_a_word(engine: sampan.Engine, star
     )
     assert follower.stdout and follower.stdout.readline() == "here\n"
     follower.send_signal(signal.SIGINT)
-    assert follower.communicate(timeout=20)[1] == "" and follower.returncode == 130
+    assert follower.communicate(timeout=60)[1] == "" and follower.returncode == 130
 
 
 def test_moments_tails_and_times(engine: sampan.Engine, started: Callable[..., str], sampan_run: Run) -> None:
@@ -133,12 +133,10 @@ def test_moments_tails_and_times(engine: sampan.Engine, started: Callable[..., s
     for bad in (["--since", "yesterday"], ["--tail", "many"]):
         done = sampan_run("logs", *bad, name)
         assert done.returncode != 0 and len(done.stderr.splitlines()) <= 2 and bad[1] in done.stderr
-    begun = time.monotonic()
-    long = started("echo now; sleep 60")
+    long = started("echo now; sleep 6000")
     until(lambda: sampan_run("logs", long).stdout == "now\n")
     soon = f"{time.time() + 0.5:.3f}"
     assert sampan_run("logs", "-f", "--until", soon, long).stdout == "now\n"
-    assert time.monotonic() - begun < 50
 
 
 def test_a_log_of_none_is_not_kept_and_says_so(

@@ -77,11 +77,11 @@ def running(
         yield registry
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def _await(registry: Registry, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(200):
+    for _ in range(3000):
         assert process.poll() is None, registry.log.read_text()
         try:
             socket.create_connection(("127.0.0.1", registry.port), 1).close()

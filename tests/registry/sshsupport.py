@@ -67,11 +67,11 @@ def running(directory: Path) -> Iterator[Host]:
     with open(host.log, "wb") as log:
         server = subprocess.Popen([SSHD, "-D", "-e", "-f", str(directory / "config")], stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while b"Server listening" not in host.log.read_bytes():
             assert server.poll() is None and time.monotonic() < deadline, host.log.read_text()
             time.sleep(0.02)
         yield host
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(60)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,13 @@ def made() -> Iterator[list[Placement]]:
         cgroup.remove(placement)
 
 
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
 def inside(placement: Placement, code: str, *, wait: bool = True) -> subprocess.Popen[str]:
     """Start Python code in every group of a placement, as the helper would."""
     head = "import os, sys, time; sys.stdin.readline()\n"
@@ -41,16 +48,13 @@ def inside(placement: Placement, code: str, *, wait: bool = True) -> subprocess.
     child.stdin.write("go\n")
     child.stdin.flush()
     if wait:
-        child.wait(20)
+        child.wait(60)
     return child  # type: ignore[no-any-return]
 
 
 def test_group_without_limits_is_one_directory(made: list[Placement]) -> None:
-    cgroup.remove(cgroup.create(f"{ID}-first", {}))
-    began = time.perf_counter()
     made.append(cgroup.create(ID, {}))
-    took = time.perf_counter() - began
-    assert took < 0.002, took
+    assert len(made[0].directories()) == 1
     if LAYOUT.v2_base:
         assert made[0].v2_dir.endswith(f"/sampan/sampan-{ID}") and made[0].v1_dirs == []
     assert all(os.path.isdir(directory) for directory in made[0].directories())
@@ -113,10 +117,13 @@ except BlockingIOError:
 def test_cpu_quota_bites(made: list[Placement]) -> None:
     placement = cgroup.create(ID, {"cpu": {"quota": 10000, "period": 100000}})
     made.append(placement)
-    code = "end = time.monotonic() + 0.6\nwhile time.monotonic() < end: pass\nprint(time.process_time())"
-    child = inside(placement, code)
-    assert child.stdout is not None and float(child.stdout.read()) < 0.25
-    assert cgroup.stats(placement)["throttled_periods"] > 0
+    began = time.monotonic()
+    child = inside(placement, "\nwhile True: pass", wait=False)
+    until(lambda: cgroup.stats(placement)["throttled_periods"] >= 5)
+    child.kill()
+    usage = os.wait4(child.pid, 0)[2]
+    child.returncode = -signal.SIGKILL  # collected above
+    assert usage.ru_utime + usage.ru_stime < 0.1 * (time.monotonic() - began) + 0.1  # load makes it less
 
 
 def test_cpuset_bites(made: list[Placement]) -> None:
@@ -186,7 +193,7 @@ def test_group_with_a_process_is_reported_and_not_removed(made: list[Placement])
     with pytest.raises(Conflict, match=str(child.pid)):
         cgroup.remove(placement, patience=0.05)
     cgroup.kill(placement)
-    assert child.wait(5) == -signal.SIGKILL
+    assert child.wait(60) == -signal.SIGKILL
 
 
 def test_kill_reaches_all_also_in_nested_groups_and_frozen(made: list[Placement]) -> None:
@@ -196,14 +203,12 @@ def test_kill_reaches_all_also_in_nested_groups_and_frozen(made: list[Placement]
     child = inside(placement, code, wait=False)
     top = placement.directories()[0]
     os.mkdir(f"{top}/below")
-    deadline = time.monotonic() + 5
-    while len(Path(top, "cgroup.procs").read_text().split()) < 32 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: len(Path(top, "cgroup.procs").read_text().split()) == 32)
     some = Path(top, "cgroup.procs").read_text().split()[3]
     Path(top, "below", "cgroup.procs").write_text(some)
     cgroup.freeze(placement)
     cgroup.kill(placement, 10)
-    assert child.wait(5) == -signal.SIGKILL
+    assert child.wait(60) == -signal.SIGKILL
     assert not Path(top, "cgroup.procs").read_text() and not Path(top, "below", "cgroup.procs").read_text()
 
 
@@ -218,8 +223,7 @@ def test_freeze_stops_and_thaw_continues(made: list[Placement]) -> None:
     time.sleep(0.1)
     assert cgroup.stats(placement).get("cpu_usage", 0) == used
     cgroup.thaw(placement)
-    time.sleep(0.1)
-    assert cgroup.stats(placement).get("cpu_usage", 1) > used
+    until(lambda: cgroup.stats(placement).get("cpu_usage", 1) > used)
     child.kill()
     child.wait()
 
@@ -263,7 +267,7 @@ def test_update_of_a_running_container_bites(made: list[Placement]) -> None:
     child.stdout.readline()
     child.stdin.write("go\n")
     child.stdin.flush()
-    assert child.wait(10) == -signal.SIGKILL
+    assert child.wait(60) == -signal.SIGKILL
 
 
 def test_update_moves_processes_to_a_controller_that_had_no_group(made: list[Placement]) -> None:
@@ -278,7 +282,7 @@ def test_update_moves_processes_to_a_controller_that_had_no_group(made: list[Pla
     child.stdin.write("go\n")
     child.stdin.flush()
     assert child.stdout.readline() == "2\n"
-    child.wait(10)
+    child.wait(60)
 
 
 def test_an_ordinary_user_without_delegation_gets_no_group_and_no_silent_limit() -> None:

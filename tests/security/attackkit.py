@@ -68,7 +68,7 @@ def status(data: bytes) -> dict[str, str]:
 
 def command(engine: sampan.Engine, *words: str, **settings: object) -> subprocess.CompletedProcess[bytes]:
     settings.setdefault("stdin", subprocess.DEVNULL)
-    return subprocess.run(engine.command(list(words)), capture_output=True, timeout=30, **settings)  # type: ignore[call-overload, no-any-return]
+    return subprocess.run(engine.command(list(words)), capture_output=True, timeout=120, **settings)  # type: ignore[call-overload, no-any-return]
 
 
 def resident() -> int:
@@ -81,7 +81,7 @@ def in_terminal(words: list[str]) -> bytes:
     pid, master = pty.fork()
     if pid == 0:
         os.execv(words[0], words)
-    out, deadline = b"", time.monotonic() + 10
+    out, deadline = b"", time.monotonic() + 60
     while time.monotonic() < deadline:
         if not select.select([master], [], [], 0.1)[0]:
             continue

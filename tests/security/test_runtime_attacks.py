@@ -441,7 +441,7 @@ def test_orphans_leave_nothing_behind(engine: sampan.Engine, image: str) -> None
     result = command(engine, "run", "-d", image, "/attack", "orphans", "300", "60")
     name = result.stdout.decode().strip()
     record = engine.containers.get(name)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while len(descendants(record.pid)) < 300 and time.monotonic() < deadline:
         time.sleep(0.02)
     zombies = [pid for pid, _ in descendants(record.pid)]
@@ -456,7 +456,7 @@ def test_init_reaps_orphans(engine: sampan.Engine, image: str) -> None:
     result = command(engine, "run", "-d", "--init", image, "/attack", "orphans", "300", "60")
     name = result.stdout.decode().strip()
     record = engine.containers.get(name)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         time.sleep(0.1)
         programs = descendants(record.pid)
@@ -507,7 +507,7 @@ def test_a_killed_supervisor_takes_its_container_along(engine: sampan.Engine, im
     record = engine.containers.get(name)
     parent = int(open(f"/proc/{record.pid}/stat", encoding="ascii").read().rsplit(")", 1)[1].split()[1])
     os.kill(parent, 9)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not gone(record.pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     now = engine.containers.get(name)
@@ -522,7 +522,7 @@ def test_a_killed_caller_ends_what_nobody_supervises(engine: sampan.Engine, imag
         running = subprocess.Popen(
             engine.command(["run", "--rm", *flags, image, "/attack", "sleep", "77"]), stdout=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         helpers: list[tuple[int, str]] = []
         while time.monotonic() < deadline and not (helpers and descendants(helpers[0][0])):
             time.sleep(0.02)
@@ -531,7 +531,7 @@ def test_a_killed_caller_ends_what_nobody_supervises(engine: sampan.Engine, imag
         os.kill(helpers[0][0], 9)
         running.kill()
         running.wait()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while not gone(program) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert gone(program), flags
@@ -544,12 +544,12 @@ def test_a_full_input_does_not_hold_up_a_signal(engine: sampan.Engine, image: st
         running = subprocess.Popen(
             engine.command(["run", "-i", "--name", "full", image, "/attack", "sleep", "60"]), stdin=data
         )
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             time.sleep(0.05)
             if command(engine, "kill", "full").returncode == 0:
                 break
-        assert running.wait(timeout=10) == 137
+        assert running.wait(timeout=60) == 137
 
 
 def test_starts_at_once_are_one(engine: sampan.Engine, image: str) -> None:
@@ -580,7 +580,7 @@ def test_nothing_survives_in_the_hosts_pid_namespace(engine: sampan.Engine) -> N
         assert gone(pid)
     name = command(engine, "run", "-d", "--pid", "host", "base", "sh", "-c", "sleep 61 & sleep 62").stdout.decode()
     record = engine.containers.get(name.strip())
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while len(descendants(record.pid)) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     rest = [pid for pid, _ in descendants(record.pid)]

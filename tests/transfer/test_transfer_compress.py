@@ -156,15 +156,10 @@ def test_a_closed_ahead_does_nothing_with_what_a_blocked_read_still_brings() -> 
     read, write = os.pipe()
     seen: list[bytes] = []
     ahead = Ahead(lambda count: os.read(read, count), seen.append)
-    start = time.monotonic()
-    ahead.close()
-    assert time.monotonic() - start < 2
+    ahead.close()  # does not wait for the read
     os.write(write, b"late")
-    for _ in range(100):
-        if not any(thread is ahead._thread for thread in threading.enumerate()):
-            break
-        time.sleep(0.02)
-    assert seen == []
+    ahead._thread.join(60)
+    assert not ahead._thread.is_alive() and seen == []
     os.close(read)
     os.close(write)
 
@@ -206,7 +201,7 @@ def test_behind_drops_what_waits_when_its_block_fails() -> None:
     gate = threading.Event()
 
     def each(data: bytes) -> None:
-        gate.wait(10)
+        gate.wait(60)
         seen.append(data)
 
     def fail() -> None:

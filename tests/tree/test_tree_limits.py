@@ -9,11 +9,10 @@ import resource
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
-from treesupport import Harness, Packing, archive, gnu_tar, member, needs_root
+from treesupport import Harness, Packing, archive, member, needs_root
 
 from sampan.errors import IntegrityError, SampanError, Unavailable
 from sampan.oci.entry import Entry
@@ -132,12 +131,11 @@ BROKEN = {
 }
 
 
+@pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_headers_are_integrity_errors(name: str) -> None:
-    started = time.monotonic()
     with pytest.raises(IntegrityError):
         read(BROKEN[name] + bytes(1024))
-    assert time.monotonic() - started < 2
 
 
 def test_numbers_at_their_limits_are_read() -> None:
@@ -228,17 +226,16 @@ def test_the_size_limit_counts_files_as_they_will_be() -> None:
 def test_a_sparse_tebibyte_needs_no_space(root: Path, plain: Harness) -> None:
     extended = record(b"GNU.sparse.size", b"%d" % (1 << 40)) + record(b"GNU.sparse.map", b"%d,1" % ((1 << 40) - 1))
     data = pax(extended) + header(name=b"s", size=b"1") + b"x".ljust(BLOCK, b"\0") + bytes(1024)
-    started = time.monotonic()
+    frugal = Harness(plain.program, ["prlimit", "--cpu=20"])  # a tebibyte read or written takes longer
     try:
-        plain.apply_tar(root, data)
+        frugal.apply_tar(root, data)
     except Unavailable:  # the file system has no files of this size
         return
     st = (root / "s").stat()
     assert st.st_size == 1 << 40 and st.st_blocks < 100
-    with Packing(plain, root) as packer:
+    with Packing(frugal, root) as packer:
         found = [list(content) for entry, content in packer if entry.path == b"s"]
     assert sum(len(piece) for _, piece in found[0]) <= 8192
-    assert time.monotonic() - started < 2
 
 
 MANY = """
@@ -293,7 +290,7 @@ DEPTH = 10_000
 
 @needs_root
 def test_ten_thousand_levels_with_sixty_descriptors(tmp_path: Path, plain: Harness) -> None:
-    few = Harness(plain.program, ["prlimit", "--nofile=64:64"])
+    few = Harness(plain.program, ["prlimit", "--nofile=64:64", "--cpu=60"])
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", tmp_path], check=True)
     try:
         root, copy = tmp_path / "root", tmp_path / "copy"
@@ -303,7 +300,6 @@ def test_ten_thousand_levels_with_sixty_descriptors(tmp_path: Path, plain: Harne
             f"for n in range({DEPTH}):\n os.mkdir('d')\n os.chdir('d')\n open('f','w').close() if n % 50 == 49 else 0"
         )
         subprocess.run([sys.executable, "-c", make, root], check=True)
-        started = time.monotonic()
         with few.start("pack", root, 0, "", "", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as packing:
             applying = few.start("apply", copy, 0, "", "", stdin=packing.stdout)
             assert packing.stderr and packing.stderr.read() == b""
@@ -315,7 +311,6 @@ def test_ten_thousand_levels_with_sixty_descriptors(tmp_path: Path, plain: Harne
         assert os.listdir(copy) == []
         few.apply(root, [(Entry("F", b"d", 0o644), ())])
         assert (root / "d").is_file()
-        assert time.monotonic() - started < 60
     finally:
         subprocess.run(["umount", tmp_path], check=True)
 
@@ -340,28 +335,16 @@ def test_a_full_disk_is_said_and_the_path_named(tmp_path: Path, plain: Harness) 
 
 
 @needs_root
-def test_unpacking_many_files_is_about_as_fast_as_tar(tmp_path: Path, plain: Harness) -> None:
-    """On tmpfs, where the file system costs nothing: the bound is wide because other work shares the machine."""
-    data = archive(
-        *[member(f"d{n % 50}/f{n}", data=b"x" * 1500, mtime=n) for n in range(10_000)], format=tarfile.USTAR_FORMAT
-    )
-    ours: list[float] = []
-    control: list[float] = []
-    for n in range(3):
-        for times, run in ((ours, "ours"), (control, "tar")):
-            place = tmp_path / f"{run}{n}"
-            place.mkdir()
-            subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=True)
-            try:
-                started = time.monotonic()
-                if run == "ours":
-                    plain.apply_tar(place, data)
-                else:
-                    subprocess.run([gnu_tar(), "-x", "-C", place], input=data, check=True)
-                times.append(time.monotonic() - started)
-            finally:
-                subprocess.run(["umount", place], check=True)
-    assert min(ours) < 4 * min(control) + 0.2, (ours, control)
+def test_unpacking_a_file_takes_few_system_calls(tmp_path: Path, root: Path, plain: Harness) -> None:
+    """What it costs, in counts: a clock would measure what else the machine does."""
+    counts = []
+    for number in (100, 1100):
+        trace = tmp_path / f"trace{number}"
+        traced = Harness(plain.program, ["strace", "-f", "-c", "-U", "calls", "-o", str(trace)])
+        files = [member(f"d{n % 50}/f{n}", data=b"x" * 1500, mtime=n) for n in range(number)]
+        traced.apply_tar(root, archive(*files, format=tarfile.USTAR_FORMAT))
+        counts.append(int(trace.read_text().split()[-2]))  # of the line "total"
+    assert (counts[1] - counts[0]) / 1000 < 12, counts
 
 
 @needs_root
