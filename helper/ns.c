@@ -172,6 +172,43 @@ static void arrive(const struct plan *plan, const struct op *how, const struct g
 	}
 }
 
+static int read_text(const char *path, char *bytes, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, bytes, size - 1);
+	int e = n < 0 ? errno : 0;
+	if (fd >= 0)
+		close(fd);
+	bytes[n > 0 ? n : 0] = 0;
+	return e;
+}
+
+/* A container that has controllers on for groups of its own below, as one with systemd, may have no process beside them
+ * (cgroup-v2.rst, "No Internal Process Constraint"): who joins it goes to where its first process is.  Looked up on the
+ * host, before its namespaces are joined.  Names of groups hold no line's end, and cgroupfs has no links. */
+static int open_inner(const char *group, int *cgroup)
+{
+	char path[4096], bytes[8192], *at;
+	const char *name = strrchr(group, '/');
+	if ((size_t)snprintf(path, sizeof path, "%s/cgroup.subtree_control", group) >= sizeof path || name == NULL)
+		return ENAMETOOLONG;
+	if (read_text(path, bytes, sizeof bytes) != 0 || bytes[0] <= '\n')
+		return 0;
+	snprintf(path, sizeof path, "/proc/self/fdinfo/%d", FD_TARGET);
+	int e = read_text(path, bytes, sizeof bytes);
+	if (e || (at = strstr(bytes, "\nPid:")) == NULL)
+		return e ? e : ESRCH;
+	snprintf(path, sizeof path, "/proc/%ld/cgroup", strtol(at + 5, NULL, 10));
+	e = read_text(path, bytes, sizeof bytes);
+	if (e || (at = strstr(bytes, "0::/")) == NULL || (at = strstr(at, name)) == NULL)
+		return e; /* it is elsewhere: the group itself is tried, and the kernel says what is wrong */
+	at[strcspn(at, "\n")] = 0;
+	if ((size_t)snprintf(path, sizeof path, "%s%s", group, at + strlen(name)) >= sizeof path)
+		return ENAMETOOLONG;
+	close(*cgroup);
+	return (*cgroup = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0 ? errno : 0;
+}
+
 /* What stands before the split: where to be, the groups, and the maps, which are found for later. */
 static const struct op *prepare(const struct plan *plan, const struct op *how, int *cgroup, struct groups *groups,
                                 const struct op **maps)
@@ -182,7 +219,8 @@ static const struct op *prepare(const struct plan *plan, const struct op *how, i
 		if (op->code == OP_WORKDIR)
 			e = chdir(text(op, 0)) < 0 ? errno : 0;
 		else if (op->code == OP_CGROUP)
-			e = (*cgroup = open(text(op, 0), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0 ? errno : 0;
+			e = (*cgroup = open(text(op, 0), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0 ? errno : how->code == OP_ENTER
+				? open_inner(text(op, 0), cgroup) : 0;
 		else if (op->code == OP_DEVICES)
 			e = *cgroup < 0 || op->count < 1 ? EINVAL : attach_devices(*cgroup, op);
 		else if (op->code == OP_CGROUP_V1)

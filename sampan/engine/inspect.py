@@ -7,7 +7,7 @@ import time
 
 from sampan.engine import ending, health, matching, restarting
 from sampan.errors import SampanError
-from sampan.runtime import process
+from sampan.runtime import cgroup, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,6 +76,16 @@ def _error(engine: Engine, record: Record) -> str:
         return ""
 
 
+def _oom(record: Record, running: bool) -> bool:
+    """Say whether memory ran out; of a container that runs, its group counts what the kernel killed in it."""
+    if not running:
+        return bool(record.oom)
+    try:
+        return cgroup.oom_kills(cgroup.named(record.id)) > 0
+    except OSError:  # it has just ended
+        return False
+
+
 def _state(engine: Engine, record: Record, running: bool) -> dict[str, Any]:
     found = health.state(engine, record)
     return {
@@ -84,7 +94,7 @@ def _state(engine: Engine, record: Record, running: bool) -> dict[str, Any]:
         "Running": running,
         "Paused": record.status == "paused",
         "Restarting": record.status == "restarting",
-        "OOMKilled": bool(record.oom),
+        "OOMKilled": _oom(record, running),
         "Dead": False,
         "Pid": record.pid if running and record.status != "restarting" else 0,
         "ExitCode": record.exit_code,

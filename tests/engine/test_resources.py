@@ -51,6 +51,22 @@ def test_memory_kills_and_is_told(engine: sampan.Engine) -> None:
     engine.containers.remove("hog")
 
 
+def test_memory_that_runs_out_in_an_exec_is_told_while_it_runs_and_after(engine: sampan.Engine) -> None:
+    needs("memory")
+    options = RunOptions(command=["sleep", "1000"], memory=20 << 20)
+    name = str(engine.containers.run(options, image="base", detach=True))
+    assert engine.containers.inspect(name)["State"]["OOMKilled"] is False
+    assert engine.containers.exec(name, ["dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1"]) == 137
+    state = engine.containers.inspect(name)["State"]
+    assert (state["OOMKilled"], state["Running"]) == (True, True)
+    engine.containers.kill(name)
+    engine.containers.wait(name)
+    assert engine.containers.inspect(name)["State"]["OOMKilled"] is True
+    engine.containers.start(name)
+    assert engine.containers.inspect(name)["State"]["OOMKilled"] is False
+    engine.containers.remove(name, force=True)
+
+
 def test_memory_and_swap_together(engine: sampan.Engine) -> None:
     text = shown(
         engine,

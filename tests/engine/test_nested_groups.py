@@ -1,0 +1,70 @@
+"""Containers with control groups of their own below theirs, as one with systemd makes: joined all the same."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sampan
+from sampan.oci.options import RunOptions
+from sampan.runtime import cgroup
+
+Box = Callable[..., tuple[str, Path]]
+
+
+@pytest.fixture
+def box(engine: sampan.Engine) -> Iterator[Box]:
+    """Start a container with its process in `init` and a controller on beside it; give its name and `init`."""
+    found = []
+
+    def start(**settings: Any) -> tuple[str, Path]:
+        layout = cgroup.detect()
+        controller = next(iter(sorted(layout.v2_controllers() & {"memory", "io", "hugetlb", "misc"})), "")
+        if not controller:
+            pytest.skip("needs cgroup2 with a controller that is open to this user")
+        options = RunOptions(command=["sh", "-c", "echo ready; sleep 1000; :"], **settings)
+        name = str(engine.containers.run(options, image="base", detach=True))
+        found.append(name)
+        group = Path(cgroup.named(name).v2_dir)
+        for directory in (group.parent.parent, group.parent):
+            (directory / "cgroup.subtree_control").write_text(f"+{controller}")
+        (group / "init").mkdir()
+        while pids := (group / "cgroup.procs").read_text().split():
+            (group / "init/cgroup.procs").write_text(pids[0])
+        (group / "cgroup.subtree_control").write_text(f"+{controller}")
+        return name, group / "init"
+
+    yield start
+    for name in found:
+        engine.containers.remove(name, force=True)
+        assert not cgroup.named(name).v2_dir
+
+
+def test_exec_goes_where_the_first_process_is(
+    engine: sampan.Engine, box: Box, capfd: pytest.CaptureFixture[str]
+) -> None:
+    name, _ = box()
+    capfd.readouterr()
+    assert engine.containers.exec(name, ["cat", "/proc/self/cgroup"]) == 0
+    assert "0::/init\n" in capfd.readouterr().out
+
+
+def test_health_checks_too(engine: sampan.Engine, box: Box) -> None:
+    check = 'case "$(cat /proc/self/cgroup)" in *0::/init*) exit 0;; esac; exit 1'
+    name, _ = box(health_cmd=check, health_interval=0.3)
+    deadline = time.monotonic() + 30
+    while not (log := engine.containers.inspect(name)["State"]["Health"]["Log"]) or log[-1]["ExitCode"] != 0:
+        assert time.monotonic() < deadline, log
+        time.sleep(0.1)
+
+
+def test_a_pause_holds_all_of_them(engine: sampan.Engine, box: Box) -> None:
+    name, init = box()
+    engine.containers.pause(name)
+    assert "frozen 1" in (init / "cgroup.events").read_text()
+    engine.containers.unpause(name)
+    assert "frozen 0" in (init / "cgroup.events").read_text()
