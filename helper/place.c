@@ -99,19 +99,21 @@ int set_metadata(struct apply *a, int fd, bool made, bool directory, bool inheri
 	return set_xattrs(a, fd);
 }
 
-/* What stands in for a device that this user may not make: an empty file that records it. */
+/* What stands in for a device that this user may not make: an empty file of root's, of no use to anybody, that records it. */
 int stand_in(struct apply *a, int at, const char *name)
 {
 	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = a->e.sec, .tv_nsec = a->e.nsec } };
 	int fd = openat(at, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0);
 	if (fd < 0)
 		return fail(a, TREE_PHASE_CREATE, errno);
-	int e = record_device(fd, a->e.type, a->e.rmajor, a->e.rminor);
+	int e = record_device(fd, a->e.type, a->e.rmajor, a->e.rminor, a->e.mode);
+	if (!e)
+		e = record_owner(fd, a->e.uid, a->e.gid);
 	if (e == ENOTSUP) /* then nothing is better than a file that is none */
 		e = unlinkat(at, name, 0) < 0 ? fail(a, TREE_PHASE_REMOVE, errno) : 0;
 	else if (e)
 		e = fail(a, TREE_PHASE_XATTR, e);
-	else if (!(e = set_metadata(a, fd, true, true, false)) && futimens(fd, times) < 0)
+	else if (!(e = drop_acl(a, fd, false)) && !(e = set_xattrs(a, fd)) && (fchmod(fd, 0) < 0 || futimens(fd, times) < 0))
 		e = fail(a, TREE_PHASE_TIME, errno);
 	close(fd);
 	return e;
@@ -307,7 +309,7 @@ int agree(struct apply *a, int at, const char *name)
 		return fail(a, TREE_PHASE_LINK, errno);
 	bool same = st.st_uid == a->e.uid && st.st_gid == a->e.gid && (st.st_mode & 07777) == a->e.mode &&
 		st.st_mtim.tv_sec == a->e.sec && st.st_mtim.tv_nsec == (long)a->e.nsec;
-	if (same || S_ISLNK(st.st_mode))
+	if (same || S_ISLNK(st.st_mode) || is_stand_in(at, name))
 		return 0;
 	int e = set_by_name(a, at, name);
 	return e ? e : set_special_bits(a, at, name);

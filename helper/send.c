@@ -280,8 +280,18 @@ int send_failure(struct pack *p, int error)
 
 /* ---- types ---- */
 
-/* Send a further name of a file that was sent: 1 when done, 0 when it is the first, negative errno. */
-static int send_if_linked(struct pack *p, const struct statx *st, const char *path)
+/* What apply recorded of a file that is open; true: it stands in for a device. */
+static bool recall(struct pack *p, int fd)
+{
+	if (!(p->o->flags & TREE_RECORDED) || fd < 0)
+		return false;
+	recall_owner(fd, &p->e);
+	return recall_device(fd, &p->e);
+}
+
+/* Send a further name of a file that was sent: 1 when done, 0 when it is the first, negative errno.  Its entry says of the
+ * file what the first one says, because whoever unpacks it may believe the last. */
+static int send_if_linked(struct pack *p, int fd, const struct statx *st, const char *path)
 {
 	if (st->stx_nlink < 2)
 		return 0;
@@ -291,6 +301,10 @@ static int send_if_linked(struct pack *p, const struct statx *st, const char *pa
 		return e ? -pack_fail(p, TREE_PHASE_LINK, e, path) : 0;
 	}
 	describe(&p->e, 'H', st);
+	if (recall(p, fd)) {
+		p->e.type = 'H';
+		p->e.rmajor = p->e.rminor = 0;
+	}
 	int e = send_entry(p, path, (*slot)->path);
 	if (--(*slot)->left == 0)
 		forget_link(p, slot);
@@ -300,23 +314,19 @@ static int send_if_linked(struct pack *p, const struct statx *st, const char *pa
 int send_directory(struct pack *p, int fd, const struct statx *st, const char *path)
 {
 	describe(&p->e, 'D', st);
-	if (p->o->flags & TREE_RECORDED)
-		recall_owner(fd, &p->e);
+	recall(p, fd);
 	int e = collect_xattrs(p, fd, path);
 	return e ? e : send_entry(p, path, "");
 }
 
 int send_file(struct pack *p, int fd, const struct statx *st, const char *path)
 {
-	int e = send_if_linked(p, st, path);
+	int e = send_if_linked(p, fd, st, path);
 	if (e)
 		return e < 0 ? -e : 0;
 	describe(&p->e, 'F', st);
-	if (p->o->flags & TREE_RECORDED) {
-		recall_owner(fd, &p->e);
-		if (st->stx_size == 0 && recall_device(fd, &p->e))
-			return send_entry(p, path, "");
-	}
+	if (recall(p, fd))
+		return send_entry(p, path, "");
 	p->e.flags = p->list ? ENTRY_NO_DATA : 0;
 	if ((e = collect_xattrs(p, fd, path)) || (e = send_entry(p, path, "")))
 		return e;
@@ -330,7 +340,7 @@ static int send_symlink(struct pack *p, int at, const char *name, const struct s
 	if (n < 0)
 		return errno == EINVAL || gone(errno) ? 0 : pack_fail(p, TREE_PHASE_OPEN, errno, path);
 	target[n] = 0;
-	int e = send_if_linked(p, st, path);
+	int e = send_if_linked(p, -1, st, path);
 	if (e)
 		return e < 0 ? -e : 0;
 	describe(&p->e, 'L', st);
@@ -346,7 +356,7 @@ int send_special(struct pack *p, int at, const char *name, const struct statx *s
 		return 0; /* no archive format has sockets */
 	/* overlay gives all its whiteouts one inode (kernel >= 5.8): they are not links of each other */
 	bool whiteout = type == 'C' && st->stx_rdev_major == 0 && st->stx_rdev_minor == 0;
-	int e = whiteout ? 0 : send_if_linked(p, st, path);
+	int e = whiteout ? 0 : send_if_linked(p, -1, st, path);
 	if (e)
 		return e < 0 ? -e : 0;
 	describe(&p->e, type, st);

@@ -296,6 +296,8 @@ def test_with_one_id_owners_and_devices_are_recorded(root: Path, single_id: Harn
         member("l", LINK, linkname="x", uid=9),
         member("null", tarfile.CHRTYPE, devmajor=1, devminor=3, mode=0o666, gid=5),
         member("same", tarfile.LNKTYPE, linkname="null", mode=0o666, gid=5),
+        member("suid", data=b"x", uid=1000, gid=50, mode=0o4755),
+        member("suid2", tarfile.LNKTYPE, linkname="suid", uid=1000, gid=50, mode=0o4755),
         member(".wh.gone"),
         member("d/.wh..wh..opq"),
     )
@@ -311,6 +313,7 @@ def test_with_one_id_owners_and_devices_are_recorded(root: Path, single_id: Harn
     assert plain[1:] == [
         *(("D", b"d", 0, None), ("F", b"d/f", 0, None), ("F", b"d/g", 0, None), ("C", b"gone", 0, None)),
         *(("L", b"l", 0, None), ("F", b"null", 0, None), ("H", b"same", 0, None)),
+        *(("F", b"suid", 0, None), ("H", b"suid2", 0, None)),
     ]
     packed = single_id.pack(root, tree.RECORDED, opaque="user.overlay.opaque")
     found = [(e.type, e.path, e.uid, e.gid, e.mode, e.major, e.minor) for e, _ in packed]
@@ -321,21 +324,42 @@ def test_with_one_id_owners_and_devices_are_recorded(root: Path, single_id: Harn
         ("C", b"gone", 0, 0, 0o0, 0, 0),
         ("L", b"l", 0, 0, 0o777, 0, 0),  # a symbolic link has no room for a record
         ("C", b"null", 0, 5, 0o666, 1, 3),
-        ("H", b"same", 0, 0, 0o666, 0, 0),
+        ("H", b"same", 0, 5, 0o666, 0, 0),
+        ("F", b"suid", 1000, 50, 0o4755, 0, 0),
+        ("H", b"suid2", 1000, 50, 0o4755, 0, 0),  # whoever believes the last entry must not make it root's
     ]
     assert all(not (e.xattrs or {}).keys() - {b"user.overlay.opaque"} for e, _ in packed)
 
 
 @pytest.mark.parametrize(
     "device, owner",
-    [(b"c:1", b"5"), (b"c:0:0", b"5:6:7"), (b"x:1:3", b"4294967295:0"), (b"c:4096:1", b"-1:0x"), (b"c:1:3 ", b"")],
+    [
+        *((b"c:1:3", b"5"), (b"c:0:0:666", b"5:6:7"), (b"x:1:3:666", b"4294967295:0"), (b"c:4096:1:666", b"-1:0x")),
+        *((b"c:1:3:666 ", b""), (b"c:1:3:9", b""), (b"c:1:3:77777", b"")),
+    ],
 )
 def test_records_that_are_none_are_ignored(root: Path, plain: Harness, device: bytes, owner: bytes) -> None:
-    (root / "f").touch()
+    (root / "f").touch(0)
     os.setxattr(root / "f", "user.sampan.device", device)
     os.setxattr(root / "f", "user.sampan.owner", owner)
     ((entry, _),) = plain.pack(root, tree.RECORDED)[1:]
     assert (entry.type, entry.uid, entry.gid, entry.xattrs) == ("F", os.getuid(), os.getgid(), None)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files of several owners")
+def test_a_record_counts_only_where_apply_leaves_it(root: Path, plain: Harness) -> None:
+    """A user of a container writes attributes too: with them he makes neither root's programs nor devices."""
+    for name, uid, mode in (("control", 0, 0), ("mine", 1000, 0), ("suid", 1000, 0o4755), ("shared", 0, 0o666)):
+        path = root / name
+        path.touch()
+        os.chown(path, uid, uid)
+        path.chmod(mode)
+        os.setxattr(path, "user.sampan.device", b"b:8:0:666")
+        os.setxattr(path, "user.sampan.owner", b"0:0" if uid else b"7:7")
+    found = {e.path: (e.type, e.uid, e.mode) for e, _ in plain.pack(root, tree.RECORDED)}
+    assert found[b"control"] == ("B", 7, 0o666)
+    assert found[b"mine"] == ("F", 1000, 0) and found[b"suid"] == ("F", 1000, 0o4755)
+    assert found[b"shared"][0] == "F"
 
 
 def test_a_record_in_an_archive_is_not_taken_over(root: Path, plain: Harness) -> None:
