@@ -169,17 +169,21 @@ static void take_hello(struct supervisor *s, struct client *c)
 	union { char bytes[CMSG_SPACE(3 * sizeof(int))]; struct cmsghdr align; } control;
 	struct hello hello;
 	struct iovec io = { &hello, sizeof hello };
-	struct msghdr message = { .msg_iov = &io, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes };
+	struct msghdr message = { .msg_iov = &io, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = CMSG_LEN(3 * sizeof(int)) };
+	/* Not CMSG_SPACE: with its padding the kernel would find room for a fourth descriptor (net/core/scm.c). */
 	ssize_t size = recvmsg(c->control, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 	struct cmsghdr *head = size < 0 ? NULL : CMSG_FIRSTHDR(&message);
-	size_t count = head && head->cmsg_type == SCM_RIGHTS ? (head->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
+	size_t count = head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS
+		? (head->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
 	int fds[3] = { -1, -1, -1 };
+	bool cut = count > 3 || message.msg_flags & MSG_CTRUNC;
+	count = count > 3 ? 3 : count;
 	memcpy(fds, count > 0 ? CMSG_DATA(head) : (void *)fds, count * sizeof(int));
 	c->in = fds[0];
 	c->out[0] = fds[1];
 	c->out[1] = fds[2];
 	s->hurry |= size == sizeof hello && hello.flags & HELLO_HURRY;
-	if (size != sizeof hello || count != 3 || hello.key_count > KEYS) {
+	if (size != sizeof hello || cut || count != 3 || hello.key_count > KEYS) {
 		drop_client(c);
 		return;
 	}

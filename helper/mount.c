@@ -15,6 +15,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -132,7 +133,8 @@ static int do_detach(struct child *child)
 		e = errno;
 	close(root);
 	close(child->old_root);
-	return e;
+	/* Nothing of the host is left to see (ns.c), and what of procfs is its own may be written again. */
+	return !e && prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 ? errno : e;
 }
 
 /* A new file system.  With bit 31 it is one of the kernel's own, at a place that must be a real directory: an image whose

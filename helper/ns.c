@@ -105,7 +105,7 @@ static int write_maps(pid_t pid, const struct op *op)
 
 static pid_t sys_clone(uint64_t flags, int cgroup, int *pidfd)
 {
-	struct clone_args args = { .flags = flags | CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)pidfd, .exit_signal = SIGCHLD };
+	struct clone_args args = { .flags = flags | CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)pidfd, .exit_signal = flags & CLONE_PARENT ? 0 : SIGCHLD };
 	if (cgroup >= 0) {
 		args.flags |= CLONE_INTO_CGROUP;
 		args.cgroup = (uint64_t)cgroup;
@@ -235,57 +235,118 @@ static const struct op *prepare(const struct plan *plan, const struct op *how, i
 	return NULL;
 }
 
-/* Namespaces of another container (kernel >= 5.8: setns with a pidfd).  Of a user's container its user namespace is one of
- * them, and gives the right to join the others. */
-static int join(const struct plan *plan, const struct op *how)
+struct split {
+	const struct plan *plan;
+	const struct op *how;
+	struct groups groups;
+	int cgroup, gate[2], answer;
+	unsigned late;
+	int (*body)(void *);
+	void *argument;
+};
+
+/* In the child it does not return. */
+static pid_t make_child(struct split *s, uint64_t flags, int *pidfd)
 {
-	for (const struct op *op = plan->ops; op < how; op++) {
-		if (op->code != OP_JOIN)
-			continue;
-		if (syscall(SYS_setns, FD_TARGET, op->flags) < 0)
-			return fail_at(plan, op, errno);
-		close(FD_TARGET); /* only here: without this operation the number is another file's */
-		return 0;
+	pid_t pid = sys_clone(flags, s->cgroup, pidfd);
+	if (pid != 0)
+		return pid;
+	if (s->answer >= 0)
+		close(s->answer);
+	arrive(s->plan, s->how, &s->groups, s->gate, (int)s->late);
+	_exit(s->body(s->argument));
+}
+
+/* In a process that is there for this only: it joins the namespaces and makes the child, a child of its own parent. */
+static int join_and_make(struct split *s, const struct op *op, uint64_t flags)
+{
+	int32_t pid;
+	int pidfd;
+	/* Whoever is privileged in the user namespace must not look into what still sees the host (CVE-2016-9962). */
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || syscall(SYS_setns, FD_TARGET, op->flags) < 0)
+		return fail_at(s->plan, op, errno);
+	pid = make_child(s, flags | CLONE_PARENT, &pidfd);
+	if (pid < 0)
+		return fail_at(s->plan, s->how, errno);
+	return write_full(s->answer, &pid, sizeof pid);
+}
+
+/* Namespaces of another container (kernel >= 5.8: setns with a pidfd).  Of a user's container its user namespace is one of
+ * them, and gives the right to join the others.  The supervisor itself joins nothing: who checks the container's health,
+ * starts it again or cleans up after it would be born in there, in reach of the other container. */
+static int make_joined(struct split *s, const struct op *op, uint64_t flags, pid_t *pid, int *pidfd)
+{
+	int ends[2], e, status;
+	int32_t made = -1;
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return fail_at(s->plan, op, errno);
+	s->answer = ends[1];
+	pid_t between = fork();
+	if (between == 0) {
+		close(ends[0]);
+		_exit(join_and_make(s, op, flags) == 0 ? 0 : 125);
 	}
-	return 0;
+	e = between < 0 ? fail_at(s->plan, op, errno) : 0;
+	close(ends[1]);
+	if (!e)
+		e = read_full(ends[0], &made, sizeof made);
+	close(ends[0]);
+	while (between > 0 && waitpid(between, &status, 0) < 0 && errno == EINTR)
+		;
+	close(FD_TARGET); /* only here: without this operation the number is another file's */
+	*pid = made;
+	*pidfd = e ? -1 : (int)syscall(SYS_pidfd_open, made, 0);
+	return !e && *pidfd < 0 ? fail_at(s->plan, op, errno) : e;
+}
+
+static const struct op *find_join(const struct plan *plan, const struct op *how)
+{
+	for (const struct op *op = plan->ops; op < how; op++)
+		if (op->code == OP_JOIN)
+			return op;
+	return NULL;
+}
+
+static int make(struct split *s, pid_t *pid, int *pidfd)
+{
+	const struct op *how = s->how, *joined = how->code == OP_CLONE ? find_join(s->plan, how) : NULL;
+	uint64_t flags = how->code == OP_CLONE ? how->flags & ~s->late : 0;
+	if (joined != NULL)
+		return make_joined(s, joined, flags, pid, pidfd);
+	*pid = make_child(s, flags, pidfd);
+	return *pid < 0 ? fail_at(s->plan, how, errno) : 0;
 }
 
 int split(const struct plan *plan, int (*body)(void *), void *argument, pid_t *pid, int *pidfd)
 {
 	const struct op *how = &plan->ops[plan->split], *maps = NULL;
-	struct groups groups = { .count = 0 };
-	int cgroup = -1, gate[2] = { -1, -1 }, e = 0;
+	struct split s = { .plan = plan, .how = how, .cgroup = -1, .gate = { -1, -1 }, .answer = -1, .body = body, .argument = argument };
+	int e;
 	char byte = 0;
-	if (prepare(plan, how, &cgroup, &groups, &maps) != NULL)
+	if (prepare(plan, how, &s.cgroup, &s.groups, &maps) != NULL)
 		return EIO;
 	/* The cgroup namespace is joined last: from within it clone3 may not reach the container's cgroup where namespaces are
 	 * boundaries of delegation (nsdelegate, cgroups(7)). */
-	unsigned late = how->code == OP_ENTER || groups.count > 0 ? how->flags & CLONE_NEWCGROUP : 0;
-	if (how->code == OP_ENTER && syscall(SYS_setns, FD_TARGET, how->flags & ~late) < 0)
+	s.late = how->code == OP_ENTER || s.groups.count > 0 ? how->flags & CLONE_NEWCGROUP : 0;
+	if (how->code == OP_ENTER && syscall(SYS_setns, FD_TARGET, how->flags & ~s.late) < 0)
 		return fail_at(plan, how, errno);
-	if (how->code == OP_CLONE && (e = join(plan, how)) != 0)
+	if (maps != NULL && pipe2(s.gate, O_CLOEXEC) < 0)
+		return fail_at(plan, how, errno);
+	e = make(&s, pid, pidfd);
+	if (e)
 		return e;
-	if (maps != NULL && pipe2(gate, O_CLOEXEC) < 0)
-		return fail_at(plan, how, errno);
-	*pid = sys_clone(how->code == OP_CLONE ? how->flags & ~late : 0, cgroup, pidfd);
-	if (*pid < 0)
-		return fail_at(plan, how, errno);
-	if (*pid == 0) {
-		arrive(plan, how, &groups, gate, (int)late);
-		_exit(body(argument));
-	}
-	for (unsigned i = 0; i < groups.count; i++)
-		close(groups.tasks[i]);
-	if (cgroup >= 0)
-		close(cgroup);
+	for (unsigned i = 0; i < s.groups.count; i++)
+		close(s.groups.tasks[i]);
+	if (s.cgroup >= 0)
+		close(s.cgroup);
 	if (maps == NULL)
 		return 0;
-	close(gate[0]);
+	close(s.gate[0]);
 	e = write_maps(*pid, maps);
 	if (e)
 		fail_at(plan, maps, e);
 	else
-		e = write_full(gate[1], &byte, 1);
-	close(gate[1]);
+		e = write_full(s.gate[1], &byte, 1);
+	close(s.gate[1]);
 	return e;
 }

@@ -114,7 +114,7 @@ static int receive_master(struct supervisor *s, int socket)
 	union { char bytes[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } control;
 	char byte;
 	struct iovec io = { &byte, 1 };
-	struct msghdr message = { .msg_iov = &io, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control.bytes };
+	struct msghdr message = { .msg_iov = &io, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = CMSG_LEN(sizeof(int)) };
 	struct cmsghdr *head;
 	if (recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) != 1 || (head = CMSG_FIRSTHDR(&message)) == NULL
 	    || head->cmsg_type != SCM_RIGHTS)

@@ -15,7 +15,8 @@ import sampan
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.geteuid() == 0
-PROGRAMS = ["sh", "cat", "ls", "id", "sleep", "env", "stat", "head", "sort", "true", "mount", "rm", "ln", "mkdir"]
+PROGRAMS = ["sh", "cat", "ls", "id", "sleep", "env", "stat", "head", "sort", "true", "false"]
+PROGRAMS += ["mount", "rm", "ln", "mkdir"]
 
 
 class Image:
@@ -114,6 +115,11 @@ def descendants(pid: int) -> list[tuple[int, str]]:
             if int(parent) == pid:
                 found.append((int(name), state))
     return found
+
+
+def parent_of(pid: int) -> int:
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+        return int(file.read().rsplit(")", 1)[1].split()[1])
 
 
 def gone(pid: int) -> bool:

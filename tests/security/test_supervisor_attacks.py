@@ -1,0 +1,78 @@
+"""The supervisor and its kin: in reach of no container, whatever namespaces are shared; no odd client upsets it."""
+
+from __future__ import annotations
+
+import _struct
+import os
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from attackkit import command, parent_of
+
+import sampan
+from sampan.engine import restarting
+
+
+@pytest.fixture
+def owner(engine: sampan.Engine) -> Iterator[str]:
+    """Make a container whose namespaces are shared."""
+    result = command(engine, "run", "-d", "base", "sleep", "60")
+    assert result.returncode == 0, result.stderr
+    name = result.stdout.decode().strip()
+    yield name
+    command(engine, "rm", "-f", name)
+
+
+def namespaces(pid: int | str) -> dict[str, str]:
+    return {name: os.readlink(f"/proc/{pid}/ns/{name}") for name in ("pid", "pid_for_children", "net", "user", "mnt")}
+
+
+def started(engine: sampan.Engine, owner: str, *words: str) -> str:
+    shared = (f"--pid=container:{owner}", f"--network=container:{owner}")
+    result = command(engine, "run", "-d", *shared, *words)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.decode().strip()
+
+
+def test_a_supervisor_joins_none_of_the_namespaces_that_its_container_shares(engine: sampan.Engine, owner: str) -> None:
+    """Its health checks and clean-up would be born in reach of the other container, with the host's files in view."""
+    guest = started(engine, owner, "base", "sleep", "60")
+    try:
+        pid, theirs = engine.containers.get(guest).pid, namespaces(engine.containers.get(owner).pid)
+        control = namespaces(pid)
+        assert (control["pid"], control["net"], control["user"]) == (theirs["pid"], theirs["net"], theirs["user"])
+        assert namespaces(parent_of(pid)) == namespaces("self")
+    finally:
+        command(engine, "rm", "-f", guest)
+
+
+def test_who_starts_a_container_again_waits_outside_of_what_it_shares(engine: sampan.Engine, owner: str) -> None:
+    guest = started(engine, owner, "--restart=always", "base", "false")
+    try:
+        home, deadline, waiter = engine.store.paths.container(guest), time.monotonic() + 20, None
+        while waiter is None or waiter.pause < 400:  # a longer pause is easier to look at
+            assert time.monotonic() < deadline
+            waiter = restarting.waiter(home, engine.containers.get(guest).boot_id)
+            time.sleep(0.01)
+        assert namespaces(waiter.pid) == namespaces("self")
+    finally:
+        command(engine, "rm", "-f", guest)
+
+
+def test_a_fourth_descriptor_of_a_client_lands_nowhere(engine: sampan.Engine, owner: str) -> None:
+    supervisor = parent_of(engine.containers.get(owner).pid)
+    before = len(os.listdir(f"/proc/{supervisor}/fd"))
+    for count in (4, 8, 2):
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(engine.containers.socket(owner))
+        null = os.open("/dev/null", os.O_RDWR)
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _struct.pack(f"{count}i", *[null] * count))
+        client.sendmsg([_struct.pack("<HH28s", 0, 0, b"")], [rights])
+        os.close(null)
+        assert client.recv(1) == b""  # it is turned away
+        client.close()
+    assert engine.containers.get(owner).status == "running"
+    assert parent_of(engine.containers.get(owner).pid) == supervisor
+    assert len(os.listdir(f"/proc/{supervisor}/fd")) == before
