@@ -157,11 +157,10 @@ class Uploader:
                             self._best = got
                             self._patience.reset()
                         return self._location(response, place), got
-            except Interrupted:
-                pass  # the next attempt begins anew, and counts
-            except SampanError as exc:
-                if isinstance(exc, Refused):
-                    raise
+            except Refused:
+                raise
+            except SampanError:
+                return self._begin(), 0  # what cannot be asked about begins anew, and counts as an attempt
         return self._begin(), 0
 
     # ---- requests ----
