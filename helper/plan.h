@@ -18,6 +18,8 @@
 
 enum { PLAN_VERSION = 1, PLAN_MAX = 16 << 20, FIELDS_MAX = 65535 };
 
+enum { OOM_UNASKED = 1 };
+
 /* Well-known descriptors: the plan and answers come in on 3, reports leave on 4, tree streams use 5 and 6,
  * a pidfd of the container to join is 7. */
 enum { FD_IN = 3, FD_OUT = 4, FD_TREE_IN = 5, FD_TREE_OUT = 6, FD_TARGET = 7, FD_FREE = 8 };
@@ -30,7 +32,7 @@ enum op_code {
 	OP_DEVICES = 4,   /* eBPF program for the v2 directory */
 	OP_IDMAP = 5,     /* uid_map, gid_map, newuidmap, newgidmap */
 	OP_STDIO = 6,     /* flags: enum stdio_flags; log path, max size, max files */
-	OP_SUPERVISE = 7, /* outlive the caller; exit record path, attach socket path */
+	OP_SUPERVISE = 7, /* outlive the caller; exit record path, attach socket path, seconds to stop in (- for ever) */
 	OP_CLEANUP = 8,   /* argv of a program to start after the exit */
 	OP_EVENTS = 9,    /* directory of events, beginning of each of ours, action at the start, action at the end */
 	OP_RESTART = 10,  /* policy file, mark of a stop by hand, argv of a program that starts the container again */
@@ -59,7 +61,7 @@ enum op_code {
 	OP_DOMAINNAME = 51,
 	OP_SYSCTL = 52,
 	OP_RLIMIT = 53,
-	OP_OOM = 54,
+	OP_OOM = 54,        /* flags 1 (OOM_UNASKED): where the score may not be lowered it stays */
 	OP_LOOPBACK = 55,
 	OP_KEYRING = 56,
 	OP_TTY = 57,

@@ -3,13 +3,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+enum { STOP_SECONDS = 10 }; /* Docker's */
 enum what { SIGNALS, EXIT, OUTPUT, LISTENER, CONTROL, INPUT, CHUNK_OUT, REST_OUT, TO_CONTAINER, CHECK };
 
 struct watched {
@@ -118,12 +121,44 @@ void send_signal(struct supervisor *s, int number_)
 		syscall(SYS_pidfd_send_signal, s->pidfd, number_, NULL, 0);
 }
 
+static int64_t now_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* A host that shuts down waits for this process, systemd for 90 seconds; a first process without a handler never gets the
+ * signal (pid_namespaces(7)).  So it has the time that `sampan stop` would give it; without end where that was asked for. */
+static void give_time(struct supervisor *s)
+{
+	const char *seconds = s->record != NULL && s->record->count > 2 ? text(s->record, 2) : "";
+	if (s->kill_at == 0 && *seconds != '-')
+		s->kill_at = now_ms() + (*seconds ? strtoll(seconds, NULL, 10) : STOP_SECONDS) * 1000;
+}
+
+/* Kills who was told to end and has not; gives the milliseconds until then, or -1. */
+static int kill_late(struct supervisor *s)
+{
+	if (s->kill_at == 0)
+		return -1;
+	int64_t left = s->kill_at - now_ms();
+	if (left <= 0) {
+		send_signal(s, SIGKILL);
+		s->kill_at += 1000 - left;
+		return 1000;
+	}
+	return left > INT_MAX ? INT_MAX : (int)left;
+}
+
 static void take_signal(struct supervisor *s)
 {
 	struct signalfd_siginfo info;
 	if (read(s->signals, &info, sizeof info) != sizeof info || info.ssi_signo == SIGCHLD)
 		return;
 	s->dismissed |= dismisses((int)info.ssi_signo);
+	if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGPWR)
+		give_time(s);
 	send_signal(s, (int)info.ssi_signo);
 }
 
@@ -225,10 +260,10 @@ void relay(struct supervisor *s)
 		watch(&w, s->listener, POLLIN, LISTENER, NULL, 0);
 		if (s->input_size > 0)
 			watch(&w, s->to, POLLOUT, TO_CONTAINER, NULL, 0);
-		int timeout = health_turn(s);
+		int timeout = health_turn(s), late = kill_late(s);
 		watch(&w, health_fd(s, 0), POLLIN, CHECK, NULL, 0);
 		watch(&w, health_fd(s, 1), POLLIN, CHECK, NULL, 1);
-		going = turn(s, &w, timeout);
+		going = turn(s, &w, timeout < 0 || (late >= 0 && late < timeout) ? late : timeout);
 	}
 	drain(s);
 }

@@ -47,6 +47,7 @@ struct supervisor {
 	unsigned pause;
 	int status;
 	bool exited, dismissed;        /* dismissed: told to end, from outside or by who watches */
+	int64_t kill_at;               /* milliseconds of the monotonic clock: who was told to end has until then; 0: nobody was */
 	bool kept;                     /* the caller has written down that the container runs: it may go now */
 	struct timespec started, began; /* by the real clock, by the monotonic one */
 	struct client clients[CLIENTS];

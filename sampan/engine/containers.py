@@ -160,8 +160,8 @@ class Containers:
         facts.detach_keys = keys if tty else ""
         facts.size = terminal.size(fds[1]) if tty and foreground else (0, 0)
         if supervised:
-            facts.record = os.path.join(home, "exit")
-            facts.socket = self.socket(record.id)
+            facts.record, facts.socket = os.path.join(home, "exit"), self.socket(record.id)
+            facts.stop_seconds = "" if asked.get("stop_timeout") is None else str(int(asked["stop_timeout"]))
             self._forget(facts.record)
             if record.exit_code in (125, 126, 127, 128):
                 self._forget(os.path.join(home, "error"))

@@ -69,7 +69,11 @@ def plan_for(
     uid_map, facts.uid_map = facts.uid_map, ""
     facts.stdio, facts.detach_keys, facts.size = stdio, keys, size
     placement = cgroup.named(record.id)
-    facts.cgroup, facts.cgroup_v1 = placement.v2_dir, list(placement.v1_dirs)
+    if cgroup.can_join(placement):
+        facts.cgroup, facts.cgroup_v1 = placement.v2_dir, list(placement.v1_dirs)
+    elif spec["linux"].get("resources", {}).keys() - {"devices"}:
+        why = cgroup.detect().why
+        engine.warn([f"container {record.name}: its limits do not hold for what is executed from here: {why}"])
     if detach:
         facts.record, facts.transient = (
             os.path.join(engine.store.paths.container(record.id), "exec"),  # the helper writes none for exec

@@ -95,11 +95,15 @@ def _placement(record: Record) -> tuple[Placement, Layout]:
     """Find the groups of a running container; a user's may be below the group of another login than this one."""
     layout = cgroup.detect()
     found = cgroup.named(record.id, layout)
-    if found.directories() or not layout.v2_mount:
-        return found, layout
-    own = parse_own(read(f"/proc/{record.pid}/cgroup"))
-    directory = layout.v2_mount + own
-    if not own.endswith(f"/sampan-{record.id}") or not os.access(directory, os.W_OK):
-        return found, layout
+    directory = found.v2_dir if found.directories() else _of_process(record, layout)
     base = os.path.dirname(os.path.dirname(directory))
+    if found.v1 or not directory or base == layout.v2_base:
+        return found, layout
     return Placement(directory), Layout(layout.version, layout.v2_mount, base, {}, "")
+
+
+def _of_process(record: Record, layout: Layout) -> str:
+    """Give the group that a container's process is in, if it is the container's and we may write it."""
+    own = parse_own(read(f"/proc/{record.pid}/cgroup")) if layout.v2_mount else ""
+    directory = layout.v2_mount + own
+    return directory if own.endswith(f"/sampan-{record.id}") and os.access(directory, os.W_OK) else ""

@@ -155,9 +155,20 @@ def named(container_id: str, layout: Layout | None = None) -> Placement:
     name = _group_name(container_id)
     v1 = {controller: f"{mount}/{name}" for controller, mount in layout.v1.items()}
     there = {path for path in set(v1.values()) if os.path.isdir(path)}
-    v2_dir = f"{layout.v2_base}/{name}" if layout.v2_base else ""
     found = {controller: path for controller, path in v1.items() if path in there}
-    return Placement(v2_dir if v2_dir and os.path.isdir(v2_dir) else "", found)
+    return Placement(_find(name, layout), found)
+
+
+def _find(name: str, layout: Layout) -> str:
+    for base in cgrouphost.homes(layout):
+        if os.path.isdir(f"{base}/{name}"):
+            return f"{base}/{name}"
+    return ""
+
+
+def can_join(placement: Placement) -> bool:
+    """Say whether a process of ours can be put into the groups: not from a login whose group is not delegated."""
+    return not placement.v2_dir or bool(detect().v2_base)
 
 
 def remove_named(container_id: str) -> None:
@@ -200,9 +211,9 @@ def paused(container_id: str) -> bool:
     """Say whether the kernel holds all of a container's processes still; cheap, for `ps`."""
     layout = detect()
     try:
-        if layout.v2_base:
-            return "frozen 1" in read(f"{layout.v2_base}/{PARENT}/sampan-{container_id}/cgroup.events")
-        if "freezer" in layout.v1:
+        if directory := _find(f"{PARENT}/sampan-{container_id}", layout):
+            return "frozen 1" in read(f"{directory}/cgroup.events")
+        if not layout.v2_base and "freezer" in layout.v1:
             return read(f"{layout.v1['freezer']}/{PARENT}/sampan-{container_id}/freezer.state").strip() == "FROZEN"
     except OSError:  # gone (ENOENT, ENODEV): it has just ended
         return False

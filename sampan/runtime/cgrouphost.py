@@ -151,6 +151,21 @@ def delegated(mount: str, root: str, own: str) -> str:
     return found
 
 
+def homes(layout: Layout, uid: int | None = None) -> list[str]:
+    """Return the groups below which this user's containers may be.
+
+    Beside our own that is what systemd delegates to a user's manager (user@.service(5)). From a plain login no
+    process can be put there, but what is there can be looked at, frozen, limited, killed and removed.
+    """
+    found = [layout.v2_base] if layout.v2_base else []
+    uid = os.geteuid() if uid is None else uid
+    if uid and layout.v2_mount:
+        manager = f"{layout.v2_mount}/user.slice/user-{uid}.slice/user@{uid}.service"
+        if manager not in found and os.access(manager, os.W_OK):
+            found.append(manager)
+    return found
+
+
 def detect(root: str = "", rootless: bool | None = None) -> Layout:
     """Look at this process's mounts and groups; `root` is put before every path, for a tree made elsewhere."""
     if rootless is None:

@@ -101,6 +101,7 @@ class Facts:
         "socket",
         "stdio",
         "target",
+        "stop_seconds",
         "transient",
         "uid_map",
         "upper",
@@ -112,6 +113,7 @@ class Facts:
         self.lowers: list[str] = []
         self.upper = self.work = self.rootdir = ""
         self.target = ""
+        self.stop_seconds = ""
         self.transient = False
         self.rootless = self.single_id = False
         self.events: list[tuple[str, bytes, str, str]] = []  # helper/events.c
@@ -203,7 +205,8 @@ def supervisor(plan: Plan, facts: Facts) -> None:
         p.STDIO, facts.log, *facts.log_limits, facts.detach_keys, flags=facts.stdio, label="set up standard streams"
     )
     if facts.record or facts.socket:
-        plan.add(p.SUPERVISE, facts.record, facts.socket, flags=int(facts.transient), label="stay as its supervisor")
+        fields = (facts.record, facts.socket, *([facts.stop_seconds] if facts.stop_seconds else []))
+        plan.add(p.SUPERVISE, *fields, flags=int(facts.transient), label="stay as its supervisor")
     if facts.cleanup:
         plan.add(p.CLEANUP, *facts.cleanup)
     if facts.health:

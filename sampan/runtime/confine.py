@@ -50,7 +50,8 @@ def identity(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool, *, make_
         )
     # Also where none was asked for: the caller's own is not the container's.
     score = config.get("oomScoreAdj")
-    plan.add(p.OOM, score or 0, flags=p.OPTIONAL if score is None else 0, label=f"set oom_score_adj {score or 0}")
+    flags = p.OPTIONAL | p.OOM_UNASKED if score is None else 0
+    plan.add(p.OOM, score or 0, flags=flags, label=f"set oom_score_adj {score or 0}")
     if not tty:
         plan.add(p.SESSION)
     plan.add(p.KEYRING, flags=p.OPTIONAL, label="join a new session keyring")

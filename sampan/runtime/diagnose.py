@@ -49,6 +49,10 @@ def explain(failure: StartFailure) -> SampanError:
         return Conflict(f"cannot {failure.label}: the image has something else in that place: {os.strerror(number)}")
     if failure.code == p.RLIMIT and number == errno.EPERM:
         return NotSupported(f"cannot {failure.label}: above this host's hard limit", "ask for less with --ulimit")
+    if failure.code == p.OOM and number == errno.EACCES:
+        return NotSupported(
+            f"cannot {failure.label}: only with CAP_SYS_RESOURCE may it be lowered", "leave out --oom-score-adj"
+        )
     return SampanError(f"cannot {failure.label}: {os.strerror(number)}", "`sampan doctor` says what this host can do")
 
 

@@ -17,7 +17,7 @@ import pytest
 import sampan
 from sampan.errors import InvalidArgument, NotSupported
 from sampan.oci.options import RunOptions
-from sampan.runtime import cgroup
+from sampan.runtime import capabilities, cgroup
 
 LAYOUT = cgroup.detect()
 CONTROLLERS = {*LAYOUT.v1, *LAYOUT.v2_controllers()} | ({"blkio"} if "io" in LAYOUT.v2_controllers() else set())
@@ -197,6 +197,12 @@ def test_ulimits(engine: sampan.Engine) -> None:
 
 def test_oom_score_adj(engine: sampan.Engine) -> None:
     assert out(engine, "cat /proc/self/oom_score_adj", oom_score_adj=500) == "500\n"
+    if engine.host.rootless or not engine.host.cap_mask() & capabilities.mask(["CAP_SYS_RESOURCE"]):
+        with pytest.raises(NotSupported, match=r"-500.*CAP_SYS_RESOURCE") as refused:
+            out(engine, "true", oom_score_adj=-500)
+        assert "--oom-score-adj" in refused.value.hint
+    else:
+        assert out(engine, "cat /proc/self/oom_score_adj", oom_score_adj=-500) == "-500\n"
 
 
 def test_a_device_rule_opens_a_device(engine: sampan.Engine, disk: str) -> None:

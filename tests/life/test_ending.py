@@ -166,6 +166,22 @@ def test_many_ends_at_once_are_all_told(started: Callable[..., str], sampan_run:
     assert sampan_run("wait", *names).stdout.split() == [str(n) for n in range(1, 21)]
 
 
+def test_a_supervisor_that_is_told_to_end_gives_the_time_of_a_stop_and_no_more(
+    engine: sampan.Engine, started: Callable[..., str]
+) -> None:
+    """As when the host shuts down: PID 1 without a handler never gets the signal, and nobody may wait for it."""
+    name = started("echo ready; while :; do sleep 0.02; done", "--stop-timeout", "1", "--restart", "always")
+    heard(engine, name)
+    os.kill(supervisor_of(engine, name), signal.SIGTERM)
+    until(lambda: engine.containers.get(name).status == "exited", 30)
+    assert engine.containers.get(name).exit_code == 137
+    patient = started("echo ready; while :; do sleep 0.02; done", "--stop-timeout", "-1")
+    heard(engine, patient)
+    os.kill(supervisor_of(engine, patient), signal.SIGTERM)
+    time.sleep(1.5)
+    assert engine.containers.get(patient).status == "running"
+
+
 def test_the_shortest_of_lives_is_told(started: Callable[..., str], sampan_run: Run) -> None:
     for code in (0, 7):
         assert sampan_run("wait", started(f"exit {code}")).stdout == f"{code}\n"

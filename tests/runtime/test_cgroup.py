@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sampan.errors import Conflict, InvalidArgument, NotSupported
-from sampan.runtime import cgroup
+from sampan.runtime import cgroup, cgrouphost
 from sampan.runtime.cgroup import Placement
 from sampan.runtime.cgrouphost import Layout
 
@@ -313,3 +313,13 @@ def test_a_plain_login_is_told_how_to_get_a_group(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(NotSupported, match="--memory.*not delegated") as caught:
         cgroup.create(ID, {"memory": {"limit": 30 << 20}}, rootless=True, layout=layout)
     assert ("systemd-run --user --scope -p Delegate=yes" in caught.value.hint) is systemd
+
+
+def test_a_users_groups_are_found_from_a_login_that_may_make_none(tmp_path: Path) -> None:
+    manager = tmp_path / "user.slice/user-1000.slice/user@1000.service"
+    layout = Layout("v2", str(tmp_path), "", {}, "your group /x is not delegated to you")
+    assert cgrouphost.homes(layout, 1000) == []
+    (manager / f"sampan/sampan-{ID}").mkdir(parents=True)
+    assert cgrouphost.homes(layout, 1000) == [str(manager)] and cgrouphost.homes(layout, 0) == []
+    own = Layout("v2", str(tmp_path), str(manager), {}, "")
+    assert cgrouphost.homes(own, 1000) == [str(manager)]
