@@ -54,6 +54,18 @@ static int write_proc(const char *path, const char *value, size_t length)
 	return e;
 }
 
+static bool oom_is_set;
+
+/* No user may lower what systemd raised for all that he starts (OOMScoreAdjust= of user@.service): unasked, it stays. */
+int cred_oom(const struct op *op)
+{
+	int e = oom_is_set ? 0 : write_proc("/proc/self/oom_score_adj", text(op, 0), strlen(text(op, 0)));
+	if (e == EACCES && op->flags & OOM_UNASKED)
+		e = 0;
+	oom_is_set = e == 0;
+	return e;
+}
+
 static int do_rlimit(const struct op *op)
 {
 	struct rlimit limit = { number(op, 1), number(op, 2) };
@@ -229,20 +241,13 @@ static int do_cwd(const struct op *op)
 	return where[0] == '/' ? 0 : EXDEV;
 }
 
-/* No user may lower what systemd raised for all that he starts (OOMScoreAdjust= of user@.service): unasked, it stays. */
-static int do_oom(const struct op *op)
-{
-	int e = write_proc("/proc/self/oom_score_adj", text(op, 0), strlen(text(op, 0)));
-	return e == EACCES && op->flags & OOM_UNASKED ? 0 : e;
-}
-
 int cred_perform(struct child *child, const struct op *op)
 {
 	switch (op->code) {
 	case OP_HOSTNAME: return sethostname(text(op, 0), strlen(text(op, 0))) < 0 ? errno : 0;
 	case OP_DOMAINNAME: return setdomainname(text(op, 0), strlen(text(op, 0))) < 0 ? errno : 0;
 	case OP_SYSCTL: return write_proc(text(op, 0), text(op, 1), strlen(text(op, 1)));
-	case OP_OOM: return do_oom(op);
+	case OP_OOM: return cred_oom(op);
 	case OP_RLIMIT: return do_rlimit(op);
 	case OP_LOOPBACK: return do_loopback();
 	case OP_KEYRING: return syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 ? errno : 0;

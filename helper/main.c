@@ -111,8 +111,12 @@ static int become_program(const sigset_t *before)
 	return sigprocmask(SIG_SETMASK, before, NULL) < 0 ? errno : 0;
 }
 
-/* --init: this process stays as PID 1, passes signals on and reaps; the program is its child. */
-static int become_init(struct child *child)
+/*
+ * --init: this process stays as PID 1, passes signals on and reaps; the program is its child.  It was executed outside of the
+ * container's user namespace, so an ordinary user may enter its namespaces only while it is dumpable (ptrace(2), access mode
+ * checking): exec, cp and health checks.  It has the program's rights and filter, and its file is sealed.
+ */
+static int become_init(struct child *child, const struct op *op)
 {
 	int status, result = 0, e = die_with_parent(child);
 	struct sigaction action = { .sa_handler = forward, .sa_flags = SA_RESTART };
@@ -130,7 +134,8 @@ static int become_init(struct child *child)
 			signal(n, SIG_IGN);
 		else if (n != SIGKILL && n != SIGSTOP && n != SIGCHLD && n != SIGSEGV && n != SIGFPE && n != SIGILL && n != SIGBUS)
 			sigaction(n, &action, NULL);
-	if (syscall(SYS_close_range, 3, ~0u, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0
+	/* First, because closing the last copy of the report's pipe says that all is ready. */
+	if (prctl(PR_SET_DUMPABLE, op->flags & 1, 0, 0, 0) < 0 || syscall(SYS_close_range, 3, ~0u, 0) < 0
 	    || prctl(PR_SET_NAME, "sampan-init", 0, 0, 0) < 0
 	    || sigprocmask(SIG_SETMASK, &before, NULL) < 0)
 		_exit(125);
@@ -163,7 +168,7 @@ static int perform(struct child *child, const struct op *op)
 {
 	switch (op->code) {
 	case OP_ENV: return join_environment(child, op);
-	case OP_INIT: return become_init(child);
+	case OP_INIT: return become_init(child, op);
 	case OP_TTY: return tty_open(child, op);
 	case OP_APPLY:
 	case OP_PACK: return do_tree(child, op);
@@ -201,12 +206,24 @@ int child_perform(struct child *child)
 	return EBADMSG;
 }
 
-static const struct op *find_join(const struct plan *plan)
+static const struct op *find(const struct plan *plan, uint32_t from, uint32_t end, uint16_t code)
 {
-	for (uint32_t i = 0; i < plan->split; i++)
-		if (plan->ops[i].code == OP_JOIN)
+	for (uint32_t i = from; i < end; i++)
+		if (plan->ops[i].code == code)
 			return &plan->ops[i];
 	return NULL;
+}
+
+/*
+ * Readable by no one in the namespaces that it enters (CVE-2019-5736).  Not for new ones: nobody is there yet, and the files in
+ * /proc through which ids are mapped would change owner.  So does that of the score, which is therefore set first.
+ */
+static int hide(const struct plan *plan)
+{
+	const struct op *oom = find(plan, plan->split, plan->count, OP_OOM);
+	if (oom != NULL)
+		cred_oom(oom); /* a failure is told when its turn comes */
+	return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
 /* Descriptors that the caller happened to have without close-on-exec are not kept open for a container's life. */
@@ -217,7 +234,7 @@ static void close_unused(const struct plan *plan)
 		close(FD_TREE_IN);
 		close(FD_TREE_OUT);
 	}
-	if (plan->ops[plan->split].code != OP_ENTER && find_join(plan) == NULL)
+	if (plan->ops[plan->split].code != OP_ENTER && find(plan, 0, plan->split, OP_JOIN) == NULL)
 		close(FD_TARGET);
 	syscall(SYS_close_range, FD_FREE, ~0u, 0);
 }
@@ -235,9 +252,7 @@ int main(void)
 		return 125;
 	}
 	close_unused(&plan);
-	/* Readable by no one in the namespaces that it enters (CVE-2019-5736).  Not for new ones: nobody is there yet, and the
-	 * files in /proc through which ids are mapped would change owner. */
-	if (plan.ops[plan.split].code == OP_ENTER && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+	if (plan.ops[plan.split].code == OP_ENTER && hide(&plan) < 0)
 		return 125;
 	return supervise(&plan);
 }

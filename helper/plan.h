@@ -151,6 +151,7 @@ int child_perform(struct child *child);                  /* returns only on fail
 
 int mount_perform(struct child *child, const struct op *op);
 int cred_perform(struct child *child, const struct op *op);
+int cred_oom(const struct op *op);
 int tty_open(struct child *child, const struct op *op);
 int open_in_root(int dir, const char *path, uint64_t flags, uint64_t resolve);
 int resolve_directory(const char *path, bool create, mode_t mode, int *fd);

@@ -32,7 +32,7 @@ def process(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool) -> None:
     if spec["root"].get("readonly"):
         plan.add(p.ROOT_RO, label="make the root file system read-only")
     identity(plan, spec, facts, tty)
-    program(plan, config)
+    program(plan, config, joinable=facts.rootless)
 
 
 def identity(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool, *, make_cwd: bool = True) -> None:
@@ -83,10 +83,13 @@ def _names(config: dict[str, Any]) -> list[str]:
     return [name.removeprefix("CAP_") for name in (config.get("capabilities") or {}).get("bounding", [])]
 
 
-def program(plan: Plan, config: dict[str, Any], init: bool = False) -> None:
-    """Add the environment and the program, with every place of PATH where it may be."""
-    if init or config.get("sampan.init"):
-        plan.add(p.INIT, label="stay as PID 1, pass signals on and reap")
+def program(plan: Plan, config: dict[str, Any], joinable: bool = False) -> None:
+    """Add the environment and the program, with every place of PATH where it may be.
+
+    `joinable`: an ordinary user must be able to enter the namespaces of PID 1, also where that is ours.
+    """
+    if config.get("sampan.init"):
+        plan.add(p.INIT, flags=int(joinable), label="stay as PID 1, pass signals on and reap")
     plan.add(p.ENV, *config["env"], label=f"set {len(config['env'])} environment variables")
     args = config["args"]
     name = args[0]

@@ -202,7 +202,18 @@ def test_nothing_of_the_callers_oom_score_is_inherited(engine: sampan.Engine, sa
     words = engine.command(["run", "--rm", "base", "cat", "/proc/self/oom_score_adj"])
     script = 'echo 321 > /proc/self/oom_score_adj; exec "$@"'
     done = subprocess.run(["sh", "-c", script, "sh", *words], capture_output=True, text=True, timeout=60)
-    assert done.stdout == "0\n", done
+    assert (done.stdout, done.stderr) == ("0\n", ""), done
+
+
+@pytest.mark.parametrize("score", ["0", "7"])
+def test_an_exec_has_the_containers_oom_score(
+    engine: sampan.Engine, started: Callable[..., str], sampan_run: Run, score: str
+) -> None:
+    name = started("sleep 60", "--oom-score-adj", score)
+    words = engine.command(["exec", name, "cat", "/proc/self/oom_score_adj"])
+    script = 'echo 5 > /proc/self/oom_score_adj; exec "$@"'
+    done = subprocess.run(["sh", "-c", script, "sh", *words], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == (f"{score}\n", ""), done
 
 
 # ---- frozen and killed ----
@@ -284,5 +295,6 @@ def test_orphans_of_a_first_process_that_does_not_reap_end_with_it(
 def test_an_init_reaps(engine: sampan.Engine, started: Callable[..., str], sampan_run: Run) -> None:
     name = started("((sleep 0.2; echo over) & :); exec sleep 60", "--init")
     heard(engine, name)
+    assert sampan_run("exec", name, "true").returncode == 0
     script = "for p in /proc/[0-9]*; do read a b c d < $p/stat && echo $b$c; done; true"
     until(lambda: sampan_run("exec", name, "sh", "-c", script).stdout.count("(sh)") == 1)  # its own
