@@ -132,6 +132,16 @@ static void open_again(int *fd)
 	}
 }
 
+/* A terminal's output is one: the caller's second place for it would keep his terminal open after he has detached. */
+static void leave_second_output(void)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null >= 0) {
+		dup2(null, 2);
+		close(null);
+	}
+}
+
 void add_caller(struct supervisor *s)
 {
 	struct client *c = &s->clients[0];
@@ -146,6 +156,8 @@ void add_caller(struct supervisor *s)
 	c->out[1] = s->from[1] >= 0 ? 2 : -1;
 	open_again(&c->out[0]);
 	open_again(&c->out[1]);
+	if (s->stdio->flags & STDIO_TTY)
+		leave_second_output();
 	if (s->stdio->count > 3 && s->stdio->fields[3].length <= KEYS) {
 		c->key_count = s->stdio->fields[3].length;
 		memcpy(c->keys, s->stdio->fields[3].bytes, c->key_count);

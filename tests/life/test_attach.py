@@ -14,6 +14,7 @@ import termios
 import time
 from collections.abc import Callable
 
+import pytest
 from lifesupport import Run, heard, until
 
 import sampan
@@ -44,11 +45,10 @@ class Terminal:
         os.write(self.fd, text)
 
     def end(self) -> int:
-        try:
-            while select.select([self.fd], [], [], 20)[0]:
+        with pytest.raises(OSError) as caught:
+            while select.select([self.fd], [], [], 60)[0]:
                 self.seen += os.read(self.fd, 4096)
-        except OSError as error:
-            assert error.errno == errno.EIO, error  # its last user is gone (pty(7))
+        assert caught.value.errno == errno.EIO, caught.value  # its last user is gone (pty(7))
         os.close(self.fd)
         return self.process.wait(60)
 
