@@ -33,7 +33,7 @@ static int count_kills(const char *path, const struct stat *st, int kind, struct
 	return place->level == 0 && strcmp(counter, "memory.events") == 0; /* 1 ends the walk */
 }
 
-static uint64_t oom_kills(const struct plan *plan)
+uint64_t oom_kills(const struct plan *plan)
 {
 	counted = 0;
 	if (plan->ops[plan->split].code == OP_ENTER)

@@ -72,6 +72,7 @@ static int do_exec(const struct child *child, const struct op *op)
 		return e;
 	for (unsigned i = op->flags; i < op->count; i++)
 		argv[i - op->flags] = (char *)(uintptr_t)op->fields[i].bytes;
+	*child->ready = true;
 	for (unsigned i = 0; i < op->flags; i++) {
 		execve(text(op, i), argv, child->env ? child->env : none);
 		if (errno == ENOENT && access(text(op, i), F_OK) == 0) {
@@ -157,6 +158,7 @@ static int do_tree(const struct child *child, const struct op *op)
 	options.base = text(op, 0);
 	options.xattr_opaque = text(op, 1);
 	options.flags = op->flags;
+	*child->ready = true;
 	close(child->sync);
 	e = op->code == OP_APPLY ? tree_apply(FD_TREE_IN, FD_TREE_OUT, &options) : tree_pack(FD_TREE_IN, FD_TREE_OUT, &options);
 	if (report(REPORT_TREE, child->at, e, (int)options.phase, options.skipped, options.path, (uint32_t)strlen(options.path)) != 0)

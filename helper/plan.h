@@ -134,7 +134,8 @@ struct identity {
 /* What the child of the split works with. */
 struct child {
 	const struct plan *plan;
-	int sync;            /* close-on-exec pipe to the supervisor: silence means started */
+	int sync;            /* close-on-exec pipe to the supervisor: silence means started, if */
+	volatile bool *ready; /* was set, in memory shared with it: right before the exec */
 	int tty_socket;      /* where the pseudo-terminal's master goes */
 	int null_fd;         /* the host's /dev/null, checked to be 1:3 */
 	int mask_fd;         /* one empty read-only tmpfs, cloned for every masked directory */

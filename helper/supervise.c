@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -171,15 +172,26 @@ static int open_outside(struct supervisor *s)
 	return 0;
 }
 
-/* Silence on the pipe until it closes means that the program was started. */
-static int await_start(struct supervisor *s, int sync)
+/* It ended, by a signal most likely, before it was about to become the program: its memory ran out, or somebody killed it. */
+static int died_early(struct supervisor *s)
+{
+	int status = 0, e = oom_kills(s->plan) > 0 ? ENOMEM : EINTR;
+	while (waitpid(s->pid, &status, 0) < 0 && errno == EINTR)
+		;
+	remove_cgroups(s->plan, true);
+	report(REPORT_FAILED, s->plan->split, e, status != 0 ? status : -1, 0, NULL, 0);
+	return e;
+}
+
+/* Silence on the pipe until it closes means that the program was started, if it came as far as that. */
+static int await_start(struct supervisor *s, int sync, const volatile bool *ready)
 {
 	struct { int32_t error; uint32_t at; uint32_t length; } failure;
 	char head[4096];
 	uint32_t length = 0;
 	int status;
 	if (read_full(sync, &failure, sizeof failure) != 0)
-		return 0;
+		return *ready ? 0 : died_early(s);
 	if (failure.length <= sizeof head && failure.length > 0 && read_full(sync, head, failure.length) == 0)
 		length = failure.length;
 	while (waitpid(s->pid, &status, 0) < 0 && errno == EINTR)
@@ -228,6 +240,11 @@ int supervise(const struct plan *plan)
 		return 125;
 	}
 	start.child.sync = ends[1];
+	start.child.ready = mmap(NULL, sizeof *start.child.ready, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (start.child.ready == MAP_FAILED) {
+		report(REPORT_FAILED, UINT32_MAX, errno, 0, 0, NULL, 0);
+		return 125;
+	}
 	e = split(plan, body, &start, &s.pid, &s.pidfd);
 	if (e) {
 		remove_cgroups(plan, false);
@@ -243,8 +260,9 @@ int supervise(const struct plan *plan)
 	for (int i = 0; i < 3; i++)
 		close_once(&start.stdio[i]);
 	close_once(&start.child.tty_socket);
-	if (await_start(&s, ends[0]) != 0)
+	if (await_start(&s, ends[0], start.child.ready) != 0)
 		return 125;
+	munmap((void *)(uintptr_t)start.child.ready, sizeof *start.child.ready);
 	close(ends[0]);
 	clock_gettime(CLOCK_REALTIME, &s.started);
 	clock_gettime(CLOCK_MONOTONIC, &s.began);

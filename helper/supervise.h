@@ -63,6 +63,7 @@ void deliver(struct supervisor *s);     /* returns when every client that is sti
 int open_record(struct supervisor *s);  /* 0 or errno */
 void finish(struct supervisor *s);      /* removes the cgroups, writes the exit record */
 void tell(struct supervisor *s);        /* tells everyone the end; may become the clean-up program */
+uint64_t oom_kills(const struct plan *plan);
 void remove_cgroups(const struct plan *plan, bool ended); /* ended: what is left in them is killed */
 void plan_restart(struct supervisor *s, char *words, size_t size); /* words: what the exit record says of it */
 void release_restart(struct supervisor *s);                        /* the record is there: the time runs */

@@ -17,6 +17,7 @@ OPTIONS = Command(
     "CONTAINER [CONTAINER...]",
     (
         Option("force", "f", FLAG, "Kill a running container first; a missing one is no error"),
+        Option("ended", "", FLAG, "Remove it unless it runs again: for the process that was its supervisor"),
         Option("volumes", "v", FLAG, "Remove its anonymous volumes too"),
         Option("quiet", "q", FLAG, "Do not print names"),
         Option("link", "l", FLAG, refuse="links between containers do not exist here"),
@@ -29,7 +30,7 @@ def run(engine: Engine, values: Values) -> int:
 
     def remove(name: str) -> list[str]:
         try:
-            engine.containers.remove(name, force=values.force, volumes=values.volumes)
+            engine.containers.remove(name, force=values.force, volumes=values.volumes, ended=values.ended)
         except NotFound as exc:
             if not values.force:
                 raise

@@ -40,6 +40,7 @@ ELSEWHERE = {
     "logs": "sampan.engine.logs",
     **dict.fromkeys(("pause", "unpause"), "sampan.engine.pausing"),
     "port": "sampan.engine.ports",
+    "remove": "sampan.engine.removal",
     "again": "sampan.engine.restarting",
     "top": "sampan.engine.top",
     **dict.fromkeys(("rename", "update"), "sampan.engine.updating"),
@@ -170,7 +171,7 @@ class Containers:
 
                 facts.restart = restarting.for_supervisor(self.engine, record, *restarts)
             else:
-                facts.cleanup = self.engine.command(["rm", "--force", "--quiet", record.id])
+                facts.cleanup = self.engine.command(["rm", "--ended", record.id])
         privileged = bool(asked.get("privileged"))
         if asked.get("network") == "host":
             from sampan.runtime import hostfiles
@@ -226,12 +227,20 @@ class Containers:
         child.keep()
 
     def start(
-        self, name: str, *, attach: bool = False, interactive: bool = False, detach_keys: str = terminal.DETACH_KEYS
+        self,
+        name: str,
+        *,
+        attach: bool = False,
+        interactive: bool = False,
+        detach_keys: str = terminal.DETACH_KEYS,
+        held: bool = False,
     ) -> int | None:
-        """Start a created or exited container; with `attach` wait and give the exit code."""
+        """Start a created or exited container, whose lock is `held` by the caller or not; with `attach` wait and give
+        the exit code.
+        """
         keys = terminal.keys(detach_keys)
         with terminal.Forward(attach) as forward:
-            with Alone(self.paths.container(self.store.get(name).id)):
+            with Alone("" if held else self.paths.container(self.store.get(name).id)):
                 record = self.get(name)
                 if record.status == "running":
                     if attach:
@@ -309,7 +318,7 @@ class Containers:
 
     def discard(self, record: Record) -> None:
         """Remove what is left of a container that has ended or never started, and its anonymous volumes."""
-        self._delete(record, durable=False, volumes=True)
+        self.delete(record, durable=False, volumes=True)
 
     def foreground(self, record: Record, child: Child, forward: terminal.Forward) -> int:
         """Wait for a container that has our terminal or pipes; a detached one goes on without us."""
@@ -326,7 +335,7 @@ class Containers:
 
     def _ended(self, record: Record, ended: Exit) -> None:
         if record.auto_remove:
-            self.discard(record)
+            self._discard_ended(record)
             return
         from sampan.engine import restarting
 
@@ -381,8 +390,16 @@ class Containers:
             return None
         if not (now.auto_remove and now.status == "exited"):
             return now
-        self.discard(now)
-        return None
+        return None if self._discard_ended(now) else now
+
+    def _discard_ended(self, record: Record) -> bool:
+        """Remove a container that removes itself; False when somebody restarts it."""
+        if os.path.exists(self.paths.container(record.id) + "/restarted"):
+            from sampan.engine import ending
+
+            return ending.discard_unless_restarted(self.engine, record)
+        self.discard(record)
+        return True
 
     def settled(self, record: Record) -> int:
         """Read how it ended; one that removes itself may be gone."""
@@ -391,34 +408,8 @@ class Containers:
         except NotFound:
             return 0
 
-    def remove(self, name: str, *, force: bool = False, volumes: bool = False) -> str:
-        """Remove a container; a running one only with `force`, which kills it first."""
-        with Alone(self.paths.container(self.store.get(name).id)):
-            return self._remove(self.get(name), force, volumes)
-
-    def _remove(self, record: Record, force: bool, volumes: bool) -> str:
-        if record.status in ("running", "paused", "restarting"):
-            if not force:
-                raise Conflict(
-                    f"cannot remove container {record.name}: it is {record.status}",
-                    "stop it first, or use `sampan rm -f` to kill it",
-                )
-            from sampan.engine import ending, restarting
-
-            restarting.forbid(self.paths.container(record.id))
-            if record.status == "restarting":
-                restarting.call_off(self.engine, record)
-            else:
-                ending.send(record, 9)
-                process.wait(record.pid, record.pid_start, record.boot_id, 10)
-            if not record.auto_remove:
-                self.settled(record)
-        if force:
-            cgroup.kill(cgroup.named(record.id))  # what shared the host's pid namespace, or lost its supervisor
-        self._delete(record, volumes=volumes or record.auto_remove)
-        return record.id
-
-    def _delete(self, record: Record, *, durable: bool = True, volumes: bool) -> None:
+    def delete(self, record: Record, *, durable: bool = True, volumes: bool) -> None:
+        """Remove the record of a container that does not run, its files, and its anonymous volumes if so asked."""
         cgroup.remove_named(record.id)
         self._forget(os.path.join(self.paths.run, "attach", record.id[:12]))
         # Renamed first and removed last: at no moment can a container with half of its files be started.
@@ -427,16 +418,17 @@ class Containers:
             os.rename(home, gone)
         except FileNotFoundError:
             gone = gone if os.path.isdir(gone) else home
-        if self.store.remove(record.id, durable=durable):
-            self.engine.events.container("destroy", record)
-        self.engine.remove_tree(gone)
-        inside = self.paths.volumes + "/"
-        if volumes and any(
-            str(mount.get("source") or "").startswith(inside) for mount in record.config["spec"]["mounts"]
-        ):
-            from sampan.engine import volumes as attached
+        emptied: list[str] = []
+        with self.engine.store.db.transaction(durable=durable, frees=True):
+            if self.store.remove(record.id):
+                self.engine.events.container("destroy", record)
+            inside, mounts = self.paths.volumes + "/", record.config["spec"]["mounts"] if volumes else ()
+            if any(str(mount.get("source")).startswith(inside) for mount in mounts):
+                from sampan.engine import volumes as attached
 
-            attached.release(self.engine, attached.unnamed(self.engine, record))
+                emptied = attached.release(self.engine, attached.unnamed(self.engine, record))
+        for path in (gone, *emptied):
+            self.engine.remove_tree(path)
 
     # ---- what is elsewhere ----
 

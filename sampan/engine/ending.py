@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 
 from sampan.engine import outcome, restarting, stopping
+from sampan.engine.alone import Alone
 from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
 from sampan.runtime import cgroup, process, state
+from sampan.store import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,10 +102,32 @@ def stop(
 
 
 def restart(engine: Engine, name: str, timeout: float | None = None, signal: str | None = None) -> None:
-    """Stop it if it runs, then start it."""
-    stop(engine, name, timeout, signal)
-    engine.containers.start(name)
-    engine.events.container("restart", engine.store.containers.get(name))
+    """Stop it if it runs, then start it; one that removes itself does so at its next end."""
+    record = engine.containers.get(name)
+    home = engine.store.paths.container(record.id)
+    with Alone(home if record.auto_remove else ""):
+        if record.auto_remove:
+            with open(f"{home}/restarted", "wb"):
+                files.sync_directory(home)
+        stop(engine, record.id, timeout, signal)
+        if record.auto_remove:  # a volatile overlay leaves a mark there, with which it cannot be mounted again
+            engine.remove_tree(f"{home}/work/work")
+        engine.containers.start(record.id, held=record.auto_remove)
+    engine.events.container("restart", engine.store.containers.get(record.id))
+
+
+def discard_unless_restarted(engine: Engine, record: Record) -> bool:
+    """Remove a container that has ended and removes itself; wait first for whoever restarts it, and tell whether it is
+    gone.
+    """
+    with Alone(engine.store.paths.container(record.id)):
+        try:
+            if engine.containers.get(record.id).status in (state.RUNNING, state.PAUSED):
+                return False
+        except NotFound:
+            return True
+        engine.containers.discard(record)
+    return True
 
 
 def check_startable(engine: Engine, record: Record) -> None:

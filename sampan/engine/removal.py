@@ -1,16 +1,19 @@
-"""Removes directories of the store, also those whose files belong to an ordinary user's mapped ids or are 0000."""
+"""Removes containers, and directories, also those whose files belong to an ordinary user's mapped ids or are 0000."""
 
 from __future__ import annotations
 
 import os
 
-from sampan.errors import SampanError
+from sampan.engine.alone import Alone
+from sampan.errors import Conflict, SampanError
+from sampan.runtime import cgroup
 
 _DEPTH = 100
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine
+    from sampan.store.containers import Record
 
 
 def remove_tree(engine: Engine, path: str) -> None:
@@ -130,3 +133,41 @@ def _remove_mapped(engine: Engine, path: str) -> None:
     applier.end()
     os.close(write)
     child.wait()
+
+
+# ---- containers ----
+
+
+def remove(engine: Engine, name: str, *, force: bool = False, volumes: bool = False, ended: bool = False) -> str:
+    """Remove a container, a running one only with `force`, which kills it first, and give its id.
+
+    With `ended` a running one is left alone: somebody has restarted it since the end that asked for the removal.
+    """
+    with Alone(engine.store.paths.container(engine.store.containers.get(name).id)):
+        record = engine.containers.get(name)
+        if record.status in ("running", "paused", "restarting"):
+            if ended:
+                return record.id
+            if not force:
+                raise Conflict(
+                    f"cannot remove container {record.name}: it is {record.status}",
+                    "stop it first, or use `sampan rm -f` to kill it",
+                )
+            _end(engine, record)
+        if force or ended:
+            cgroup.kill(cgroup.named(record.id))  # what shared the host's pid namespace, or lost its supervisor
+        engine.containers.delete(record, volumes=volumes or record.auto_remove)
+    return record.id
+
+
+def _end(engine: Engine, record: Record) -> None:
+    """Kill a container, or call off its restart."""
+    from sampan.engine import restarting, stopping
+
+    restarting.forbid(engine.store.paths.container(record.id))
+    if record.status == "restarting":
+        restarting.call_off(engine, record)
+    else:
+        stopping.kill(record)
+    if not record.auto_remove:
+        engine.containers.settled(record)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 
-from sampan.errors import NotFound
+from sampan.errors import NotFound, Unavailable
 from sampan.runtime import cgroup, process
 from sampan.runtime.cgrouphost import tree_processes
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 DEFAULT = 10.0
 SETTLE = 2.0
 YOUNG = 0.1
+HELD = 1.0  # what has not ended by then is held by something
+UTMOST = 9.0
 
 
 def _mask(status: bytes, name: bytes) -> int:
@@ -92,9 +94,21 @@ def stop(record: Record, number: int, timeout: float | None) -> str:
             timeout = SETTLE
     seconds = DEFAULT if timeout is None else timeout
     if not _wait(record, None if seconds < 0 else seconds):
-        _send(record.pid, record.pid_start, record.boot_id, 9)
-        _wait(record, 10)
+        kill(record)
     return note
+
+
+def kill(record: Record) -> None:
+    """Kill a container for certain; Unavailable when it has not ended in UTMOST seconds, which names what is left."""
+    _send(record.pid, record.pid_start, record.boot_id, 9)
+    if record.status != "paused" and _wait(record, HELD):
+        return
+    cgroup.release(record.id, [record.pid, *others(record)])
+    if not _wait(record, UTMOST - HELD):
+        left = " ".join([str(pid) for pid in [record.pid, *others(record)][:8]])
+        raise Unavailable(
+            f"cannot kill container {record.name}: processes {left} do not end", "they may wait for a device or a disk"
+        )
 
 
 def _pass_on(record: Record, number: int) -> str:

@@ -44,7 +44,8 @@ def attach(engine: Engine, spec: dict[str, Any], layers: list[str]) -> None:
                 os.makedirs(mount["source"], exist_ok=True)
             mount["options"] = [word for word in words if word not in ("create", "nocopy")]
     except BaseException:
-        release(engine, anonymous)
+        for path in release(engine, anonymous):
+            engine.remove_tree(path)
         raise
 
 
@@ -80,15 +81,21 @@ def unnamed(engine: Engine, record: Record) -> list[str]:
     return [name for name in names if name not in asked]
 
 
-def release(engine: Engine, names: Iterable[str]) -> None:
-    """Remove those of the volumes that have no name of a user's choice; one that another container uses stays."""
+def release(engine: Engine, names: Iterable[str]) -> list[str]:
+    """Forget those of the volumes that have no name of a user's choice, and give where their content is; one that
+    another container uses stays.
+
+    Within a transaction of the caller's, what else that forgets and these are forgotten together.
+    """
+    gone = []
     for name in names:
         try:
             if engine.store.volumes.get(name).anonymous:
-                engine.store.volumes.remove(name)
+                gone.append(engine.store.volumes.forget(name))
                 engine.events.emit("volume", "destroy", name, {"driver": "local"})
         except (Conflict, NotFound):
             continue  # in use, or somebody was faster
+    return gone
 
 
 def _fill(engine: Engine, name: str, path: str, layers: list[str], destination: str) -> None:

@@ -241,6 +241,14 @@ def thaw(placement: Placement) -> None:
     cgroupcontrol.thaw(placement)
 
 
+def release(container_id: str, pids: list[int]) -> None:
+    """Thaw whatever keeps a container's processes `pids` from dying, also groups that it made and froze itself."""
+    from sampan.runtime import cgroupcontrol
+
+    layout = detect()
+    cgroupcontrol.release(named(container_id, layout), layout.v1.get("freezer", ""), pids)
+
+
 def oom_kills(placement: Placement) -> int:
     """Return how many processes of the container the kernel killed for lack of memory below its limit."""
     from sampan.runtime import cgroupcontrol

@@ -94,6 +94,39 @@ def thaw(placement: Placement) -> None:
         raise NotSupported(f"cannot thaw {os.path.dirname(path)}: the group is gone") from error
 
 
+def release(placement: Placement, freezer: str, pids: list[int]) -> None:
+    """Thaw whatever keeps the container's processes `pids` from dying: its own groups, and on version 1 also those that
+    it made itself, below them or, with the host's tree in its hands, elsewhere in the tree at `freezer`.
+
+    On cgroup2 a frozen process can be killed; on version 1 it cannot. A group in which others are too is left alone.
+    """
+    if placement.v2_dir or "freezer" in placement.v1:
+        thaw(placement)
+    groups = {placement.v1["freezer"]} if "freezer" in placement.v1 else set()
+    if freezer:
+        groups |= {freezer + path for pid in pids if (path := _freezer_of(pid)) != "/"}
+    for group in groups:
+        for directory, _, _ in os.walk(group):
+            if set(tree_processes(directory)) <= set(pids):
+                _thaw_one(directory)
+
+
+def _freezer_of(pid: int) -> str:
+    """Return a process's group in the v1 freezer's tree (proc(5): /proc/PID/cgroup); "/" when it is gone."""
+    try:
+        lines = [line.split(":", 2) for line in read(f"/proc/{pid}/cgroup").splitlines()]
+    except OSError:
+        return "/"
+    return next((path for _, names, path in lines if "freezer" in names.split(",")), "/")
+
+
+def _thaw_one(directory: str) -> None:
+    try:
+        write(f"{directory}/freezer.state", "THAWED")
+    except FileNotFoundError:
+        return
+
+
 def oom_kills(placement: Placement) -> int:
     """Return how many processes of the container the kernel killed for lack of memory below its limit."""
     if placement.v2_dir and os.path.exists(f"{placement.v2_dir}/memory.events"):

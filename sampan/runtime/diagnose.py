@@ -11,6 +11,7 @@ import struct
 
 from sampan.errors import Conflict, InvalidArgument, NotFound, NotSupported, SampanError, Unavailable
 from sampan.runtime import plan as p
+from sampan.runtime import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ MACHINES = {3: "386", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64", 21: 
 def explain(failure: StartFailure) -> SampanError:
     """Give the error for a failed operation; program errors carry exit codes 126 and 127 as Docker's do."""
     number = failure.errno
+    if failure.status:
+        return early(failure.status, number == errno.ENOMEM)
     if failure.code == p.EXEC:
         return program(failure.label.removeprefix("execute "), number, failure.head)
     if number in (errno.ENOSPC, errno.EDQUOT):
@@ -54,6 +57,16 @@ def explain(failure: StartFailure) -> SampanError:
             f"cannot {failure.label}: only with CAP_SYS_RESOURCE may it be lowered", "leave out --oom-score-adj"
         )
     return SampanError(f"cannot {failure.label}: {os.strerror(number)}", "`sampan doctor` says what this host can do")
+
+
+def early(status: int, no_memory: bool) -> SampanError:
+    """Explain that the container's process ended while it was being set up: `status` as waitpid(2) gives it."""
+    if no_memory:
+        return Unavailable("cannot start: memory ran out while the container was set up", "ask for more with --memory")
+    if os.WIFSIGNALED(status):
+        name = process.signal_name(os.WTERMSIG(status))
+        return Unavailable(f"cannot start: {name} ended the process that was to become the program", "start it again")
+    return Unavailable("cannot start: the process that was to become the program ended early", "start it again")
 
 
 def program(words: str, number: int, head: bytes) -> SampanError:

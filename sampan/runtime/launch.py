@@ -75,9 +75,10 @@ class Exit:
 class StartFailure(SampanError):
     """The helper could not perform an operation: its label, the error number and the file's first bytes."""
 
-    def __init__(self, label: str, code: int, number: int, head: bytes) -> None:
+    def __init__(self, label: str, code: int, number: int, head: bytes, status: int = 0) -> None:
         super().__init__(f"cannot {label}: {os.strerror(number)}")
         self.label = label
+        self.status = status  # of the process, where it ended before it could perform everything
         self.code = code
         self.errno = number
         self.head = head
@@ -143,7 +144,7 @@ class Child:
             code = self.plan.operations[operation].code if operation < len(self.plan.operations) else 0
             label = self.plan.label(operation)
             self.close()
-            raise StartFailure(label, code, error, data)
+            raise StartFailure(label, code, error, data, value)
         if kind == WARNING:
             self.warnings.append(f"cannot {self.plan.label(operation)}: {os.strerror(error)}")
         elif kind == DETACHED:

@@ -93,6 +93,14 @@ class Volumes:
     def remove(self, name: str) -> None:
         """Remove a volume and its content; raise NotFound, or Conflict while a container uses it."""
         self.get(name)
+        gone = self.forget(name)
+        try:
+            self._remove_tree(gone)
+        except OSError as exc:
+            raise files.failure(f"remove volume {name}", exc) from exc
+
+    def forget(self, name: str) -> str:
+        """Remove a volume from the store, and return where its content waits to be removed; raise as `remove`."""
         path = self._paths.volume(name)
         gone = f"{self._paths.volumes}/{GONE}{os.urandom(8).hex()}"
         try:
@@ -105,9 +113,9 @@ class Volumes:
                 if os.path.isdir(path):
                     os.rename(path, gone)
                     files.sync_directory(self._paths.volumes)
-            self._remove_tree(gone)
         except OSError as exc:
             raise files.failure(f"remove volume {name}", exc) from exc
+        return gone
 
     def prune(self, *, all: bool = False) -> list[str]:
         """Remove the anonymous volumes (or all) that no container uses; return their names."""

@@ -276,7 +276,7 @@ def test_platform_of_another_machine_is_an_error() -> None:
         (["unpause", "a"], ("unpause", "a")),
         (["kill", "-s", "HUP", "a"], ("kill", "a", "HUP")),
         (["kill", "a"], ("kill", "a", "KILL")),
-        (["rm", "-fv", "a"], ("remove", "a", {"force": True, "volumes": True})),
+        (["rm", "-fv", "a"], ("remove", "a", {"force": True, "volumes": True, "ended": False})),
         (["start", "a"], ("start", "a")),
         (["export", "-o", "/dev/null", "a"], None),
     ],

@@ -1,0 +1,157 @@
+"""Exit truth: memory that ran out anywhere in a container, the shortest lives, signals, many ends at once, starts that
+failed or were killed half-way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from lifesupport import Run, until
+
+import sampan
+from sampan.runtime import cgroup
+
+EAT = "dd if=/dev/zero of=/dev/null bs=96M count=1"
+LIMITED = ("-m", "24m", "--memory-swap", "24m")
+MANY = 100
+
+
+@pytest.fixture(scope="module")
+def memory() -> None:
+    layout = cgroup.detect()
+    if "memory" not in layout.v1 and (not layout.v2_base or "memory" not in layout.v2_controllers()):
+        pytest.skip("needs the memory controller: this user may not limit memory")
+
+
+def state(sampan_run: Run, name: str) -> tuple[int, bool]:
+    """Wait for the end; give exit code and OOMKilled."""
+    sampan_run("wait", name)
+    found = json.loads(sampan_run("inspect", "-f", "{{json .State}}", name).stdout)
+    return found["ExitCode"], found["OOMKilled"]
+
+
+# ---- memory ----
+
+
+@pytest.mark.usefixtures("memory")
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        (f"exec {EAT}", (137, True)),
+        (f"{EAT}; exit 3", (3, True)),
+        (f"({EAT} & wait $!); exit 0", (0, True)),
+        ("exit 4", (4, False)),
+        ("kill -9 $$; sleep 0.1; exit 5", (5, False)),
+        ("sh -c 'kill -9 $$'; exit 6", (6, False)),
+    ],
+)
+def test_memory_that_ran_out_is_told_whoever_it_was(
+    started: Callable[..., str], sampan_run: Run, script: str, expected: tuple[int, bool]
+) -> None:
+    name = started(script, *LIMITED)
+    assert state(sampan_run, name) == expected
+    assert (
+        "oom" in sampan_run("events", "--since", "5m", "--until", "0s", "--filter", f"container={name}").stdout
+    ) == (expected[1])
+
+
+@pytest.mark.usefixtures("memory")
+def test_memory_that_ran_out_in_exec_is_told(started: Callable[..., str], sampan_run: Run) -> None:
+    name = started("trap 'exit 7' TERM; while :; do sleep 0.02; done", *LIMITED)
+    assert sampan_run("exec", name, *EAT.split()).returncode == 137
+    assert sampan_run("exec", name, "true").returncode == 0
+    sampan_run("stop", name)
+    assert state(sampan_run, name) == (7, True)
+
+
+@pytest.mark.usefixtures("memory")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a container the host's control groups")
+def test_memory_that_ran_out_in_a_group_of_the_containers_own_is_told(
+    started: Callable[..., str], sampan_run: Run
+) -> None:
+    base = cgroup.detect().v1.get("memory") or cgroup.detect().v2_base
+    find = "read h < /proc/sys/kernel/hostname; set -- /cg/sampan-$h*"
+    script = f"{find}; mkdir $1/own $1/own/below && echo 0 > $1/own/below/cgroup.procs && {EAT}; exit 8"
+    name = started(script, "--privileged", "-v", f"{base}/sampan:/cg", *LIMITED)
+    assert state(sampan_run, name) == (8, True)
+
+
+# ---- ends ----
+
+
+def test_a_life_of_less_than_a_millisecond_is_told(engine: sampan.Engine, sampan_run: Run) -> None:
+    for number, (program, code) in enumerate([("true", 0), ("false", 1)] * 10):
+        name = f"brief{number}"
+        assert sampan_run("run", "-d", "--name", name, "base", program).returncode == 0
+        assert state(sampan_run, name) == (code, False)
+        assert sampan_run("start", "-a", name).returncode == code
+        found = json.loads(sampan_run("inspect", "-f", "{{json .State}}", name).stdout)
+        assert found["StartedAt"] < found["FinishedAt"] and found["Pid"] == 0 and not found["Error"]
+        sampan_run("rm", name)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 6, 9, 11, 13, 14, 15, 24, 31, 34, 64])
+def test_a_program_that_a_signal_ends_is_told_as_128_and_more(
+    started: Callable[..., str], sampan_run: Run, number: int
+) -> None:
+    # As PID 1 it would not get the signal: the kernel drops what has no handler.
+    assert state(sampan_run, started(f"kill -{number} $$; sleep 1; exit 99", "--init")) == (128 + number, False)
+    done = sampan_run("run", "--rm", "--init", "base", "sh", "-c", f"kill -{number} $$; sleep 1")
+    assert done.returncode == 128 + number, done
+
+
+def test_a_hundred_that_end_at_once_are_all_told_and_nothing_is_left(
+    engine: sampan.Engine, sampan_run: Run, tmp_path: Path
+) -> None:
+    from sampan.oci.spec import RunOptions
+
+    tmp_path.chmod(0o755)
+    os.mkfifo(tmp_path / "gate", 0o666)
+    (tmp_path / "gate").chmod(0o666)
+    names = []
+    try:
+        for number in range(MANY):
+            options = RunOptions(command=["sh", "-c", f"read x < /go/gate; exit {number + 1}"])
+            options.mounts = [("bind", str(tmp_path), "/go", ["ro"])]  # type: ignore[list-item]
+            names.append(str(engine.containers.run(options, image="base", detach=True)))
+        with open(tmp_path / "gate", "wb"):
+            pass
+        begun = time.monotonic()
+        done = sampan_run("wait", *names, timeout=120)
+        assert done.stdout.split() == [str(number + 1) for number in range(MANY)]
+        assert time.monotonic() - begun < 60
+        rows = engine.containers.ls(all=True)
+        assert {row["State"] for row in rows if row["ID"] in names or row["ID"][:12] in {n[:12] for n in names}} == {
+            "exited"
+        }
+        until(lambda: not [name for name in names if cgroup.named(name).directories()])
+    finally:
+        assert sampan_run("rm", "-f", *names, timeout=120).returncode == 0
+    assert not [name for name in names if Path(engine.store.paths.container(name)).exists()]
+    assert not [name for name in names if Path(engine.store.paths.run, "attach", name[:12]).exists()]
+
+
+# ---- starts ----
+
+
+@pytest.mark.parametrize(("program", "code"), [("/nothing", 127), ("nothing", 127), ("/etc", 126), ("/words", 126)])
+def test_a_start_that_failed_is_recorded(sampan_run: Run, tmp_path: Path, program: str, code: int) -> None:
+    (tmp_path / "words").write_text("no program")
+    (tmp_path / "words").chmod(0o755)
+    tmp_path.chmod(0o755)
+    try:
+        sampan_run("create", "--name", "broken", "-v", f"{tmp_path}/words:/words", "base", program)
+        for words in (["start", "broken"], ["start", "-a", "broken"]):
+            done = sampan_run(*words)
+            assert done.returncode != 0 and program in done.stderr
+            found = json.loads(sampan_run("inspect", "-f", "{{json .State}}", "broken").stdout)
+            assert (found["Status"], found["ExitCode"], found["Running"], found["Pid"]) == ("created", code, False, 0)
+            assert program in found["Error"] and not found["OOMKilled"]
+        assert sampan_run("ps", "-aq", "--filter", f"exited={code}").returncode == 0
+    finally:
+        assert sampan_run("rm", "broken").returncode == 0
