@@ -7,13 +7,16 @@ store.check()                    # AssertionError says what is left, or not true
 from __future__ import annotations
 
 import glob
+import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 LAUNCHER = Path(__file__).parent.parent.parent / "bin" / "sampan"
+TRACER = Path(__file__).parent / "tracer.py"
 PATIENCE = 30.0
 COLLECT = (
     "import sys,sampan;from sampan.engine import leftovers;leftovers.collect(sampan.Engine(sys.argv[1]),seconds=0)"
@@ -49,6 +52,16 @@ class Store:
         done = self.command(*words)
         assert done.returncode == 0, f"{' '.join(words)}: {done.stdout}{done.stderr}"
         return done.stdout
+
+    def traced(self, words: list[str], role: str, number: int) -> dict[str, Any]:
+        """Run a command with a process of it killed before its `number`-th call; give what tracer.py says."""
+        done = subprocess.run(
+            [sys.executable, str(TRACER), role, str(number), *self.prefix, str(LAUNCHER), *words],
+            cwd=self.root, env=self.env, capture_output=True, text=True, timeout=90, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stderr.splitlines()[-1])
+        return found
 
     # ---- what there is ----
 

@@ -6,19 +6,12 @@ is true, the next command works, and nothing is left (invariants.py).
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from invariants import LAUNCHER, Store
+from invariants import Store
 
-TRACER = Path(__file__).parent / "tracer.py"
 FULL = "SAMPAN_FAULTS" in os.environ
 AS_USER = ("run --rm", "run -d", "exec", "rm -f")  # where not FULL
 ROLES = ("command", "supervisor", "child")
@@ -41,59 +34,31 @@ CASES: dict[str, tuple[list[list[str]], list[str]]] = {
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a tracer of set-uid programs must be root")
 
 
-def users() -> dict[str, list[str]]:
-    """Give the words that make a command root's, and an ordinary user's (who has no range of ids)."""
-    return {"root": [], "user": ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]}
-
-
-@pytest.fixture(scope="module", params=["root", "user"])
-def store(request: pytest.FixtureRequest) -> Iterator[Store]:
-    root = Path("/tmp") / f"sampan-faults-{os.getpid()}-{request.param}"
-    root.mkdir(mode=0o755)
-    if request.param == "user":
-        os.chown(root, 65534, 65534)
-    found = Store(root, users()[request.param])
-    try:
-        if request.param == "user" and found.execute([str(LAUNCHER), "version"]).returncode != 0:
-            pytest.skip("another user cannot read this source tree")
-        found.succeeds("bootstrap", "-t", "base", "host", "sh", "sleep", "true")
-        yield found
-    finally:
-        shutil.rmtree(root)
-
-
 def traced(store: Store, case: str, role: str, number: int) -> dict[str, Any]:
     """Run a case's command with a process of it killed at a call; give what the tracer says."""
     before, command = CASES[case]
     for words in before:
         store.succeeds(*(store.mark if word == "MARK" else word for word in words))
-    words = [store.mark if word == "MARK" else word for word in command]
-    done = subprocess.run(
-        [sys.executable, str(TRACER), role, str(number), *store.prefix, str(LAUNCHER), *words],
-        cwd=store.root, env=store.env, capture_output=True, text=True, timeout=90, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stderr.splitlines()[-1])
-    return found
+    return store.traced([store.mark if word == "MARK" else word for word in command], role, number)
 
 
-def points(case: str, role: str, count: int) -> list[int]:
-    """Choose the calls before which to kill: all, or one that differs from case to case."""
+def points(case: str, role: str, count: int, sample: int = 0) -> list[int]:
+    """Choose the calls before which to kill: all, a sample, or one that differs from case to case."""
     if FULL or count < 2:
-        return list(range(1, count + 1))
+        return list(range(1, count + 1, max(1, count // sample) if sample else 1))
     places = len(CASES) * len(ROLES)
     place = list(CASES).index(case) * len(ROLES) + ROLES.index(role)
     return [1 + place * 7 % places * count // places]
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_kill_at_any_call_leaves_a_true_store(store: Store, case: str) -> None:
+def test_a_kill_at_any_call_leaves_a_true_store(store: Store, case: str, request: pytest.FixtureRequest) -> None:
     if store.prefix and not (FULL or case in AS_USER):
         pytest.skip("as an ordinary user only some commands here, all in `make test-faults`")
     counts = traced(store, case, "command", 0)["counts"]
     store.check()
     for role in ROLES:
-        for number in points(case, role, counts[role]):
+        for number in points(case, role, counts[role], request.config.getoption("--sample", 0)):
             found = traced(store, case, role, number)
             try:
                 assert role != "child" or found["killed"] == "execve" or found["code"] != 0, "told as a success"

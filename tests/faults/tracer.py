@@ -118,6 +118,14 @@ class Tracer:
         elif role in ("new", "child"):
             self.roles[pid] = "program"
 
+    def role_of_new(self, pid: int) -> str:
+        """Tell what a task is that was not executed: a thread its process, a child of the helper its child."""
+        with open(f"/proc/{pid}/status", "rb") as file:
+            group = next(int(line.split()[1]) for line in file if line.startswith(b"Tgid:"))
+        if group != pid:
+            return self.roles.get(group, "new")
+        return {"supervisor": "child"}.get(self.parent_role(pid), "new")
+
     def parent_role(self, pid: int) -> str:
         with open(f"/proc/{pid}/stat", "rb") as file:
             parent = int(file.read().rsplit(b")", 1)[1].split()[1])
@@ -132,7 +140,7 @@ class Tracer:
         if not self.calls.changes(call, arguments):
             return False
         if role == "new":
-            role = self.roles[pid] = {"supervisor": "child"}.get(self.parent_role(pid), "new")
+            role = self.roles[pid] = self.role_of_new(pid)
         if role not in self.counts:
             return False
         self.counts[role] += 1

@@ -1,0 +1,133 @@
+"""kill -9 of each process of each command that changes images, volumes, records or logins, before each system call
+that changes something (tracer.py): afterwards the same command works or says in a line why not, `system check` finds
+nothing, every file has an owner, and nothing is left (invariants.py).
+
+`make test-faults` kills at every call, with `--sample N` at N of each process; `make test` at one of each process of
+the commands in QUICK. A command is added by a row of CASES.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from invariants import Store
+from test_kill_sweep import FULL, ROLES
+
+REGISTRY = Path(__file__).parent.parent / "registry"
+QUICK = ("pull", "load", "build", "commit", "volume rm")
+CREATED = ["create", "--name", "t", "base", "true"]
+
+# What is done first ("-": it may fail), and the command that is killed. REG: the registry; FILES: a directory.
+CASES: dict[str, tuple[list[list[str]], list[str]]] = {
+    "pull": ([["-", "rmi", "-f", "REG/small:1"]], ["pull", "-q", "REG/small:1"]),
+    "load": ([["-", "rmi", "-f", "loaded:1"]], ["load", "-q", "-i", "FILES/loaded.tar"]),
+    "save": ([], ["save", "-o", "FILES/out.tar", "base"]),
+    "build": ([], ["build", "-q", "--no-cache", "-t", "built", "FILES/context"]),
+    "commit": ([CREATED], ["commit", "t", "made"]),
+    "tag": ([], ["tag", "base", "other"]),
+    "rmi": ([["load", "-q", "-i", "FILES/loaded.tar"]], ["rmi", "loaded:1"]),
+    "cp in": ([CREATED], ["cp", "FILES/context", "t:/copied"]),
+    "cp out": ([CREATED], ["cp", "t:/etc", "FILES/copied"]),
+    "prune": ([["load", "-q", "-i", "FILES/loaded.tar"], ["volume", "create", "v"], CREATED],
+              ["system", "prune", "-a", "-f", "--volumes", "--filter", "label!=keep"]),
+    "rename": ([CREATED], ["rename", "t", "renamed"]),
+    "update": ([CREATED], ["update", "--restart", "always", "t"]),
+    "create": ([], ["create", "--name", "t", "-v", "named:/v", "base", "true"]),
+    "volume create": ([["-", "volume", "rm", "v"]], ["volume", "create", "v"]),
+    "volume rm": ([["volume", "create", "v"]], ["volume", "rm", "v"]),
+    "login": ([], ["login", "-u", "somebody", "-p", "secret", "REG"]),
+}  # fmt: skip
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="a tracer of set-uid programs must be root"),
+    pytest.mark.skipif(not shutil.which("docker-registry"), reason="needs docker-registry"),
+]
+
+DOCKERFILE = "FROM base\nLABEL keep=yes\nRUN sh -c 'echo x > /made'\nCOPY file /copied\n"
+
+
+@pytest.fixture(scope="module")
+def registry(store: Store) -> Iterator[str]:
+    """Serve `small`, and prepare the files that the cases use."""
+    sys.path.insert(0, str(REGISTRY))
+    from registrysupport import running
+
+    beside = files(store)
+    (beside / "context").mkdir(parents=True)
+    (beside / "context/Dockerfile").write_text(DOCKERFILE)
+    (beside / "context/file").write_text("content\n")
+    if store.prefix:
+        os.chown(beside, 65534, 65534)
+    store.env["HOME"] = str(beside)
+    with running(beside / "registry") as served:
+        store.succeeds("build", "-q", "-t", f"{served.host}/small:1", "-t", "loaded:1", f"{beside}/context")
+        store.succeeds("push", "-q", f"{served.host}/small:1")
+        store.succeeds("save", "-o", f"{beside}/loaded.tar", "loaded:1")
+        store.succeeds("rmi", "-f", f"{served.host}/small:1", "loaded:1")
+        yield served.host
+    shutil.rmtree(beside)
+
+
+def files(store: Store) -> Path:
+    """Give a directory for what is not the store's."""
+    return store.root.with_name(store.root.name + "-files")
+
+
+def words_of(store: Store, words: list[str], registry: str) -> list[str]:
+    return [word.replace("REG", registry).replace("FILES", str(files(store))) for word in words if word != "-"]
+
+
+def do(store: Store, words: list[str], registry: str) -> subprocess.CompletedProcess[str]:
+    """Run a command; if it fails, in one clear line and a hint."""
+    done = store.command(*words_of(store, words, registry))
+    assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) <= 4, done.stderr
+    return done
+
+
+def killed(store: Store, case: str, registry: str, role: str, number: int) -> dict[str, object]:
+    before, command = CASES[case]
+    for words in before:
+        done = do(store, words, registry)
+        assert words[0] == "-" or done.returncode == 0, f"{words}: {done.stderr}"
+    return store.traced(words_of(store, command, registry), role, number)
+
+
+def check(store: Store, case: str, registry: str) -> None:
+    """Assert that all is well, and remove what the case made."""
+    looked = store.command("system", "check")
+    assert looked.returncode == 0, looked.stdout + looked.stderr
+    do(store, CASES[case][1], registry)
+    for name in ("t", "renamed"):
+        store.command("rm", "-f", name)
+    store.command("rmi", "-f", "built", "made", "other", "loaded:1", f"{registry}/small:1")
+    store.succeeds("system", "prune", "-f", "--volumes")
+    store.succeeds("system", "check", "-q")
+    store.check()
+    shutil.rmtree(files(store) / "copied", ignore_errors=True)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_kill_of_what_changes_the_store_leaves_it_whole(
+    store: Store, registry: str, case: str, request: pytest.FixtureRequest
+) -> None:
+    if not FULL and (store.prefix or case not in QUICK):
+        pytest.skip("some commands as root here, all and also as an ordinary user in `make test-faults`")
+    sample = request.config.getoption("--sample", 0) if FULL else 1
+    counts = killed(store, case, registry, "command", 0)["counts"]
+    check(store, case, registry)
+    assert isinstance(counts, dict) and counts["command"] > 1
+    for role in ROLES:
+        step = max(1, counts[role] // sample) if sample else 1
+        for number in range(1 + step // 2, counts[role] + 1, step):
+            found = killed(store, case, registry, role, number)
+            try:
+                check(store, case, registry)
+            except AssertionError as error:
+                where = f"{case}: {role} killed before call {number} of {counts[role]}, {found['killed']}"
+                raise AssertionError(f"{where}: {error}") from error
