@@ -109,7 +109,10 @@ def _failed(step: Run, process: Process, code: int, signal: int, oom: bool) -> B
     if signal:
         how += f" (signal {signal}{', out of memory' if oom else ''})"
     command = " ".join(process.args)
-    return step.error(f'process "{_shortened(command)}" did not complete successfully: {how}', _hint(process, command))
+    return step.error(
+        f'process "{_shortened(command)}" did not complete successfully: {how}',
+        "" if code in (126, 127) else _hint(process, command),
+    )
 
 
 def _shortened(command: str) -> str:

@@ -320,6 +320,9 @@ def state_of(found: Any) -> State:
     state = State()
     document = found.config
     state.config = dict(document.get("config") or {})
+    env = list(state.config.get("Env") or ())
+    if not any(entry.startswith("PATH=") for entry in env):  # as Docker: `ENV PATH=/opt/bin:$PATH` stands on it
+        state.config["Env"] = [f"PATH={metadata.DEFAULT_PATH}", *env]
     state.author = document.get("author") or ""
     state.platform = {
         key: document[key] for key in ("architecture", "os", "variant", "os.version") if document.get(key)

@@ -234,7 +234,8 @@ class Live(_Renderer):
 
     def _clear(self) -> None:
         if self.drawn:
-            self._write(f"\x1b[{self.drawn}A\x1b[J")  # ECMA-48: cursor up, then erase to the end of the screen
+            # ECMA-48: cursor up, then erase to the end of the screen; up keeps the column, which an echoed ^C moved.
+            self._write(f"\r\x1b[{self.drawn}A\x1b[J")
             self.drawn = 0
 
     def _cut(self, text: str, room: int) -> str:
@@ -262,7 +263,27 @@ class Json(_Renderer):
 
 
 class Quiet(_Renderer):
-    """Warnings only."""
+    """Warnings only, and what a step that failed had printed last."""
+
+    def on_step(self, event: Event) -> None:
+        self.current: _Step | None = self._step(event)
+
+    def on_output(self, event: Event) -> None:
+        step = self._step(event)
+        step.tail = (step.tail + step.lines(event))[-_KEPT:]
+
+    def on_done(self, event: Event) -> None:
+        self.current = None
+
+    on_cached = on_done
+
+    def close(self, failed: bool) -> None:
+        """Print the end of a failed step's output: without it the failure says nothing."""
+        step = getattr(self, "current", None)
+        if failed and step is not None:
+            for line in [*step.tail, *step.flush()][-_KEPT:]:
+                self._write(line + "\n")
+        super().close(failed)
 
     def on_warning(self, event: Event) -> None:
         self._write(f"sampan: warning: {output.printable(event.text)}\n")

@@ -297,10 +297,27 @@ def test_what_the_hosts_network_needs_is_no_part_of_a_layer(build: Build) -> Non
     assert built.files().keys() == {".wh.etc", "made", "made/x"}
 
 
+def test_a_base_without_a_path_gets_the_default_one(
+    build: Build, engine: sampan.Engine, tmp_path: pathlib.Path
+) -> None:
+    name = tmp_path / "base.tar"
+    with tarfile.open(name, "w") as tar:
+        tar.addfile(tarfile.TarInfo("empty"))
+    engine.images.import_(str(name), "pathless:1")
+    try:
+        config = build("FROM pathless:1\nENV A=1\nENV PATH=/opt/bin:$PATH\n").config
+    finally:
+        engine.images.remove("pathless:1", force=True)
+    assert config["Env"] == ["PATH=/opt/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "A=1"]
+
+
 def test_network_hint_and_consent(build: Build) -> None:
+    with pytest.raises(BuildError, match="exit code: 100") as caught:
+        build("FROM base\nRUN get() { return 100; }; : curl; get\n")
+    assert "--network host" in caught.value.hint
     with pytest.raises(BuildError, match="exit code: 127") as caught:
         build("FROM base\nRUN apt-get update\n")
-    assert "--network host" in caught.value.hint
+    assert caught.value.hint == "", "a program that is not there needs no network"
     with pytest.raises(BuildError, match="not allowed"):
         build("FROM base\nRUN --network=host true\n")
     probe = "RUN cat /proc/net/dev | sed 1,2d | sort | sed 's/:.*//'\n"

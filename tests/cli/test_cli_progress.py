@@ -100,8 +100,14 @@ def rendered(text: str) -> list[str]:
         if text.startswith("\x1b["):
             end = next(i for i, letter in enumerate(text[2:], 2) if letter.isalpha())
             if text[end] == "A":
+                assert not screen[-1], (
+                    "the cursor goes up in its column: only from the first one is it the line's begin"
+                )
                 screen = [*screen[: len(screen) - 1 - int(text[2:end])], ""]
             text = text[end + 1 :]
+        elif text[0] == "\r":
+            screen[-1] = ""
+            text = text[1:]
         elif text[0] == "\n":
             screen.append("")
             text = text[1:]
@@ -121,6 +127,20 @@ def test_json_is_one_object_per_event() -> None:
 
 def test_quiet_shows_warnings_only() -> None:
     assert shown("quiet", io.StringIO()) == "sampan: warning: careful\\x1b[2J\n"
+
+
+def test_an_echoed_interrupt_leaves_nothing_behind() -> None:
+    stream = Terminal()
+    show = progress.renderer("tty", stream)
+    show(EVENTS[2])
+    stream.write("^C")  # what the terminal itself writes
+    show.close(True)
+    assert rendered(stream.getvalue()) == ["=> [build 2/3] RUN make all"]
+
+
+def test_quiet_shows_what_a_failed_step_printed() -> None:
+    assert shown("quiet", io.StringIO(), True, EVENTS[:5]) == "compiling\nnext\npart\n"
+    assert shown("quiet", io.StringIO(), False, EVENTS[:5]) == ""
 
 
 def test_auto_follows_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
