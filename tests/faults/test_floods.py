@@ -1,0 +1,122 @@
+"""Logs under load: a line of a gibibyte (64 MiB in `make test`), and a disk that a flood fills; and what many runs and
+execs leave in one process: nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from invariants import Store
+
+import sampan
+from sampan.engine import outcome
+
+FULL = "SAMPAN_FAULTS" in os.environ
+LINE = 1 << 30 if FULL else 64 << 20
+MEMORY = 8 << 20  # of a supervisor, resident
+TIMES = 300 if FULL else 30
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    pytest.mark.parametrize("store", ["root"], indirect=True, scope="module"),
+]
+
+
+def resident(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def test_a_line_of_a_gibibyte(store: Store) -> None:
+    store.succeeds("bootstrap", "-t", "tools", "host", "sh", "yes", "tr", "head", "sleep")
+    engine = sampan.Engine(str(store.root))
+    script = f"yes | tr -d '\\n' | head -c {LINE}; echo; echo last"
+    begun, most = time.monotonic(), 0
+    name = store.succeeds("run", "-d", "tools", "sh", "-c", script).strip()
+    pid = outcome.supervisor(engine.containers.socket(name))
+    while engine.containers.get(name).status == "running":
+        most = max(most, resident(pid))
+        time.sleep(0.05)
+    assert 0 < most < MEMORY
+    assert time.monotonic() - begun < 60
+    assert store.succeeds("logs", "--tail", "1", name) == "last\n"
+    assert store.succeeds("wait", name) == "0\n"
+    engine.close()
+    store.succeeds("rm", name)
+
+
+FLOOD = """
+set -e
+mount -t tmpfs -o size=24m none "$1"
+export SAMPAN_ROOT="$1"
+sampan="$2"
+"$sampan" bootstrap -t base host sh yes sleep true
+script='yes flood & p=$!; while [ ! -e /go/room ]; do sleep 0.05; done; kill $p; wait; echo; echo last; exit 5'
+mkdir "$3/go"
+fallocate -l $(($(df --output=avail "$1" | tail -1) - 1500))k "$1/ballast"
+"$sampan" run -d --name flood --log-opt max-size=500m -v "$3/go:/go" base sh -c "$script"
+n=0
+until [ "$(df --output=avail "$1" | tail -1)" -lt 64 ]; do sleep 0.1; n=$((n+1)); test $n -lt 300; done
+sleep 0.5
+"$sampan" ps --format '{{.Names}} {{.State}}'
+"$sampan" exec flood true
+rm "$1/ballast"
+: > "$1/containers/$("$sampan" ps -q --no-trunc)/log"
+touch "$3/go/room"
+echo "waited $("$sampan" wait flood)"
+"$sampan" logs --tail 1 flood
+"$sampan" rm flood
+"$sampan" run --rm base true
+"""
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="mounts a small tmpfs")
+def test_a_flood_that_fills_the_disk_stops_nothing(store: Store, tmp_path: Path) -> None:
+    from invariants import LAUNCHER
+
+    (tmp_path / "st").mkdir()
+    words = ["unshare", "--mount", "sh", "-c", FLOOD, "sh", f"{tmp_path}/st", str(LAUNCHER), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, env=store.env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "flood running\n" in done.stdout and done.stdout.endswith("waited 5\nlast\nflood\n"), done.stdout
+
+
+def state(store: Store) -> dict[str, object]:
+    groups = sum(name.startswith("sampan-") for _, names, _ in os.walk("/sys/fs/cgroup") for name in names)
+    return {
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "threads": len(os.listdir("/proc/self/task")),
+        "mounts": len(store.mounts()),
+        "groups": groups if FULL else 0,  # others may run containers meanwhile
+        "files": sorted(store.files()),
+        "run": sorted(path.name for path in (store.root / "run").rglob("*")),
+    }
+
+
+def test_many_runs_and_execs_leave_nothing(store: Store) -> None:
+    engine = sampan.Engine(str(store.root))
+    box = store.succeeds("run", "-d", "base", "sleep", store.mark).strip()
+    engine.run("base", ["true"])
+    engine.containers.exec(box, ["true"])
+    before, size = state(store), (store.root / "sampan.db").stat().st_size
+    for _ in range(TIMES):
+        assert engine.run("base", ["true"]).exit_code == 0
+        assert engine.containers.exec(box, ["true"]) == 0
+    for _ in range(TIMES // 10):
+        store.succeeds("run", "--rm", "base", "true")
+        store.succeeds("exec", box, "true")
+    deadline = time.monotonic() + 10
+    while state(store) != before:
+        assert time.monotonic() < deadline, (before, state(store))
+        time.sleep(0.1)
+    assert (store.root / "sampan.db").stat().st_size <= size + (64 << 10)
+    engine.close()
+    store.succeeds("rm", "-f", box)
+    store.check()
