@@ -245,7 +245,9 @@ int main(void)
 {
 	struct plan plan;
 	int e;
-	if (fcntl(FD_IN, F_SETFD, FD_CLOEXEC) < 0 || fcntl(FD_OUT, F_SETFD, FD_CLOEXEC) < 0)
+	/* The kernel has named it after the descriptor that it was executed from. */
+	if (fcntl(FD_IN, F_SETFD, FD_CLOEXEC) < 0 || fcntl(FD_OUT, F_SETFD, FD_CLOEXEC) < 0
+	    || prctl(PR_SET_NAME, "sampan-helper", 0, 0, 0) < 0)
 		return 125;
 	signal(SIGPIPE, SIG_IGN);
 	e = plan_read(FD_IN, &plan);

@@ -58,7 +58,8 @@ def line(event: dict[str, Any]) -> str:
     """Return one event as Docker prints it: time, type, action, id, and attributes in the order of their names."""
     seconds, nanos = divmod(event["timeNano"], 1_000_000_000)
     zone = time.strftime("%z", time.localtime(seconds))
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(seconds)) + f".{nanos:09d}{zone[:3]}:{zone[3:]}"
-    words = f"{stamp} {event['Type']} {event['Action']} {event['Actor']['ID']}"
+    zone = "Z" if zone == "+0000" else f"{zone[:3]}:{zone[3:]}"
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(seconds)) + f".{nanos:09d}"
+    words = f"{stamp}{zone} {event['Type']} {event['Action']} {event['Actor']['ID']}"
     attributes = ", ".join(f"{key}={value}" for key, value in sorted(event["Actor"]["Attributes"].items()))
     return output.printable(f"{words} ({attributes})" if attributes else words)

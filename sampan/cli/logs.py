@@ -21,7 +21,7 @@ OPTIONS = Command(
         Option("until", help="Show what is older: a time, or how long ago (10m)"),
         Option("tail", "n", help="Show the last N lines only", default="all"),
         Option("timestamps", "t", FLAG, "Show the time of each line"),
-        Option("details", "", FLAG, refuse="log options with extra details do not exist here"),
+        Option("details", "", FLAG, "Put the extra attributes and a space before each line; there are none of them"),
     ),
 )
 
@@ -39,5 +39,6 @@ def run(engine: Engine, values: Values) -> int:
         since=moment(values.since, now) if values.since else None,
         until=moment(values.until, now) if values.until else None,
         timestamps=values.timestamps,
+        details=values.details,
     )
     return 0

@@ -67,7 +67,8 @@ def rows(
         width = max(len(row) for row in [head, *body])
         return table(_fill(head, width), [_fill(row, width) for row in body])
     parsed = template.parse(text)
-    return "".join(printable(parsed.render(item), keep="\n\t") + "\n" for item in items)
+    ordered = ({key: item[key] for key in sorted(item)} for item in items)  # {{json .}}, as Docker's
+    return "".join(printable(parsed.render(item), keep="\n\t") + "\n" for item in ordered)
 
 
 def _fill(row: list[str], width: int) -> list[str]:

@@ -77,7 +77,7 @@ def row(item: dict[str, Any], whole: bool) -> dict[str, Any]:
     shown["CreatedAt"] = output.local_time(item["Created"] / 1e9)
     shown["ID"] = item["ID"] if whole else output.short_id(item["ID"])
     command = str(shown["Command"])
-    shown["Command"] = '"' + (command if whole else output.ellipsis(command, _COMMAND_WIDTH)) + '"'
+    shown["Command"] = _quoted(command if whole else output.ellipsis(command, _COMMAND_WIDTH))
     mounts = [text if whole else output.ellipsis(text, _MOUNT_WIDTH) for text in item.get("MountList", ())]
     shown["Mounts"] = ",".join(mounts)
     shown["Size"] = "0B"
@@ -87,6 +87,12 @@ def row(item: dict[str, Any], whole: bool) -> dict[str, Any]:
     labels = item.get("LabelMap") or {}
     shown["Label"] = lambda name: labels.get(name, "")
     return shown
+
+
+def _quoted(text: str) -> str:
+    """Quote as Go's strconv.Quote, which is what Docker prints."""
+    out = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+    return f'"{out}"'
 
 
 def _label_heading(name: str) -> str:

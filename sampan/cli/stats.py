@@ -9,6 +9,7 @@ from sampan.cli.options import FLAG, Command, Option
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from sampan.cli.options import Values
@@ -49,7 +50,7 @@ def run(engine: Engine, values: Values) -> int:
     if live:
         output.write("\x1b[2J")
     for rows in engine.containers.stats(values.args, all=values.all):
-        items = [shown(found, values.no_trunc) for found in rows]
+        items = [shown(found, values.no_trunc, values.args) for found in rows]
         text = output.rows(items, [(HEADERS[name], name) for name in COLUMNS], HEADERS, values.format)
         output.write(_HOME + text.replace("\n", _END_OF_LINE + "\n") + _REST if live else text)
         sys.stdout.flush()
@@ -58,13 +59,15 @@ def run(engine: Engine, values: Values) -> int:
     return 0
 
 
-def shown(found: dict[str, Any], whole: bool) -> dict[str, Any]:
+def shown(found: dict[str, Any], whole: bool, asked: Sequence[str] = ()) -> dict[str, Any]:
     """Return the fields of one container as columns and templates show them."""
     container_id = found["ID"] if whole else output.short_id(found["ID"])
     return {
         "BlockIO": _pair(found["IO"]),
         "CPUPerc": _percent(found["CPU"]),
-        "Container": container_id,
+        "Container": next(
+            (word for word in asked if word == found["Name"] or found["ID"].startswith(word)), container_id
+        ),
         "ID": container_id,
         "MemPerc": _percent(found["Share"]),
         "MemUsage": f"{_memory(found['Memory'])} / {_memory(found['Limit'])}",

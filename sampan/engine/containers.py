@@ -83,6 +83,8 @@ class Containers:
             from sampan.engine import restarting
 
             restarting.check(options.restart, auto_remove)
+        if options.stop_signal:
+            process.signal_number(options.stop_signal)
         if options.pid.startswith(_SHARED) or options.network.startswith(_SHARED):
             from sampan.engine import sharing
 
@@ -412,23 +414,30 @@ class Containers:
         """Remove the record of a container that does not run, its files, and its anonymous volumes if so asked."""
         cgroup.remove_named(record.id)
         self._forget(os.path.join(self.paths.run, "attach", record.id[:12]))
-        # Renamed first and removed last: at no moment can a container with half of its files be started.
         home, gone = self.paths.container(record.id), f"{self.paths.containers}/.gone-{record.id}"
+        # Renamed first, removed last: at no moment can a container with half of its files be started.
         try:
             os.rename(home, gone)
         except FileNotFoundError:
             gone = gone if os.path.isdir(gone) else home
-        emptied: list[str] = []
+        try:
+            emptied = self._erase(record, durable, volumes)
+        except Unavailable:  # a disk that is full, with no reserve left: its files make the room
+            self.engine.remove_tree(gone)
+            emptied = self._erase(record, durable, volumes)
+        for path in (gone, *emptied):
+            self.engine.remove_tree(path)
+
+    def _erase(self, record: Record, durable: bool, volumes: bool) -> list[str]:
         with self.engine.store.db.transaction(durable=durable, frees=True):
             if self.store.remove(record.id):
                 self.engine.events.container("destroy", record)
             inside, mounts = self.paths.volumes + "/", record.config["spec"]["mounts"] if volumes else ()
-            if any(str(mount.get("source")).startswith(inside) for mount in mounts):
-                from sampan.engine import volumes as attached
+            if not any(str(mount.get("source")).startswith(inside) for mount in mounts):
+                return []
+            from sampan.engine import volumes as attached
 
-                emptied = attached.release(self.engine, attached.unnamed(self.engine, record))
-        for path in (gone, *emptied):
-            self.engine.remove_tree(path)
+            return attached.release(self.engine, attached.unnamed(self.engine, record))
 
     # ---- what is elsewhere ----
 

@@ -41,10 +41,13 @@ def thaw(record: Record) -> None:
 
 
 def stop_signal(record: Record) -> int:
-    """Give the number of the signal that stops a container: its own, its image's, else TERM."""
+    """Give the number of the signal that stops a container: its own, its image's, else (also for nonsense) TERM."""
     annotations = record.config["spec"].get("annotations", {})
     options = record.config.get("options") or {}
-    return process.signal_number(options.get("stop_signal") or annotations.get("sampan.stop_signal") or "TERM")
+    try:
+        return process.signal_number(options.get("stop_signal") or annotations.get("sampan.stop_signal") or "TERM")
+    except InvalidArgument:  # of an image: Docker's fallback too
+        return process.signal_number("TERM")
 
 
 def _present(engine: Engine, name: str) -> tuple[Record, bool]:

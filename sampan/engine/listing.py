@@ -86,7 +86,9 @@ def _row(engine: Engine, record: Record, now: int, image: str) -> dict[str, Any]
         "ID": record.id,
         "Names": record.name,
         "Image": image,
-        "Command": " ".join(spec["process"]["args"]),
+        "Command": " ".join(
+            f"'{word}'" if " " in word else word for word in spec["process"]["args"]
+        ),  # as Docker's daemon
         "CreatedAt": timestamp(record.created),
         "Created": record.created,
         "RunningFor": age((now - record.created) / 1e9) + " ago",

@@ -91,10 +91,12 @@ def _tail(lines: Iterator[bytes], count: int) -> list[bytes]:
 class _Show:
     """Write lines of the log to two descriptors, those between two moments only."""
 
-    def __init__(self, since: float | None, until: float | None, timestamps: bool, out: int, err: int) -> None:
+    def __init__(
+        self, since: float | None, until: float | None, timestamps: bool, details: bool, out: int, err: int
+    ) -> None:
         self.first = "" if since is None else _utc(since)
         self.last = "" if until is None else _utc(until)
-        self.timestamps, self.out, self.err = timestamps, out, err
+        self.timestamps, self.details, self.out, self.err = timestamps, b" " if details else b"", out, err
 
     def wanted(self, entry: dict[str, Any]) -> bool:
         stamp = entry["time"]
@@ -104,7 +106,7 @@ class _Show:
         entry = parse(line)
         if entry is None or not self.wanted(entry):
             return
-        text = entry["log"].encode("utf-8", "replace")
+        text = self.details + entry["log"].encode("utf-8", "replace")
         view = memoryview(f"{entry['time']} ".encode() + text if self.timestamps else text)
         fd = self.err if entry["stream"] == "stderr" else self.out
         while view:
@@ -131,19 +133,21 @@ def logs(
     since: float | None = None,
     until: float | None = None,
     timestamps: bool = False,
+    details: bool = False,
     stdout_fd: int = 1,
     stderr_fd: int = 2,
 ) -> None:
     """Write the log to the two descriptors; with `follow` until the container ends, or until `until`.
 
-    `since` and `until` are unix seconds; `tail` is a number of lines, or `all`.
+    `since` and `until` are unix seconds; `tail` is a number of lines, or `all`; `details` puts what log options add to
+    each line before it, which is nothing, and Docker's space.
     """
     record = engine.containers.get(name)
     if not logopts.settings(record.config.get("options") or {}).kept:
         raise NotSupported(f"cannot show the log of container {record.name}: it keeps none (--log-driver none)")
     if tail not in ("", "all") and not (tail.isascii() and tail.isdigit()):
         raise InvalidArgument(f"cannot show the last {tail!r} lines", "--tail takes a number or `all`")
-    show = _Show(since, until, timestamps, stdout_fd, stderr_fd)
+    show = _Show(since, until, timestamps, details, stdout_fd, stderr_fd)
     files = Files(os.path.join(engine.store.paths.container(record.id), "log"))
     try:
         lines = files.lines()

@@ -53,7 +53,7 @@ def _remove(parent: int, name: str) -> None:
     """
     if _unlinked(parent, name) or (fd := _enter(parent, name)) < 0:
         return
-    stack = [(name, fd, os.listdir(fd))]
+    stack = [(name, fd, _listed(fd))]
     try:
         while stack:
             name, fd, names = stack[-1]
@@ -65,9 +65,9 @@ def _remove(parent: int, name: str) -> None:
             if _unlinked(fd, entry):
                 continue
             if len(stack) > _DEPTH:
-                stack[0][2].append(_move_up(fd, entry, stack[0][1]))
+                stack[0][2].extend(_move_up(fd, entry, stack[0][1]))
             elif (below := _enter(fd, entry)) >= 0:
-                stack.append((entry, below, os.listdir(below)))
+                stack.append((entry, below, _listed(below)))
     finally:
         for _, fd, _ in stack:
             os.close(fd)
@@ -91,6 +91,13 @@ def _enter(parent: int, name: str) -> int:
         return -1
 
 
+def _listed(fd: int) -> list[str]:
+    try:
+        return os.listdir(fd)
+    except FileNotFoundError:  # somebody else has removed the held directory: getdents64(2)
+        return []
+
+
 def _remove_empty(parent: int, name: str) -> None:
     try:
         os.rmdir(name, dir_fd=parent)
@@ -98,10 +105,13 @@ def _remove_empty(parent: int, name: str) -> None:
         return  # the other one was faster
 
 
-def _move_up(fd: int, entry: str, top: int) -> str:
+def _move_up(fd: int, entry: str, top: int) -> list[str]:
     name = f".sampan-{os.urandom(8).hex()}"
-    os.rename(entry, name, src_dir_fd=fd, dst_dir_fd=top)
-    return name
+    try:
+        os.rename(entry, name, src_dir_fd=fd, dst_dir_fd=top)
+    except FileNotFoundError:
+        return []
+    return [name]
 
 
 def _open(parent: int, name: str) -> int:
@@ -168,6 +178,7 @@ def _end(engine: Engine, record: Record) -> None:
     if record.status == "restarting":
         restarting.call_off(engine, record)
     else:
+        engine.events.container("kill", record, signal=9)
         stopping.kill(record)
     if not record.auto_remove:
         engine.containers.settled(record)

@@ -103,8 +103,11 @@ def waiter(home: str, boot: str) -> Waiter | None:
 def forbid(home: str) -> None:
     """Note that a container is stopped by hand, before it is."""
     if os.path.exists(f"{home}/restart") and not os.path.exists(f"{home}/stopped"):
-        with open(f"{home}/stopped", "wb"):
-            files.sync_directory(home)
+        try:
+            with open(f"{home}/stopped", "wb"):
+                files.sync_directory(home)
+        except FileNotFoundError:
+            return  # it has just been removed
 
 
 def is_forbidden(home: str) -> bool:

@@ -138,7 +138,7 @@ def test_fields(engine: sampan.Engine, boxes: dict[str, str]) -> None:
     assert row["State"] == "exited" and row["Status"].startswith("Exited (3) ")
     assert row["MountList"] == ["listvol", boxes["shared"]] or row["MountList"] == [boxes["shared"], "listvol"]
     assert (row["LocalVolumes"], row["Networks"], row["Image"]) == ("1", "none", "base")
-    assert row["Command"].startswith("sh -c head")
+    assert row["Command"].startswith("sh -c 'head")
 
 
 def test_sizes_are_what_was_written_and_the_image(engine: sampan.Engine, boxes: dict[str, str]) -> None:
