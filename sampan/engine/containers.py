@@ -83,8 +83,7 @@ class Containers:
             from sampan.engine import restarting
 
             restarting.check(options.restart, auto_remove)
-        if options.stop_signal:
-            process.signal_number(options.stop_signal)
+        process.signal_number(options.stop_signal or "TERM")
         if options.pid.startswith(_SHARED) or options.network.startswith(_SHARED):
             from sampan.engine import sharing
 
