@@ -1,6 +1,7 @@
 """Erases an empty store: when its records name nothing any more, nothing of it stays below the root.
 
-Rules: every process that uses a store holds its root (Paths.hold, a shared lock); who erases takes that lock alone, so
+Rules: only what the store makes goes; where anything else lies in its directories (somebody chose a home directory, or
+/run), they are not the store's alone, and all stays. Every process that uses a store holds its root (Paths.hold, a shared lock); who erases takes that lock alone, so
 no process is left with a database whose file is gone. Where another one uses the store, it stays as it is.
 """
 
@@ -18,6 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_OURS = ("oci", "ingest", "snapshots", "containers", "volumes", "cache", "events", "run", ".reserve")
+_OURS_OF_RUN = ("containers", "attach", "rootfs")
 _TABLES = ("images", "containers", "volumes", "build_cache", "snapshots", "leases")
 
 
@@ -59,14 +62,26 @@ def _erase(db: Database, paths: Paths, held: int, remove_tree: Callable[[str], N
     try:
         if any(db.one(f"SELECT 1 FROM {table}") for table in _TABLES):
             return False
+        present = {paths.run: _names(paths.run), paths.root: _names(paths.root)}
+        if not all(_is_ours(paths, directory, name) for directory, names in present.items() for name in names):
+            return False
         db.close()
-        for directory in (paths.run, paths.root):
+        for directory in present:
             for name in _names(directory):
-                _remove(f"{directory}/{name}", remove_tree)
+                if _is_ours(paths, directory, name):
+                    _remove(f"{directory}/{name}", remove_tree)
         os.fsync(held)
     except OSError as exc:
         raise files.failure(f"erase the empty store {paths.root}", exc) from exc
     return True
+
+
+def _is_ours(paths: Paths, directory: str, name: str) -> bool:
+    if directory == paths.run:
+        return name in _OURS_OF_RUN
+    return name.startswith(os.path.basename(paths.database)) or (
+        name in _OURS and (name != "run" or paths.run == f"{paths.root}/run")
+    )
 
 
 def _names(directory: str) -> list[str]:

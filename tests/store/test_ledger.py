@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
+import pytest
 from storekit import Store
 
 from sampan.store import erase, gc, ledger
+from sampan.store.db import Database
+from sampan.store.paths import Paths
 
 
 def lines(store: Store) -> dict[str, ledger.Line]:
@@ -69,6 +73,28 @@ def test_blobs_under_a_lease_are_in_flight(store: Store) -> None:
         digest = store.content.add(b"on its way", lease=lease)
         assert kinds(store, ledger.IN_FLIGHT)[digest].reclaimable is False
     assert kinds(store, ledger.LEFTOVER)[digest].reclaimable is True
+
+
+@pytest.mark.parametrize("place", ["root", "run"])
+def test_what_is_not_the_stores_is_never_erased(tmp_path: Path, place: str) -> None:
+    """SAMPAN_ROOT=$HOME, SAMPAN_RUN=/run: what else lies there is somebody's."""
+    for name in ("root", "run"):
+        (tmp_path / name).mkdir()
+    (tmp_path / place / "letters").mkdir()
+    (tmp_path / place / "letters" / "one").write_text("dear")
+    paths = Paths(str(tmp_path / "root"), str(tmp_path / "run"))
+    paths.make()
+    paths.make_run()
+    held, db = paths.hold(), Database(paths)
+    assert db.query("SELECT * FROM images") == []
+    assert not erase.erase_if_empty(db, paths, held)
+    assert (tmp_path / place / "letters" / "one").read_text() == "dear"
+    assert db.query("SELECT * FROM images") == []  # and the store works on
+    (tmp_path / place / "letters" / "one").unlink()
+    (tmp_path / place / "letters").rmdir()
+    assert erase.erase_if_empty(db, paths, held)
+    assert os.listdir(tmp_path / "root") == os.listdir(tmp_path / "run") == []
+    os.close(held)
 
 
 def test_an_empty_store_is_erased_and_made_again(store: Store) -> None:
