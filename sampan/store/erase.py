@@ -1,8 +1,9 @@
 """Erases an empty store: when its records name nothing any more, nothing of it stays below the root.
 
 Rules: only what the store makes goes; where anything else lies in its directories (somebody chose a home directory, or
-/run), they are not the store's alone, and all stays. Every process that uses a store holds its root (Paths.hold, a shared lock); who erases takes that lock alone, so
-no process is left with a database whose file is gone. Where another one uses the store, it stays as it is.
+/run), they are not the store's alone, and all stays. Every process that uses a store holds its root (Paths.hold, a
+shared lock); who erases takes that lock alone, so no process is left with a database whose file is gone. Where another
+one uses the store, it stays as it is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from sampan.errors import Unavailable
 from sampan.store import files
 from sampan.store.db import Database
 from sampan.store.paths import Paths
+from sampan.store.volumes import GONE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ def _erase(db: Database, paths: Paths, held: int, remove_tree: Callable[[str], N
         if any(db.one(f"SELECT 1 FROM {table}") for table in _TABLES):
             return False
         present = {paths.run: _names(paths.run), paths.root: _names(paths.root)}
+        if _names(paths.containers) or any(not name.startswith(GONE) for name in _names(paths.volumes)):
+            return False  # files that no record tells of: a damaged database's, say (salvage.py)
         if not all(_is_ours(paths, directory, name) for directory, names in present.items() for name in names):
             return False
         db.close()

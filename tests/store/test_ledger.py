@@ -75,12 +75,12 @@ def test_blobs_under_a_lease_are_in_flight(store: Store) -> None:
     assert kinds(store, ledger.LEFTOVER)[digest].reclaimable is True
 
 
-@pytest.mark.parametrize("place", ["root", "run"])
+@pytest.mark.parametrize("place", ["root", "run", "root/volumes", "root/containers"])
 def test_what_is_not_the_stores_is_never_erased(tmp_path: Path, place: str) -> None:
     """SAMPAN_ROOT=$HOME, SAMPAN_RUN=/run: what else lies there is somebody's."""
     for name in ("root", "run"):
         (tmp_path / name).mkdir()
-    (tmp_path / place / "letters").mkdir()
+    (tmp_path / place / "letters").mkdir(parents=True)
     (tmp_path / place / "letters" / "one").write_text("dear")
     paths = Paths(str(tmp_path / "root"), str(tmp_path / "run"))
     paths.make()

@@ -101,7 +101,7 @@ def main(seconds: float, seed: int) -> None:
             str(program),
             "pack",
             str(root),
-            str(chance.choice((0, 64, 512, 512, 32))),
+            str(chance.choice((0, 64, 512, 512, 32)) | chance.choice((0, tree.RECORDED))),
             "",
             chance.choice(("", OPAQUE)),
         ]
