@@ -274,14 +274,18 @@ class _Copy:
     def _from_foreign(self, host: Any, kind: str) -> Copied:
         import subprocess
 
-        process = host.start([kind, "save", self.begin.name], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        name, engine = str(self._named()), self.engine
+        wanted = reference.parse(self.begin.name).familiar()  # with its tag: without, docker sends all that there are
+        process = host.start([kind, "save", wanted], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         try:
             from sampan.transfer.load import load
 
-            engine = self.engine
-            loaded = load(engine.store, process.stdout.fileno(), engine.images.facts, engine.images.mount_point())
+            # What the other host calls its images re-points no name here.
+            facts, target = engine.images.facts, engine.images.mount_point()
+            loaded = load(engine.store, process.stdout.fileno(), facts, target, name=name)
         finally:
             process.stdout.close()
             process.wait()
-        engine.images.tag(loaded[0].id, str(self._named()))
+        for before in loaded[0].replaced.values():
+            engine.warn([f"{self.end.name} was {before}"])
         return Copied(loaded[0].manifest_digest, self.end.name)

@@ -7,6 +7,9 @@ has stay. Two writers at once are kept apart by a lock on the directory.
 from __future__ import annotations
 
 import os
+import stat
+import weakref
+from contextlib import suppress
 
 from sampan.errors import IntegrityError, InvalidArgument, NotFound, NotSupported
 from sampan.oci import digest as digests
@@ -108,21 +111,23 @@ class _Opened:
 
 
 class LayoutDestination:
-    """A directory that is, or becomes, a layout; the image gets `name` there."""
+    """A directory that is, or becomes, a layout; the image gets `name` there.
+
+    Below the directory no link is followed: who else may write in it does not choose where blobs go.
+    """
 
     def __init__(self, directory: str, name: str, listen: Listen = events.ignore) -> None:
         self.directory = directory
         self._name = name
         self._listen = listen
         try:
-            os.makedirs(f"{directory}/blobs/sha256", exist_ok=True)
+            os.makedirs(directory, exist_ok=True)
+            self._blobs = _made(directory, "blobs/sha256")
+            weakref.finalize(self, os.close, self._blobs)
             if not os.path.exists(f"{directory}/{layout.MARK}"):
                 files.replace(f"{directory}/{layout.MARK}", _MARK)
         except OSError as exc:
             raise files.failure(f"make the image layout {directory}", exc) from exc
-
-    def _path(self, digest: str) -> str:
-        return f"{self.directory}/{layout.blob_name(digest)}"
 
     def take(self, source: Source, part: Part) -> dict[str, Any]:
         """Write one blob, unless it is there with its size."""
@@ -149,15 +154,16 @@ class LayoutDestination:
 
     def _size(self, digest: str) -> int:
         try:
-            return os.stat(self._path(digest)).st_size
+            found = os.stat(digests.hex_of(digest), dir_fd=self._blobs, follow_symlinks=False)
         except FileNotFoundError:
             return -1
+        return found.st_size if stat.S_ISREG(found.st_mode) else -1
 
     def _write(self, digest: str, read: Callable[[int], bytes]) -> None:
-        temporary = f"{self.directory}/blobs/sha256/{files.temporary_name()}"
+        temporary = files.temporary_name()
         running = digests.sha256(bulk=True)
         try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=self._blobs)
             try:
                 while data := read(STEP):
                     running.update(data)
@@ -167,19 +173,20 @@ class LayoutDestination:
                 os.close(fd)
             if digests.PREFIX + running.hexdigest() != digest:
                 raise IntegrityError(f"cannot copy blob {digest}: its content has another digest")
-            os.rename(temporary, self._path(digest))
-        except OSError as exc:
-            raise files.failure(f"write blob {digest} in {self.directory}", exc) from exc
-        finally:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
+            os.rename(temporary, digests.hex_of(digest), src_dir_fd=self._blobs, dst_dir_fd=self._blobs)
+        except BaseException as exc:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=self._blobs)
+            if isinstance(exc, OSError):
+                raise files.failure(f"write blob {digest} in {self.directory}", exc) from exc
+            raise
 
     def finish(self, picture: Picture) -> None:
         """Write the manifests, then name the image in index.json."""
         for below in picture.below:
             self._document(below)
         self._document(picture)
-        files.sync_directory(f"{self.directory}/blobs/sha256")
+        os.fsync(self._blobs)
         self._enter(picture)
 
     def _document(self, picture: Picture) -> None:
@@ -207,7 +214,8 @@ class LayoutDestination:
 
     def _entries(self) -> list[dict[str, Any]]:
         try:
-            with open(f"{self.directory}/{layout.INDEX}", "rb") as file:
+            path = f"{self.directory}/{layout.INDEX}"
+            with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
                 data = file.read(image.MAX_DOCUMENT)
         except FileNotFoundError:
             return []
@@ -220,6 +228,20 @@ class LayoutDestination:
         if not self._name:
             return bool(entry["digest"] == picture.digest and not named)
         return named in (self._name, reference.parse(self._name).tag)
+
+
+def _made(directory: str, below: str) -> int:
+    """Make directories and open the last of them."""
+    at = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for name in below.split("/"):
+        try:
+            with suppress(FileExistsError):
+                os.mkdir(name, dir_fd=at)
+            following = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+        finally:
+            os.close(at)
+        at = following
+    return at
 
 
 class Blobs:

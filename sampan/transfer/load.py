@@ -92,9 +92,11 @@ class Loader:
 
 
 def load(
-    store: Store, source: int | str, facts_factory: Callable[[], Facts], target: str, *, limit: int = 0
+    store: Store, source: int | str, facts_factory: Callable[[], Facts], target: str, *, limit: int = 0, name: str = ""
 ) -> list[Loaded]:
     """Load every image of a path or descriptor; `limit` bounds the unpacked bytes of each layer.
+
+    With `name` there must be one image, which gets that name, whatever the archive calls it.
 
     `facts_factory` gives facts of the host with id maps filled in; `target` is a directory to mount roots on.
     """
@@ -104,6 +106,8 @@ def load(
         except SampanError as exc:
             found.locate(exc, archive.what)
             raise
+        if name:
+            _rename(loaded, name, archive.what)
         _check_names(loaded, archive.what)
         _publish(store, loaded)
     return loaded
@@ -118,6 +122,13 @@ def _find(archive: Archive) -> list[Found]:
         f"cannot load {archive.what}: it has neither {layout.INDEX} nor {dockerarchive.MANIFEST}",
         "to make an image from an archive of a file system use `sampan import`",
     )
+
+
+def _rename(loaded: list[Loaded], name: str, what: str) -> None:
+    if len({one.manifest_digest for one in loaded}) != 1:
+        raise IntegrityError(f"cannot load {what} as {name}: it holds {len(loaded)} images")
+    del loaded[1:]
+    loaded[0].references = [name]
 
 
 def _check_names(loaded: list[Loaded], what: str) -> None:

@@ -39,8 +39,8 @@ class Host:
         user, _, rest = text.rpartition("@")
         name, _, port = rest.partition(":") if not rest.startswith("[") else rest[1:].partition("]:")
         name = name.rstrip("]")
-        # ssh would take a leading dash for an option, whatever stands before it (CVE-2017-1000117), and hands names to a
-        # shell where its configuration has a ProxyCommand with %h or %r (CVE-2023-51385).
+        # ssh would take a leading dash for an option, whatever stands before it (CVE-2017-1000117), and hands names
+        # to a shell where its configuration has a ProxyCommand with %h or %r (CVE-2023-51385).
         odd = any(not (c.isalnum() or c in "._-:%@+\\") for c in name + user) or any(c in "@+\\" for c in name)
         if not name or odd or name.startswith("-") or user.startswith("-") or not (port == "" or port.isdecimal()):
             raise InvalidArgument(f"invalid host {text[:200]!r}", "write ssh://[USER@]HOST[:PORT]/IMAGE")

@@ -188,8 +188,57 @@ def test_a_host_that_goes_away_leaves_nothing_named(filled: sampan.Engine, host:
         filled.images.copy("app:1", f"{host.address}/there/app:1")
 
 
+def test_another_hosts_docker_gives_one_image_and_no_name(
+    filled: sampan.Engine, host: sshsupport.Host, make_engine: Callable[[], sampan.Engine], tmp_path: Path
+) -> None:
+    """A hostile host answers `docker save` with an archive that calls itself what we have already."""
+    fresh = make_engine()
+    filled.images.copy("app:1", f"oci:{tmp_path}/seen:app:1")
+    fresh.images.copy(f"oci:{tmp_path}/seen", "base:latest")
+    before = fresh.images.resolve("base").id
+    for names, archive in ((["base"], "one"), (["base", "app:2"], "two")):
+        with open(tmp_path / archive, "wb") as file:
+            filled.images.save(names, file.fileno())
+    (host.programs / "sampan").unlink()
+    host.put("docker", f"exec cat {tmp_path}/one")
+    (host.programs / "cat").symlink_to("/bin/cat")
+    fresh.images.copy(f"{host.address}/base", "got:1")
+    assert fresh.images.resolve("base").id == before and layers(fresh, "got:1") == layers(filled, "base")
+    with open(tmp_path / "one", "rb") as file:  # the control: what `load` does with the same archive
+        fresh.images.load(file.fileno())
+    assert fresh.images.resolve("base").id != before
+    host.put("docker", f"exec cat {tmp_path}/two")
+    with pytest.raises(SampanError, match="it holds 2 images"):
+        fresh.images.copy(f"{host.address}/base", "got:2")
+
+
+@pytest.mark.parametrize("linked", ["blobs", "blobs/sha256"])
+def test_a_layouts_directory_does_not_choose_where_blobs_go(filled: sampan.Engine, tmp_path: Path, linked: str) -> None:
+    """Whoever else may write in it makes a link to, say, /etc/cron.d, and brings the image whose blob is written."""
+    place, elsewhere = tmp_path / "layout" / linked, tmp_path / "elsewhere"
+    place.parent.mkdir(parents=True)
+    elsewhere.mkdir()
+    place.symlink_to(elsewhere)
+    with pytest.raises(SampanError, match="cannot make the image layout"):
+        filled.images.copy("app:1", f"oci:{tmp_path}/layout:app:1")
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_link_in_place_of_a_blob_is_replaced(filled: sampan.Engine, tmp_path: Path) -> None:
+    filled.images.copy("app:1", f"oci:{tmp_path}/layout:app:1")
+    blob = tmp_path / "layout/blobs/sha256" / layers(filled, "app:1")[-1][7:]
+    content = blob.read_bytes()
+    blob.unlink()
+    (tmp_path / "victim").write_bytes(bytes(len(content)))  # the same size
+    blob.symlink_to(tmp_path / "victim")
+    filled.images.copy("app:1", f"oci:{tmp_path}/layout:app:1")
+    assert blob.read_bytes() == content and not blob.is_symlink()
+    assert (tmp_path / "victim").read_bytes() == bytes(len(content))
+
+
 def test_nothing_of_a_name_reaches_a_shell_or_becomes_an_option() -> None:
-    for text in ("-oProxyCommand=touch x", "user@-x", "-x@host", "", "host:22x"):
+    odd = ("$(touch x)@host", "u`id`@host", "h;id", "h|id", "a b@host", "h'i", "a@b@h$x")  # %r, %h in a ProxyCommand
+    for text in ("-oProxyCommand=touch x", "user@-x", "-x@host", "", "host:22x", *odd):
         with pytest.raises(InvalidArgument):
             Host(text, {})
     assert Host("[::1]:22", {})._words[-1] == "::1"
