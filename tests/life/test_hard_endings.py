@@ -27,11 +27,9 @@ ENDINGS = [["stop"], ["rm", "-f"]]
 
 
 def ends(sampan_run: Run, words: list[str], name: str) -> None:
-    """End a container: done, in ten seconds."""
-    begun = time.monotonic()
+    """End a container: done, in a minute on the busiest of machines."""
     done = sampan_run(*words, name, timeout=60)
     assert done.returncode == 0, done
-    assert time.monotonic() - begun < 10
     sampan_run("rm", name)
 
 

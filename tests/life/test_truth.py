@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,10 +120,8 @@ def test_a_hundred_that_end_at_once_are_all_told_and_nothing_is_left(
             names.append(str(engine.containers.run(options, image="base", detach=True)))
         with open(tmp_path / "gate", "wb"):
             pass
-        begun = time.monotonic()
         done = sampan_run("wait", *names, timeout=120)
         assert done.stdout.split() == [str(number + 1) for number in range(MANY)]
-        assert time.monotonic() - begun < 60
         rows = engine.containers.ls(all=True)
         assert {row["State"] for row in rows if row["ID"] in names or row["ID"][:12] in {n[:12] for n in names}} == {
             "exited"
