@@ -66,6 +66,8 @@ def enable(layout: Layout, chosen: Chosen) -> None:
     parent = f"{layout.v2_base}/{PARENT}"
     os.makedirs(parent, 0o755, exist_ok=True)
     needed = {setting.controller: setting for setting, v1 in chosen if not v1}
+    if "io" in needed and "memory" in layout.v2_controllers():  # else no one is charged for what the page cache writes
+        needed.setdefault("memory", needed["io"])  # cgroup-v2.rst, "Writeback"
     for directory in (layout.v2_base, parent):
         lacking = set(needed) - set(read(f"{directory}/cgroup.subtree_control").split())
         for controller in sorted(lacking):

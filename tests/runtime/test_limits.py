@@ -177,6 +177,21 @@ def test_simulated_v2_enables_and_writes(tmp_path: Path) -> None:
         )
 
 
+def test_limits_of_disks_turn_memory_on_too_for_what_the_page_cache_writes(tmp_path: Path) -> None:
+    from sampan.runtime import cgroupapply
+
+    limits = {"blockIO": {"throttleWriteBpsDevice": [{"major": 8, "minor": 0, "rate": MIB}]}}
+    top = group(host(tmp_path, [v2_mount()]), "", "io memory")
+    group(tmp_path, "sampan")
+    layout = cgrouphost.detect(str(tmp_path), rootless=False)
+    told: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cgroupapply, "write", lambda path, value: told.append(f"{path} {value}"))
+        cgroupapply.enable(layout, cgroupapply.choose(limits, layout))
+    files = [f"{top}/cgroup.subtree_control", f"{top}/sampan/cgroup.subtree_control"]
+    assert told == [f"{file} {word}" for file in files for word in ("+io", "+memory")]
+
+
 def test_simulated_kernel_that_does_not_keep_a_value_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sampan.runtime import cgroupapply
 

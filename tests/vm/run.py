@@ -1,14 +1,16 @@
 """Runs tests/vm/guest.py in a virtual machine of Debian's own parts: cgroup v2 alone, systemd, every capability.
 
-`python3 tests/vm/run.py [--rebuild] [--base ROOTFS.tar]`, as root (the packages are unpacked with their owners)
-with qemu-system-x86, mmdebstrap and e2fsprogs. The system's disk is made once, in build/vm, and never written again;
-this tree, helper included, comes on a second one. The machine is emulated (no KVM needed) and has no network.
+`python3 tests/vm/run.py [--rebuild] [--base ROOTFS.tar] [--only NAMES]`, as root (the packages are unpacked with their
+owners) with qemu-system-x86, mmdebstrap and e2fsprogs. The system's disk is made once, in build/vm, and never written
+again: what the guest writes is kept in a temporary file, over its reboot, too. This tree, helper included, comes on a
+second disk. The machine is emulated (no KVM needed) and has no network.
 """
 
 from __future__ import annotations
 
 import argparse
 import glob
+import hashlib
 import os
 import shutil
 import subprocess
@@ -25,10 +27,8 @@ SOURCES = ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list")
 UNIT = """[Unit]
 Description=Tests of sampan
 After=systemd-user-sessions.service systemd-logind.service dbus.service local-fs.target
-SuccessAction=poweroff-force
-FailureAction=poweroff-force
 [Service]
-Type=oneshot
+Type=exec
 ExecStartPre=/bin/mkdir -p /opt/sampan
 ExecStartPre=/bin/mount -o ro /dev/vdb /opt/sampan
 ExecStart=/usr/bin/python3 -u /opt/sampan/tests/vm/guest.py
@@ -36,8 +36,11 @@ StandardOutput=tty
 StandardError=tty
 TTYPath=/dev/ttyS0
 """
+# The recipe of the system's disk; a disk of another one is not used.
+RECIPE = hashlib.sha256((PACKAGES + UNIT).encode()).hexdigest()[:12]
+SYSTEM = os.path.join(CACHE, f"system-{RECIPE}.ext4")
 BOOT = "root=/dev/vda rw console=ttyS0 quiet systemd.show_status=0 systemd.mask=serial-getty@ttyS0.service"
-LIMIT = 900  # seconds
+LIMIT = int(os.environ.get("SAMPAN_VM_SECONDS", "1200"))
 
 
 def disk(directory: str, image: str, size: str) -> None:
@@ -64,7 +67,9 @@ def make_system() -> None:
             found = glob.glob(os.path.join(root, "boot", f"{name}-*"))
             shutil.move(found[0], os.path.join(CACHE, name))
         disk(root, os.path.join(CACHE, "system.part"), "2G")
-    os.replace(os.path.join(CACHE, "system.part"), os.path.join(CACHE, "system.ext4"))
+    for old in glob.glob(os.path.join(CACHE, "system*.ext4")):
+        os.unlink(old)
+    os.replace(os.path.join(CACHE, "system.part"), SYSTEM)
 
 
 def copy_tree(target: str, base: str) -> None:
@@ -78,12 +83,12 @@ def copy_tree(target: str, base: str) -> None:
     subprocess.run(["chmod", "-R", "a+rX", target], check=True)
 
 
-def boot(tree: str) -> tuple[list[str], int]:
+def boot(tree: str, only: str) -> tuple[list[str], int]:
     """Run the machine until it powers off; return the lines of its console and the emulator's exit code."""
     words = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"]
-    words += ["-nographic", "-no-reboot", "-nic", "none", "-append", BOOT]
+    words += ["-nographic", "-nic", "none", "-append", f"{BOOT} sampan.only={only}" if only else BOOT]
     words += ["-kernel", os.path.join(CACHE, "vmlinuz"), "-initrd", os.path.join(CACHE, "initrd.img")]
-    words += ["-drive", f"file={CACHE}/system.ext4,if=virtio,format=raw,snapshot=on"]
+    words += ["-drive", f"file={SYSTEM},if=virtio,format=raw,snapshot=on"]
     words += ["-drive", f"file={tree},if=virtio,format=raw,readonly=on"]
     lines: list[str] = []
     begun = False
@@ -102,18 +107,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rebuild", action="store_true", help="make the system's disk again")
     parser.add_argument("--base", default="", help="tar of the file system to test with (default: Debian's busybox)")
+    parser.add_argument("--only", default="", metavar="NAMES", help="beginnings of the checks' names, with commas")
     options = parser.parse_args()
     if os.geteuid() != 0:
         parser.error("run it as root: the disk's files need their owners")
     for program in ("qemu-system-x86_64", "mmdebstrap", "mke2fs"):
         if not shutil.which(program):
             parser.error(f"{program} is missing: apt-get install qemu-system-x86 mmdebstrap e2fsprogs")
-    if options.rebuild or not os.path.exists(os.path.join(CACHE, "system.ext4")):
+    if options.rebuild or not os.path.exists(SYSTEM):
         make_system()
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
         copy_tree(os.path.join(scratch, "tree"), options.base)
         disk(os.path.join(scratch, "tree"), os.path.join(scratch, "tree.ext4"), "64M")
-        lines, code = boot(os.path.join(scratch, "tree.ext4"))
+        lines, code = boot(os.path.join(scratch, "tree.ext4"), options.only)
     if any(line.startswith("=== end: 0 failed") for line in lines):
         return 0
     if not any("=== begin" in line for line in lines):
