@@ -129,9 +129,13 @@ static int64_t now_ms(void)
 }
 
 /* A host that shuts down waits for this process, systemd for 90 seconds; a first process without a handler never gets the
- * signal (pid_namespaces(7)).  So it has the time that `sampan stop` would give it; without end where that was asked for. */
+ * signal (pid_namespaces(7)).  So it has the time that `sampan stop` would give it; without end where that was asked for.
+ * While somebody runs it in the foreground, as a unit of systemd does, it is his to say how long (TimeoutStopSec=). */
 static void give_time(struct supervisor *s)
 {
+	for (int i = 0; i < CLIENTS; i++)
+		if (s->clients[i].caller && s->clients[i].control >= 0)
+			return;
 	const char *seconds = s->record != NULL && s->record->count > 2 ? text(s->record, 2) : "";
 	if (s->kill_at == 0 && *seconds != '-')
 		s->kill_at = now_ms() + (*seconds ? strtoll(seconds, NULL, 10) : STOP_SECONDS) * 1000;

@@ -168,7 +168,8 @@ def _find(name: str, layout: Layout) -> str:
 
 def can_join(placement: Placement) -> bool:
     """Say whether a process of ours can be put into the groups: not from a login whose group is not delegated."""
-    return not placement.v2_dir or bool(detect().v2_base)
+    base = detect().v2_base
+    return not placement.v2_dir or bool(base and placement.v2_dir.startswith(base + "/"))
 
 
 def remove_named(container_id: str) -> None:

@@ -182,6 +182,18 @@ def test_a_supervisor_that_is_told_to_end_gives_the_time_of_a_stop_and_no_more(
     assert engine.containers.get(patient).status == "running"
 
 
+def test_who_runs_in_the_foreground_is_given_all_the_time_of_the_world(engine: sampan.Engine, sampan_run: Run) -> None:
+    """As a unit of systemd does, which has a time limit of its own."""
+    script = "echo ready; while :; do sleep 0.02; done"
+    words = engine.command(["run", "--name", "front", "--stop-timeout", "0", "base", "sh", "-c", script])
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as front:
+        assert front.stdout is not None and front.stdout.readline() == b"ready\n"
+        os.kill(supervisor_of(engine, "front"), signal.SIGTERM)
+        time.sleep(0.5)
+        assert engine.containers.get("front").status == "running"
+        sampan_run("rm", "-f", "front")
+
+
 def test_the_shortest_of_lives_is_told(started: Callable[..., str], sampan_run: Run) -> None:
     for code in (0, 7):
         assert sampan_run("wait", started(f"exit {code}")).stdout == f"{code}\n"

@@ -79,7 +79,8 @@ def user_update(scope: Place, plain: Place) -> None:
     equal(plain("update", "--pids-limit", "20", "web").code, 0)
     equal(scope.file("web", "pids.max"), "20")
     # All else from there: what is delegated is alice's, wherever she is logged in.
-    holds("sleep" in plain("exec", "web", "ps").out, "exec from another login")
+    found = plain("exec", "web", "ps")
+    holds("sleep" in found.out and "limits do not hold" in found.err, "exec from another login")
     equal(plain("pause", "web").code, 0)
     equal(scope("unpause", "web").code, 0)
     equal(plain("stop", "-t", "0", "web").code, 0)
