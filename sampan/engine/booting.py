@@ -67,7 +67,7 @@ def unit(engine: Engine) -> str:
 
 def _quoted(word: str) -> str:
     """Quote a word as systemd.syntax(7) wants it, with % and $ doubled."""
-    text = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    text = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$").replace("\n", "\\n")
     return text if text and not set(text) & set(" \t;'\"\\") else f'"{text}"'
 
 

@@ -300,7 +300,9 @@ def _user(files: Files) -> tuple[int, int] | None:
 def _small_file(files: Files, path: str) -> bytes:
     found, data = files.look(path, True), b""
     if found is not None and found.type == kinds.FILE and found.size <= 4 << 20:
-        for _, content in files.entries(path, follow=True, depth=0):
+        for entry, content in files.entries(path, follow=True, depth=0):
+            if entry.size > 4 << 20:
+                raise Conflict(f"cannot read {path} of container {files.record.name}: it grows while it is read")
             for offset, piece in content:
                 data += bytes(offset - len(data)) + bytes(piece)
     return data

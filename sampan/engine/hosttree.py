@@ -168,6 +168,7 @@ class Writer:
         self.base = base
         self.owners = owners
         self.devices = 0
+        self._left_out: set[bytes] = set()  # devices with several names: no name of theirs is made, or taken for theirs
         self.unowned = 0
         self.size = 0
         self._levels: list[_Level] = []
@@ -227,7 +228,9 @@ class Writer:
             self._directory(at, name, entry)
             return
         self._check_way(at, name, entry)
-        if entry.type in (kinds.CHAR_DEVICE, kinds.BLOCK_DEVICE):
+        is_device = entry.type in (kinds.CHAR_DEVICE, kinds.BLOCK_DEVICE)
+        if is_device or (entry.type == kinds.HARD_LINK and entry.link in self._left_out):
+            self._left_out.add(entry.path)
             self.devices += 1
             return
         fresh = f".sampan-{os.urandom(8).hex()}"

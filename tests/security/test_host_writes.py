@@ -1,0 +1,36 @@
+"""What is written on the host in a container's words: copies out of it, and the unit that starts containers at boot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sampan.engine import booting, hosttree
+from sampan.oci.entry import Entry
+
+
+def test_a_second_name_of_a_device_is_no_name_of_a_file_of_the_host(tmp_path: Path) -> None:
+    """A device is left out of a copy; its hard link must not become one of the host's own file of that name."""
+    (tmp_path / "shadow").write_text("secret")
+    first, second = Entry("B", b"shadow", 0o666), Entry("H", b"public", 0o666)
+    second.link = b"shadow"
+    with hosttree.Writer(str(tmp_path)) as writer:
+        writer.add(first, ())
+        writer.add(second, ())
+    assert writer.devices == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["shadow"]
+
+
+def test_a_path_of_the_store_adds_no_line_to_the_unit() -> None:
+    quoted = booting._quoted('/x\nExecStartPre=/bin/sh -c "id" %h $A')
+    assert quoted == '"/x\\nExecStartPre=/bin/sh -c \\"id\\" %%h $$A"'
+    assert "\n" not in quoted
+
+
+@pytest.mark.parametrize("name", [b"..", b"a/../b", b"/etc/x", b"a//b", b"", b"a/."])
+def test_no_name_leads_out_of_a_copy(tmp_path: Path, name: bytes) -> None:
+    from sampan.errors import IntegrityError
+
+    with pytest.raises(IntegrityError), hosttree.Writer(str(tmp_path)) as writer:
+        writer.add(Entry("D", name, 0o755), ())
