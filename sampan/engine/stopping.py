@@ -84,7 +84,7 @@ def stop(record: Record, number: int, timeout: float | None) -> str:
 
         ending.thaw(record)
     note = ""
-    if timeout is None and not receives(record.pid, number):
+    if timeout is None and number != 9 and not receives(record.pid, number):  # no handler is needed for KILL
         # A lone program that is only just starting may still install its handler: it has YOUNG seconds.
         young = YOUNG - (time.time_ns() - record.started) / 1e9
         if 0 < young <= YOUNG and not others(record):

@@ -44,6 +44,13 @@ def test_stats_call_a_container_as_it_was_called(started: Callable[..., str], sa
     assert f"{name[:12]} {name[:12]}\n" in sampan_run(*words).stdout
 
 
+def test_a_stop_with_kill_is_no_special_case(started: Callable[..., str], sampan_run: Run) -> None:
+    name = started("sleep 60")
+    done = sampan_run("stop", "-s", "KILL", name)
+    assert (done.returncode, done.stdout, done.stderr) == (0, name + "\n", "")
+    assert sampan_run("wait", name).stdout == "137\n"
+
+
 def test_a_forced_removal_tells_of_its_kill(started: Callable[..., str], sampan_run: Run) -> None:
     name = started("sleep 60")
     assert sampan_run("rm", "-f", name).returncode == 0
