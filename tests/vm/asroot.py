@@ -6,7 +6,7 @@ import json
 import os
 import time
 
-from guestkit import GROUPS, ROOT, base_tar, command, equal, holds, keyed, sampan
+from guestkit import GROUPS, ROOT, base_tar, command, context, equal, holds, keyed, sampan
 from scenarios import BUSY, HOG
 
 
@@ -78,11 +78,7 @@ def root_devices() -> None:
 
 
 def root_build() -> None:
-    dockerfile = 'FROM base\nRUN echo built > /word && id -u\nENV A=b\nCMD ["cat", "/word"]\n'
-    os.makedirs("/var/tmp/context", exist_ok=True)
-    with open("/var/tmp/context/Dockerfile", "w", encoding="ascii") as file:
-        file.write(dockerfile)
-    equal(sampan("build", "-t", "made", "/var/tmp/context").code, 0)
+    equal(sampan("build", "-t", "made", context()).code, 0)
     equal(sampan("run", "--rm", "made").out, "built\n")
 
 

@@ -7,7 +7,7 @@ import pwd
 from collections.abc import Callable
 
 import scenarios
-from guestkit import GROUPS, Login, Place, base_tar, check, command, equal, failures, holds, text, until
+from guestkit import GROUPS, Login, Place, base_tar, check, command, context, equal, failures, holds, text, until
 
 SCOPE = ("systemd-run", "--user", "--quiet", "--scope", "-p", "Delegate=yes")
 PLAIN = ("day", "health", "joined", "killed")  # without groups
@@ -103,7 +103,7 @@ def user_kept_from_systemd(place: Place) -> None:
 
 
 def user_build(place: Place) -> None:
-    equal(place("build", "-t", "made", "/var/tmp/context").code, 0)
+    equal(place("build", "-t", "made", context()).code, 0)
     equal(place("run", "--rm", "made").out, "built\n")
 
 
@@ -128,7 +128,7 @@ def user_single_id(place: Place) -> None:
     holds("only your own id is mapped" in found.err, "no warning")
     found = place("run", "--rm", "-u", "1000", "base", "true")
     holds(found.code == 125 and "/etc/subuid" in found.err, "no clear message")
-    equal(place("build", "-t", "made", "/var/tmp/context").code, 0)
+    equal(place("build", "-t", "made", context()).code, 0)
 
 
 def run(wanted: Callable[[str], bool]) -> None:

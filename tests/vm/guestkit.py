@@ -245,6 +245,14 @@ def _clear(places: tuple[Place, ...]) -> None:
             os.rmdir(path)
 
 
+def context() -> str:
+    """Return a directory to build from."""
+    os.makedirs("/var/tmp/context", exist_ok=True)
+    with open("/var/tmp/context/Dockerfile", "w", encoding="ascii") as file:
+        file.write('FROM base\nRUN echo built > /word && id -u\nENV A=b\nCMD ["cat", "/word"]\n')
+    return "/var/tmp/context"
+
+
 def base_tar() -> str:
     """Return the tar to import: the one that was given, else Debian's busybox with its applets."""
     given = f"{CHECKOUT}/base.tar"
