@@ -10,8 +10,8 @@ import scenarios
 from guestkit import GROUPS, Login, Place, base_tar, check, command, context, equal, failures, holds, text, until
 
 SCOPE = ("systemd-run", "--user", "--quiet", "--scope", "-p", "Delegate=yes")
-PLAIN = ("day", "health", "joined", "killed")  # without groups
-SINGLE = ("day", "killed")
+PLAIN = ("day", "killed")  # without groups
+SINGLE = ("day",)
 STORE = "/home/{}/.local/share/sampan"
 
 
@@ -146,7 +146,7 @@ def run(wanted: Callable[[str], bool]) -> None:
     plain_login, plain = alice(grouped=False)
     for test in (user_doctor, user_run, user_limits, user_refused, user_build, user_kept_from_systemd):
         one(test, scope)
-    for scenario in scenarios.ALL:
+    for scenario in scenarios.GROUPED:
         one(getattr(scenarios, scenario), scope, name=f"user_{scenario}")
     one(user_update, scope, plain)
     one(user_undelegated, plain)

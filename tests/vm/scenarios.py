@@ -195,3 +195,4 @@ def disk(place: Place) -> None:
 
 
 ALL = ("day", "view", "memory", "nested", "pause", "stats", "pids", "health", "joined", "killed")
+GROUPED = ("view", "memory", "nested", "pause", "stats", "health", "killed")  # for users: the rest is the same code
