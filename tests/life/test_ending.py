@@ -240,10 +240,8 @@ def stopped_supervisor(engine: sampan.Engine, started: Callable[..., str]) -> It
     try:
         yield name, pid
     finally:
-        try:
+        if Path(f"/proc/{pid}").exists():  # it may have gone on and ended in the test
             os.kill(pid, signal.SIGCONT)
-        except ProcessLookupError:
-            assert engine.containers.get(name).status == "exited"
 
 
 def test_a_stopped_supervisor_holds_nobody_up_and_is_named(
