@@ -14,6 +14,7 @@ from sampan.engine import terminal
 from sampan.engine.alone import Alone
 from sampan.errors import Conflict, NotFound, Unavailable
 from sampan.runtime import cgroup, process
+from sampan.store import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,9 +165,9 @@ class Containers:
         if supervised:
             facts.record, facts.socket = os.path.join(home, "exit"), self.socket(record.id)
             facts.stop_seconds = "" if asked.get("stop_timeout") is None else str(int(asked["stop_timeout"]))
-            self._forget(facts.record)
+            files.unlink(facts.record)
             if record.exit_code in (125, 126, 127, 128):
-                self._forget(os.path.join(home, "error"))
+                files.unlink(os.path.join(home, "error"))
             if not record.auto_remove:
                 from sampan.engine import restarting
 
@@ -205,11 +206,6 @@ class Containers:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         path = os.path.join(directory, container_id[:12])
         return path if len(os.fsencode(path)) < 100 else ""
-
-    @staticmethod
-    def _forget(path: str) -> None:
-        if os.path.lexists(path):
-            os.unlink(path)
 
     def mark_running(self, record: Record, child: Child) -> None:
         """Write down that it runs."""
@@ -250,7 +246,7 @@ class Containers:
                         )
                     return None
                 self.check_startable(record)
-                self._forget(os.path.join(self.paths.container(record.id), "stopped"))
+                files.unlink(os.path.join(self.paths.container(record.id), "stopped"))
                 if attach:
                     self.engine.events.container("attach", record)
                 try:
@@ -412,7 +408,7 @@ class Containers:
     def delete(self, record: Record, *, durable: bool = True, volumes: bool) -> None:
         """Remove the record of a container that does not run, its files, and its anonymous volumes if so asked."""
         cgroup.remove_named(record.id)
-        self._forget(os.path.join(self.paths.run, "attach", record.id[:12]))
+        files.unlink(os.path.join(self.paths.run, "attach", record.id[:12]))
         home, gone = self.paths.container(record.id), f"{self.paths.containers}/.gone-{record.id}"
         # Renamed first, removed last: at no moment can a container with half of its files be started.
         try:

@@ -9,6 +9,7 @@ import os
 
 from sampan.errors import SampanError
 from sampan.runtime import cgroup
+from sampan.store import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ def _collect(engine: Engine, name: str, seconds: float) -> None:
             cgroup.kill(placement)
             cgroup.remove(placement)
         socket = engine.containers.socket(container_id)
-        if socket and os.path.lexists(socket) and not name.startswith(GONE):
-            os.unlink(socket)
+        if socket and not name.startswith(GONE):
+            files.unlink(socket)
         engine.remove_tree(path)
     except (SampanError, OSError) as error:
         engine.warn([f"cannot remove what is left of container {container_id[:12]}: {error}"])

@@ -124,3 +124,13 @@ def test_exec_of_an_ordinary_user_says_nothing_of_its_own(engine: sampan.Engine)
             env={"PATH": path, "HOME": home, "LAUNCHER": str(LAUNCHER)},
         )
     assert done.stdout.splitlines()[1:] == ["0", "one"], done.stdout + done.stderr
+
+
+def test_removals_beside_each_other_are_nobodys_error(engine: sampan.Engine, sampan_run: Run) -> None:
+    """`ps` and the end of a --rm container both take its socket away; each may find it gone."""
+    for _ in range(5):
+        names = [sampan_run("run", "-d", "--rm", "base", "true").stdout.strip() for _ in range(4)]
+        with subprocess.Popen(engine.command(["ps", "-a"]), stderr=subprocess.PIPE, text=True) as one:
+            done = sampan_run("rm", "-f", *names)
+            assert one.stderr is not None and one.stderr.read() == ""
+        assert "internal" not in done.stderr
