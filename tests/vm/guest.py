@@ -62,6 +62,7 @@ def boots() -> bool:
     if os.path.exists(DONE):
         with open(DONE, encoding="ascii") as file:
             failures.extend(json.load(file))
+        print("=== again", flush=True)
         reboot.run()
         return False
     print(f"=== begin, kernel {os.uname().release}", flush=True)
