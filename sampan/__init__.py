@@ -7,9 +7,10 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine as Engine
+    from sampan.engine.library import Result as Result
     from sampan.errors import SampanError as SampanError
 
-__all__ = ["Engine", "SampanError", "__version__"]
+__all__ = ["Engine", "Result", "SampanError", "__version__"]
 
 
 def __getattr__(name: str) -> object:
@@ -17,6 +18,10 @@ def __getattr__(name: str) -> object:
         from sampan.engine.engine import Engine
 
         return Engine
+    if name == "Result":
+        from sampan.engine.library import Result
+
+        return Result
     if name == "SampanError":
         from sampan.errors import SampanError
 

@@ -185,4 +185,4 @@ def test_no_dangerous_calls(module: str) -> None:
 def test_public_names_are_these() -> None:
     import sampan
 
-    assert sorted(sampan.__all__) == ["Engine", "SampanError", "__version__"]
+    assert sorted(sampan.__all__) == ["Engine", "Result", "SampanError", "__version__"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
     from sampan.store.images import Image
 
 
-def build(engine: Engine, context: str, **settings: Any) -> str:
+def build(engine: Engine, context: str | os.PathLike[str] | int, **settings: Any) -> str:
     """Build an image and give its id (sampan/build/builder.py says which settings there are)."""
     from sampan.build import builder
     from sampan.engine import starter
@@ -31,4 +33,7 @@ def build(engine: Engine, context: str, **settings: Any) -> str:
         return engine.images.runnable(name)
 
     settings.setdefault("fetch", fetch)
-    return builder.build(engine.store, engine.host, context, starter=starter, **settings)
+    if isinstance(settings.get("tags"), str):
+        settings["tags"] = [settings["tags"]]
+    where = context if isinstance(context, int) else os.fspath(context)
+    return builder.build(engine.store, engine.host, where, starter=starter, **settings)

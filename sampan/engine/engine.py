@@ -110,12 +110,20 @@ class Store:
 class Engine:
     """Build, run and look after containers in one store; `root` chooses it (else SAMPAN_ROOT, else the user's own)."""
 
-    def __init__(self, root: str | None = None, *, warn: Callable[[str], None] | None = None) -> None:
-        self._root = root
+    def __init__(
+        self, root: str | os.PathLike[str] | None = None, *, warn: Callable[[str], None] | None = None
+    ) -> None:
+        self._root = None if root is None else os.fspath(root)
         self._warn = warn
         self._store: Store | None = None
         self._host: Host | None = None
         self._said: set[str] = set()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def store(self) -> Store:
@@ -192,14 +200,21 @@ class Engine:
     ) -> Result:
         """Run a program in a new container and give its exit code, output and errors; the container is removed.
 
-        `timeout` is in seconds; `memory` and sizes may be text ("64m"); other settings are RunOptions' fields.
+        `timeout` is in seconds: after it the program is killed, and the result is `timed_out`. `memory` and sizes may
+        be text ("64m"); other settings are the fields of sampan.oci.spec.RunOptions (network, user, mounts …).
+        A program that ends with a code other than 0 is a result; one that cannot be started raises SampanError.
         """
         from sampan.engine.library import run
 
         return run(self, image, command, input=input, timeout=timeout, env=env, settings=settings)
 
-    def build(self, context: str, **settings: Any) -> str:
-        """Build an image from a context directory and give its id (see sampan.build)."""
+    def build(self, context: str | os.PathLike[str] | int, **settings: Any) -> str:
+        """Build an image from a context directory and give its id.
+
+        Settings: tags, dockerfile (a path), build_args, target, no_cache, labels, platform, network ("host" or "none"),
+        pull, on_event (called with each sampan.build.progress.Event: what steps print, too). Raises BuildError with the
+        Dockerfile's line for what is wrong in it.
+        """
         from sampan.engine.building import build
 
         return build(self, context, **settings)

@@ -75,6 +75,10 @@ def run(
     settings: dict[str, Any],
 ) -> Result:
     """Run to the end (see Engine.run)."""
+    if isinstance(command, (str, bytes)):
+        raise InvalidArgument("cannot run a command that is one text", "give a list, or shlex.split(text)")
+    if isinstance(input, str):
+        raise InvalidArgument("cannot give text as input", "give bytes: input=text.encode()")
     containers = engine.containers
     chosen = options(command, env, settings)
     chosen.interactive = input is not None
