@@ -202,9 +202,11 @@ def _ids(subject: Subject) -> Iterator[Finding]:
     note = found.notes[0] if found.notes else "no range"
     remedy = subject.install(_NEWUIDMAP)
     if "has no range" in note:
-        remedy = f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {subject.user}"
+        first = idmap.free_range(host.read_text("/etc/subuid") + "\n" + host.read_text("/etc/subgid"))
+        ids = f"{first}-{first + 65535}"
+        remedy = f"sudo usermod --add-subuids {ids} --add-subgids {ids} {subject.user}"
         if subject.release.get("ID") == "alpine":
-            remedy = f"echo {subject.user}:100000:65536 | sudo tee -a /etc/subuid /etc/subgid"
+            remedy = f"echo {subject.user}:{first}:65536 | sudo tee -a /etc/subuid /etc/subgid"
     follows = "containers have one user: most images build, but not those that change owners"
     yield Finding("id ranges", WARN, note, follows, remedy)
 

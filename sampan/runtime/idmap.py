@@ -49,6 +49,16 @@ def parse_ranges(text: str, user: str, uid: int) -> list[Range]:
     return found[: _MOST_LINES - 1]
 
 
+def free_range(text: str) -> int:
+    """Return where a new range may begin, above all that subuid(5) and subgid(5) give away: no two users share ids."""
+    first = 100000
+    for line in text.splitlines():
+        fields = line.strip().split(":")
+        if len(fields) == 3 and all(field.isascii() and field.isdigit() for field in fields[1:]):
+            first = max(first, int(fields[1]) + int(fields[2]))
+    return first
+
+
 def lines(own: int, ranges: list[Range]) -> list[str]:
     """Return the map that makes the caller's own id root's and lays the ranges after it, without gaps."""
     found = [f"0 {own} 1"]

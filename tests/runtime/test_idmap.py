@@ -76,3 +76,8 @@ def test_root_needs_no_map() -> None:
         pytest.skip("needs root")
     found = idmap.detect()
     assert found.uid_lines == [] and not found.single and found.notes == []
+
+
+def test_a_new_range_begins_above_those_given_away() -> None:
+    assert idmap.free_range("") == 100000
+    assert idmap.free_range("a:100000:65536\n# b:1:2\nb:165536:10\nodd:x:5\n") == 165546
