@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sampan.build.solve import Solver
     from sampan.dockerfile.commands import Run
 
+_OWNERS = {"chown", "install", "adduser", "addgroup", "useradd", "groupadd"}
 _FETCHERS = ("apt", "apk", "dnf", "yum", "pip", "npm", "yarn", "curl", "wget", "git", "go", "cargo", "gem", "composer")
 
 SCRIPT = "/dev/pipes/script"
@@ -109,21 +110,30 @@ def _failed(step: Run, process: Process, code: int, signal: int, oom: bool) -> B
     if signal:
         how += f" (signal {signal}{', out of memory' if oom else ''})"
     command = " ".join(process.args)
+    hint = "" if code in (126, 127) else _hint(process, command, _single())
     return step.error(
         f'process "{_shortened(command)}" did not complete successfully: {how}',
-        "" if code in (126, 127) else _hint(process, command),
+        hint,
     )
+
+
+def _single() -> bool:
+    from sampan.runtime import idmap
+
+    return idmap.detect().single
 
 
 def _shortened(command: str) -> str:
     return command if len(command) <= 400 else command[:399] + "…"
 
 
-def _hint(process: Process, command: str) -> str:
-    if process.network == "host":
-        return ""
+def _hint(process: Process, command: str, single: bool) -> str:
+    """Say what is likely: a step that fetches lacks the network, one that changes owners lacks the ids."""
     words = command.replace(";", " ").replace("&", " ").replace("(", " ").replace("|", " ").split()
     names = {word.rpartition("/")[2].partition("-")[0] for word in words}
-    if names.isdisjoint(_FETCHERS):
-        return ""
-    return "build steps have no network by default; if this one needs it: sampan build --network host"
+    fetches = not names.isdisjoint(_FETCHERS)
+    if fetches and process.network != "host":
+        return "build steps have no network by default; if this one needs it: sampan build --network host"
+    if single and (fetches or not names.isdisjoint(_OWNERS)):
+        return "only one id is mapped, so no owner can be changed: `sampan doctor` shows how to get a range of ids"
+    return ""

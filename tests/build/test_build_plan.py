@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sampan.build import copying, graph, keys, metadata
+from sampan.build import copying, graph, keys, metadata, running
 from sampan.build.scope import Arguments, platform_arguments
 from sampan.dockerfile import instructions, lexer
 from sampan.errors import BuildError
@@ -196,3 +196,13 @@ def test_workdir(start: str, path: str, result: str) -> None:
     state = metadata.State()
     state.config["WorkingDir"] = start
     assert state.workdir(path) == result
+
+
+def test_a_failed_step_is_told_of_the_network_or_of_the_one_id() -> None:
+    process = running.Process([], [], "/", "", "none", b"")
+    assert "only one id" in running._hint(process, "make && chown -R app:app /srv", True)
+    assert running._hint(process, "make && chown -R app:app /srv", False) == ""
+    assert "--network host" in running._hint(process, "apt-get install -y x", True)
+    process.network = "host"
+    assert "only one id" in running._hint(process, "apt-get install -y x", True)
+    assert running._hint(process, "apt-get install -y x", False) == ""
