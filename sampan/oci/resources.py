@@ -96,10 +96,9 @@ def _cpu(options: RunOptions) -> dict[str, Any]:
         cpus = float(options.cpus or 0)
     except (TypeError, ValueError) as exc:
         raise InvalidArgument(f"invalid --cpus {options.cpus!r}: it is not a number") from exc
-    if cpus and not 0.01 <= cpus <= (there := os.cpu_count() or 1):
-        raise InvalidArgument(
-            f"invalid --cpus {options.cpus}: it must be between 0.01 and {there}, as this host has {there}"
-        )
+    there = os.cpu_count() or 1 if cpus else 0
+    if cpus and not 0.01 <= cpus <= there:
+        raise InvalidArgument(f"invalid --cpus {options.cpus}: it must be between 0.01 and the {there} of this host")
     period, quota = _integer(options.cpu_period, "--cpu-period"), _integer(options.cpu_quota, "--cpu-quota")
     if cpus and (period or quota):
         raise InvalidArgument("invalid --cpus: it sets what --cpu-period and --cpu-quota set", "give one or the other")

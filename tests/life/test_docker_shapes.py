@@ -74,7 +74,7 @@ def test_a_stop_signal_is_checked_when_asked_for_and_falls_back_when_an_image_na
 def test_more_cpus_than_there_are_are_refused(sampan_run: Run) -> None:
     count = os.cpu_count() or 1
     done = sampan_run("run", "--rm", "--cpus", str(count + 1), "base", "true")
-    assert done.returncode == 125 and f"this host has {count}" in done.stderr
+    assert done.returncode == 125 and f"the {count} of this host" in done.stderr
 
 
 def test_a_directory_that_somebody_else_removed_is_empty(tmp_path: Path) -> None:
