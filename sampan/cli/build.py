@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sampan.cli import output
 from sampan.cli.options import FLAG, LIST, Command, Option
 from sampan.errors import InvalidArgument, NotSupported
 
@@ -81,14 +82,13 @@ def run(engine: Engine, values: Values) -> int:
     if values.push:
         from sampan.cli import transfers
 
-        with transfers.display("quiet" if values.quiet else values.progress, push=True) as shown:
-            for name in values.tag:
-                engine.images.push(name, listen=shown)
+        with transfers.display("quiet" if values.quiet else values.progress, words=transfers.PUSH_WORDS) as shown:
+            pushed = [one for name in values.tag for one in engine.images.push(name, listen=shown)]
+        for one in pushed if not values.quiet else ():
+            output.line(f"{one.reference.tag}: digest: {one.digest} size: {one.size}")
     if values.iidfile:
         _write_id(values.iidfile, image_id)
     if values.quiet:
-        from sampan.cli import output
-
         output.line(image_id)
     return 0
 

@@ -17,6 +17,7 @@ OPTIONS = Command(
     "(oci-archive:FILE[:NAME]) and other hosts (ssh://[USER@]HOST[:PORT]/NAME). Only what is missing there moves.",
     "SOURCE DESTINATION",
     (
+        Option("all", "a", FLAG, "Copy an image for several platforms whole (from a registry to another or to oci:)"),
         Option("platform", help="Choose this platform from an image for several"),
         Option("quiet", "q", FLAG, "Print the digest only"),
         PROGRESS,
@@ -33,7 +34,7 @@ def run(engine: Engine, values: Values) -> int:
     """Copy, and print the manifest's digest."""
     from sampan.cli import transfers
 
-    with transfers.display("quiet" if values.quiet else values.progress) as show:
-        done = engine.images.copy(*values.args, platform=values.platform or "", listen=show)
+    with transfers.display("quiet" if values.quiet else values.progress, words=transfers.COPY_WORDS) as show:
+        done = engine.images.copy(*values.args, platform=values.platform or "", every=values.all, listen=show)
     output.line(done.digest if values.quiet else f"{done.name or values.args[1]}: digest: {done.digest}")
     return 0

@@ -34,9 +34,11 @@ def run(engine: Engine, values: Values) -> int:
 
     compression = "" if values.compression == "none" else values.compression
     for name in values.args:
-        with transfers.display("quiet" if values.quiet else values.progress, push=True) as show:
+        with transfers.display("quiet" if values.quiet else values.progress, words=transfers.PUSH_WORDS) as show:
             found = engine.images.push(name, all_tags=values.all_tags, compression=compression, listen=show)
-        if values.quiet:
-            for one in found:
+        for one in found:
+            if values.quiet:
                 output.line(str(one.reference))
+            else:
+                output.line(f"{one.reference.tag}: digest: {one.digest} size: {one.size}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sampan.cli import failure
 from sampan.cli.each import each
 from sampan.cli.options import FLAG, Command, Option
 
@@ -23,4 +24,15 @@ OPTIONS = Command(
 
 def run(engine: Engine, values: Values) -> int:
     """Remove each image and print what was untagged and deleted."""
-    return each(values.args, lambda name: engine.images.remove(name, force=values.force))
+    from sampan.errors import NotFound
+
+    def remove(name: str) -> list[str]:
+        try:
+            return engine.images.remove(name, force=values.force)
+        except NotFound as exc:
+            if not values.force:
+                raise
+            failure.complain(exc)  # as Docker: what was to go is gone
+            return []
+
+    return each(values.args, remove)

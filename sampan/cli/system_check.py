@@ -31,7 +31,7 @@ def run(engine: Engine, values: Values) -> int:
     if not values.quiet:
         output.line(
             f"checked {checked.blobs} blobs, {checked.layers} layers, {checked.containers} containers, "
-            f"{checked.volumes} volumes: " + (f"{left} faults left" if left else "all is well")
+            f"{checked.volumes} volumes: " + (f"{left} fault{'s' * (left > 1)} left" if left else "all is well")
         )
     return 1 if left else 0
 

@@ -30,26 +30,34 @@ _WORDS = {
     events.MOUNTED: "Mounted",
     events.RETRY: "Retrying",
     events.SKIPPED: "Skipped",
+    events.MOVING: "Downloading",
 }
-_PUSH_WORDS = {**_WORDS, events.BEGIN: "Preparing", events.EXISTS: "Layer already exists", events.DONE: "Pushed"}
+PUSH_WORDS = {
+    **_WORDS,
+    events.BEGIN: "Preparing",
+    events.EXISTS: "Layer already exists",
+    events.DONE: "Pushed",
+    events.MOVING: "Pushing",
+}
+COPY_WORDS = {**_WORDS, events.BEGIN: "Preparing", events.DONE: "Copied", events.MOVING: "Copying"}
 
 
-def display(kind: str, *, push: bool = False, stream: IO[str] | None = None) -> Display:
+def display(kind: str, *, words: dict[str, str] | None = None, stream: IO[str] | None = None) -> Display:
     """Return the display for `--progress` auto, plain, tty, rawjson (or json), quiet (or none)."""
     stream = stream or sys.stderr
     if kind == "auto":
         kind = "tty" if stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb") else "plain"
     kinds = {"plain": Plain, "tty": Bars, "json": Json, "rawjson": Json}
-    return kinds.get(kind, Display)(stream, _PUSH_WORDS if push else _WORDS, "Pushing" if push else "Downloading")
+    return kinds.get(kind, Display)(stream, words or _WORDS)
 
 
 class Display:
     """Show nothing but what went wrong at a mirror."""
 
-    def __init__(self, stream: IO[str], words: dict[str, str], moving: str) -> None:
+    def __init__(self, stream: IO[str], words: dict[str, str]) -> None:
         self.stream = stream
         self.words = words
-        self.moving = moving
+        self.moving = words[events.MOVING]
         self._lock = threading.Lock()
         self._states: dict[str, str] = {}
 
@@ -104,8 +112,8 @@ class Plain(Display):
 class Bars(Display):
     """One line for each part, redrawn in place."""
 
-    def __init__(self, stream: IO[str], words: dict[str, str], moving: str) -> None:
-        super().__init__(stream, words, moving)
+    def __init__(self, stream: IO[str], words: dict[str, str]) -> None:
+        super().__init__(stream, words)
         self._lines: dict[str, Event] = {}
         self._drawn = 0
         self._last = 0.0
@@ -155,8 +163,8 @@ class Bars(Display):
 class Json(Display):
     """One JSON object for each change, for programs; moving parts ten times a second."""
 
-    def __init__(self, stream: IO[str], words: dict[str, str], moving: str) -> None:
-        super().__init__(stream, words, moving)
+    def __init__(self, stream: IO[str], words: dict[str, str]) -> None:
+        super().__init__(stream, words)
         self._said: dict[str, float] = {}
 
     def show(self, event: Event) -> None:

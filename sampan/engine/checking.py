@@ -73,7 +73,7 @@ class Check:
     def _database(self) -> Iterator[Fault]:
         paths = self.store.paths
         try:
-            found = salvage.faults(self.store.db)
+            found = salvage.faults(self.store.db) or salvage.lost(self.store.db, paths)
         except IntegrityError as exc:
             found = [str(exc)]
         if not found:
@@ -122,6 +122,8 @@ class Check:
     def _blob_fault(self, digest: str, why: str) -> Fault:
         self._bad.add(digest)
         fault = Fault("blob", digest, why, self._named(digest), _REPAIR)
+        if not self.store.content.has(digest) and not self._may_mend(digest):
+            fault.hint = _bring(fault.users)
         if self.repair:
             fault.repaired = self._mend_blob(digest)
             if fault.repaired:
@@ -130,6 +132,11 @@ class Check:
                 self.store.content.delete(digest)
                 fault.hint = _bring(fault.users)
         return fault
+
+    def _may_mend(self, digest: str) -> bool:
+        """Tell whether `_mend_blob` has something to begin with."""
+        known = self.store.db.one("SELECT 1 FROM images WHERE id = ?", (digest,)) is not None
+        return known or self.store.snapshots.find(digest) is not None
 
     def _mend_blob(self, digest: str) -> str:
         """Make a blob again from what its digest proves: the database's copy of a config, or an unpacked layer."""
@@ -196,7 +203,7 @@ class Check:
         fresh = compare.unpack_again(self.store, self._facts(), self._target(), digest, diff_id)
         try:
             try:
-                wanted, there = Rootfs(directory=fresh.upper), Rootfs(directory=directory)
+                wanted, there = Rootfs(directory=fresh[0].upper), Rootfs(directory=directory)
                 compared = compare.differences(self._facts, self._target(), wanted, there)
                 found = [str(one) for one in islice(compared, _MOST)]
             except SampanError as exc:  # the disk itself, or what the helper refuses in a layer
@@ -204,7 +211,7 @@ class Check:
             if found:
                 yield self._layer_fault(diff_id, digest, "; ".join(found), fresh)
         finally:
-            self.store.snapshots.abort(fresh)
+            self.store.snapshots.abort(fresh[0])
 
     def _layer_fault(self, diff_id: str, digest: str, why: str, fresh: Any = None) -> Fault:
         fault = Fault("layer", diff_id, why, self._named(diff_id), _REPAIR)
@@ -234,9 +241,13 @@ class Check:
         with self.store.leases.take("check") as lease:
             lease.hold(diff_id)
             fresh = fresh or compare.unpack_again(self.store, self._facts(), self._target(), digest, diff_id)
-            size = self.store.db.one("SELECT size FROM snapshots WHERE diff_id = ?", (diff_id,))
             self.store.snapshots.remove(diff_id)
-            self.store.snapshots.commit(fresh, diff_id, size=size[0] if size else 0, lease=lease)
+            self.store.snapshots.commit(fresh[0], diff_id, size=fresh[1], lease=lease)
+        for (manifest,) in self.store.db.query(
+            "SELECT manifest_digest FROM images WHERE instr(diff_ids, ?)", (diff_id,)
+        ):
+            if self.store.content.has(manifest):
+                self.store.images.put(manifest)  # what is known of its size now
 
     # ---- what needs them ----
 

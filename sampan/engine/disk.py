@@ -101,6 +101,6 @@ def cache(engine: Engine, found: list[Line]) -> list[dict[str, Any]]:
     rows = []
     for key, result, created, used in engine.store.buildcache.ls():
         diff_id = str(result.get("diff_id") or "") if isinstance(result, dict) else ""
-        row = {"ID": key[:12], "Size": sizes.get(diff_id, 0), "Created": created, "LastUsed": used}
+        row = {"ID": key.rpartition(":")[2][:12], "Size": sizes.get(diff_id, 0), "Created": created, "LastUsed": used}
         rows.append({**row, "Shared": diff_id in imaged})
     return rows

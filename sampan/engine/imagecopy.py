@@ -38,6 +38,10 @@ _SCHEMES = {
 }
 
 
+# What skopeo calls other places, none of which is here: as names of images they would be a surprise.
+_OTHERS = ("dir:", "docker-daemon:", "containers-storage:", "ostree:", "sif:", "tarball:")
+
+
 class Place:
     """Where an image is or goes: `kind`, `where` (a path or a host) and `name`, "" when none was given."""
 
@@ -54,11 +58,17 @@ class Place:
         elif self.kind in (LAYOUT, ARCHIVE):
             self.where, _, self.name = rest.partition(":")
         if not (self.where or self.name):
-            raise InvalidArgument(
-                f"invalid place {text!r}: it names nothing", "`sampan image copy --help` lists places"
-            )
+            raise InvalidArgument(f"invalid place {text!r}: it names nothing", _PLACES)
+        if self.kind == STORE and text.startswith(_OTHERS):
+            raise InvalidArgument(f"invalid place {text!r}: sampan knows no {text.partition(':')[0]}", _PLACES)
         if self.name:
-            reference.parse(self.name)
+            try:
+                reference.parse(self.name)
+            except InvalidArgument as exc:
+                raise InvalidArgument(f"invalid place {text!r}: {exc.message}", exc.hint or _PLACES) from exc
+
+
+_PLACES = "places are NAME, docker://NAME, oci:DIRECTORY[:NAME], oci-archive:FILE[:NAME] and ssh://HOST/NAME"
 
 
 class Copied:
@@ -72,27 +82,51 @@ class Copied:
 
 
 def image_copy(
-    engine: Engine, source: str, destination: str, *, platform: str = "", listen: Listen = events.ignore
+    engine: Engine,
+    source: str,
+    destination: str,
+    *,
+    platform: str = "",
+    every: bool = False,
+    listen: Listen = events.ignore,
 ) -> Copied:
-    """Copy an image from one place to another; only what is missing there moves."""
+    """Copy an image from one place to another; only what is missing there moves.
+
+    `every` copies an index with all that it lists, from a registry to a registry or a layout.
+    """
     begin, end = Place(source), Place(destination)
+    if every and (begin.kind != REGISTRY or end.kind not in (REGISTRY, LAYOUT)):
+        raise InvalidArgument(
+            f"cannot copy all platforms from {source} to {destination}: elsewhere a name has one",
+            "--all goes from docker:// to docker:// or oci:",
+        )
+    if every and platform:
+        raise InvalidArgument("cannot copy all platforms and one of them: --all and --platform exclude each other")
     if begin.kind == STORE and not begin.name:
         raise InvalidArgument(f"invalid place {source!r}")
     if not end.name:
         end.name = begin.name
     with ExitStack() as stack:
-        work = _Copy(engine, begin, end, platform, listen, stack)
+        work = _Copy(engine, begin, end, platform, every, listen, stack)
         return work.run()
 
 
 class _Copy:
     def __init__(
-        self, engine: Engine, begin: Place, end: Place, platform: str, listen: Listen, stack: ExitStack
+        self,
+        engine: Engine,
+        begin: Place,
+        end: Place,
+        platform: str,
+        every: bool,
+        listen: Listen,
+        stack: ExitStack,
     ) -> None:
         self.engine = engine
         self.begin = begin
         self.end = end
         self.platform = platform
+        self.every = every
         self.listen = listen
         self.stack = stack
         self.width = 3
@@ -144,6 +178,8 @@ class _Copy:
             ref = reference.parse(self.begin.name)
             wanted = platforms.parse(self.platform) if self.platform else platforms.host()
             places = self._registries().repositories(ref)
+            if self.every:
+                return RegistrySource(ref, places, None, listen=self.listen)
             return RegistrySource(ref, places, wanted, strict=bool(self.platform), listen=self.listen)
         if self.begin.kind == SSH:
             from sampan.transfer.peer import PeerSource

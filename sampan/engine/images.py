@@ -141,13 +141,20 @@ class Images:
         )
 
     def copy(
-        self, source: str, destination: str, *, platform: str = "", listen: Callable[..., None] | None = None
+        self,
+        source: str,
+        destination: str,
+        *,
+        platform: str = "",
+        every: bool = False,
+        listen: Callable[..., None] | None = None,
     ) -> Copied:
-        """Copy an image from any place to any place (engine/imagecopy.py lists them)."""
+        """Copy an image from any place to any place (engine/imagecopy.py lists them); `every` means all platforms."""
         from sampan.engine.imagecopy import image_copy
         from sampan.transfer import events
 
-        return image_copy(self.engine, source, destination, platform=platform, listen=listen or events.ignore)
+        listen = listen or events.ignore
+        return image_copy(self.engine, source, destination, platform=platform, every=every, listen=listen)
 
     # ---- archives ----
 

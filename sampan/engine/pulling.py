@@ -11,6 +11,7 @@ from sampan.transfer import events
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from sampan.engine.engine import Engine
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from sampan.registry.connect import Registries
     from sampan.store.images import Image
     from sampan.transfer.events import Listen
+    from sampan.transfer.registries import RegistrySource
 
 
 class Pulled:
@@ -59,7 +61,11 @@ def pull(
 
 
 def _tagged(speaker: Registries, ref: Reference, listen: Listen) -> list[Reference]:
-    tags = speaker.repositories(ref, push=True)[0].tags()  # the registry's own: a mirror may have a few of them only
+    try:
+        tags = speaker.repositories(ref, push=True)[0].tags()  # a mirror may have a few of them only
+    except SampanError as exc:
+        _name(exc, ref)
+        raise
     if not tags:
         raise NotFound(f"cannot pull all tags of {ref.familiar_name()}: it has none")
     return [ref.with_tag(tag) for tag in tags]
@@ -70,18 +76,9 @@ def _one(
 ) -> Pulled:
     from sampan.store import gc
     from sampan.transfer import pull as moving
-    from sampan.transfer.registries import RegistrySource
 
     images = engine.images
-    content = engine.store.content
-
-    def local(digest: str) -> bytes | None:
-        try:
-            return content.read(digest) if content.has(digest) else None
-        except IntegrityError:
-            return None  # damaged: fetched anew
-
-    source = RegistrySource(ref, speaker.repositories(ref), wanted, strict=strict, listen=listen, local=local)
+    source = _source(engine, speaker, ref, wanted, strict, listen)
     listen(events.Event(events.TEXT, text=_greeting(ref)))
 
     def names() -> list[str]:
@@ -114,6 +111,35 @@ def _one(
     _warn_of_platform(engine, found.config, wanted, ref)
     engine.events.emit("image", "pull", ref.familiar(), {"name": ref.familiar_name()})
     return Pulled(ref, source.digest, found.id, before != found.manifest_digest)
+
+
+def _source(
+    engine: Engine, speaker: Registries, ref: Reference, wanted: platforms.Platform, strict: bool, listen: Listen
+) -> RegistrySource:
+    """Give the registry's image; of its documents none is fetched that is here, or that another pull is fetching."""
+    from sampan.store.leases import Leases
+    from sampan.store.partials import open_partial
+    from sampan.transfer.registries import RegistrySource
+
+    content = engine.store.content
+
+    def local(digest: str) -> bytes | None:
+        try:
+            return content.read(digest) if content.has(digest) else None
+        except IntegrityError:
+            return None  # damaged: fetched anew
+
+    def once(digest: str, fetch: Callable[[], bytes]) -> bytes:
+        with Leases(engine.store.db).take("pull") as lease, open_partial(engine.store.paths, digest, lease):
+            lease.hold(digest)
+            known = local(digest)
+            if known is None:
+                known = fetch()
+                content.add(known, expected=digest, lease=lease)
+            return known
+
+    places = speaker.repositories(ref)
+    return RegistrySource(ref, places, wanted, strict=strict, listen=listen, local=local, once=once)
 
 
 def _complete(engine: Engine, name: str, wanted: platforms.Platform) -> tuple[Image, str] | None:

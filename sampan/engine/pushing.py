@@ -79,6 +79,5 @@ def _one(engine: Engine, speaker: Registries, ref: Reference, compression: str, 
         raise
     # Under this digest it is known from now on: a pull of it has nothing to fetch.
     engine.store.images.tag(f"{ref.name}@{picture.digest}", image.manifest_digest)
-    listen(events.Event(events.TEXT, text=f"{ref.tag}: digest: {picture.digest} size: {len(picture.data)}"))
     engine.events.emit("image", "push", ref.familiar(), {"name": ref.familiar_name()})
     return Pushed(ref, picture.digest, len(picture.data))

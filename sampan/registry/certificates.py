@@ -48,10 +48,21 @@ def context(host: str, environ: Mapping[str, str], *, unverified: bool = False) 
                 elif name.endswith(".cert"):
                     made.load_cert_chain(path, _key(path), password=_no_password(path))
             except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
-                raise InvalidArgument(f"cannot use certificate {path}: {exc}") from exc
+                raise InvalidArgument(f"cannot use certificate {path}: {_reason(exc)}") from exc
             if name.endswith(".key") and name[:-4] + ".cert" not in names:
                 raise InvalidArgument(f"cannot use key {path}: there is no {name[:-4]}.cert beside it")
     return made
+
+
+def _reason(exc: OSError | ValueError) -> str:
+    """Say it without OpenSSL's names: its own for a file without any certificate is NO_CERTIFICATE_OR_CRL_FOUND."""
+    import ssl
+
+    if not isinstance(exc, ssl.SSLError):
+        return getattr(exc, "strerror", "") or str(exc)
+    if exc.reason == "KEY_VALUES_MISMATCH":
+        return "the key beside it is not its own"
+    return "it holds no certificate and key in PEM form"
 
 
 def _key(path: str) -> str:

@@ -189,7 +189,8 @@ class Registry:
                 if known
                 else f"log in first: sampan login {self.host}"
             )
-            return Unauthorized(f"cannot {action}: {self.host} wants another login ({said})", hint)
+            wants = "another login" if known else "a login"
+            return Unauthorized(f"cannot {action}: {self.host} wants {wants} ({said})", hint)
         if status == 403:
             return Denied(f"cannot {action}: {self.host} denies it ({said})")
         if status == 404:

@@ -192,7 +192,8 @@ class HttpTransport:
         try:
             self.send(Request("GET", f"https://{name}/v2/")).close()
         except Unavailable as exc:
-            return exc.message.startswith("cannot trust ")  # a certificate, though not one to believe
+            # A certificate, though not one to believe, or the wish for one of ours.
+            return exc.message.startswith(("cannot trust ", "cannot speak to "))
         return True
 
     def abort(self) -> None:
@@ -262,10 +263,13 @@ def _translated(exc: Exception, host: str) -> Exception:
     inner: Any = getattr(exc, "reason", None) if isinstance(exc, failures.MaxRetryError) else exc
     text = _words(inner)
     if isinstance(inner, (failures.SSLError, failures.ProxyError)) and "certificate" in text.lower():
-        return Unavailable(
-            f"cannot trust {host}: {text}",
-            "put the CA that signed its certificate into /etc/docker/certs.d/HOST:PORT/ca.crt",
-        )
+        where = f"/etc/docker/certs.d/{host}"
+        if "alert" in text.lower():  # RFC 8446, section 6.2: sent by the other side about what we showed, or did not
+            hint = f"put it and its key into {where}/client.cert and client.key"
+            return Unavailable(f"cannot speak to {host}: it wants a client certificate that it accepts", hint)
+        hint = f"put the CA that signed its certificate into {where}/ca.crt"
+        mismatch = "mismatch" in text  # of names: no CA would help
+        return Unavailable(f"cannot trust {host}: {text}", "" if mismatch else hint)
     unresolved = inner if isinstance(inner, OSError) else inner.__cause__
     if isinstance(unresolved, socket.gaierror):
         kind = Interrupted if unresolved.errno == socket.EAI_AGAIN else Unavailable
@@ -274,6 +278,10 @@ def _translated(exc: Exception, host: str) -> Exception:
         hint = "it speaks no TLS; to allow plain HTTP name it in SAMPAN_INSECURE_REGISTRIES or registries.toml"
         plain = "WRONG_VERSION_NUMBER" in text or "wrong version number" in text
         return Unavailable(f"cannot speak TLS with {host}: {text}", hint if plain else "")
+    if isinstance(inner, failures.ProxyError):
+        return Interrupted(
+            f"cannot reach {host} through the proxy: {text}", "HTTP_PROXY, HTTPS_PROXY and NO_PROXY say which"
+        )
     if isinstance(inner, (failures.HTTPError, OSError)):
         return Interrupted(f"cannot reach {host}: {text}")
     return exc
@@ -283,6 +291,8 @@ def _words(exc: Any) -> str:
     """Say why, without the names of Python's objects."""
     from urllib3 import exceptions as failures
 
+    if isinstance(exc, failures.ProxyError) and isinstance(exc.original_error, failures.NewConnectionError):
+        return _words(exc.original_error)
     cause = exc.__cause__ or exc.__context__
     if isinstance(exc, failures.NewConnectionError) and isinstance(cause, OSError):
         return cause.strerror or str(cause)

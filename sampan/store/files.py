@@ -69,11 +69,11 @@ def start_writing(fd: int, offset: int, count: int) -> None:
             raise OSError(code, os.strerror(code))
 
 
-def replace(path: str, data: bytes, *, durable: bool = True) -> None:
-    """Replace a file of the store by `data`: readers see the old or the new content, also after a power cut."""
+def replace(path: str, data: bytes, *, durable: bool = True, mode: int = 0o600) -> None:
+    """Replace a file by `data`: readers see the old or the new content, also after a power cut."""
     directory = os.path.dirname(path)
     temporary = f"{directory}/{temporary_name()}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         try:
             write_all(fd, data)

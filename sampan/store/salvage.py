@@ -10,6 +10,7 @@ import os
 import time
 
 from sampan.errors import SampanError
+from sampan.oci import digest as digests
 from sampan.oci import jsontext
 from sampan.store import dbfile, volumes
 from sampan.store.db import Database
@@ -33,6 +34,28 @@ def faults(db: Database) -> list[str]:
     rows = [str(row[0]) for row in db.query("PRAGMA integrity_check(10)")]
     rows += [f"a row of {row[0]} refers to nothing" for row in db.query("PRAGMA foreign_key_check")]
     return [row for row in rows if row != "ok"]
+
+
+def lost(db: Database, paths: Paths) -> list[str]:
+    """Say what is on the disk although the database, a new one it seems, knows of nothing at all."""
+    if db.one("SELECT 1 FROM images UNION SELECT 1 FROM containers UNION SELECT 1 FROM volumes") is not None:
+        return []
+    count = sum(1 for one in _listed(paths) or () if os.path.exists(paths.blob(one["digest"])))
+    found = [f"{count} images in {paths.oci}/index.json"] if count else []
+    for kind, directory in (("volumes", paths.volumes), ("containers", paths.containers)):
+        names = [name for name in os.listdir(directory) if not name.startswith((volumes.GONE, LOST))]
+        found += [f"{len(names)} {kind} in {directory}"] if names else []
+    return [f"it is empty, but there are {', '.join(found)}"] if found else []
+
+
+def _listed(paths: Paths) -> list[dict[str, Any]] | None:
+    """Give the entries of the layout's index, None when it cannot be read."""
+    try:
+        with open(paths.oci + "/index.json", "rb") as file:
+            entries = jsontext.loads(file.read(64 << 20))["manifests"]
+        return [one for one in entries if digests.validate(one["digest"])]
+    except (OSError, SampanError, KeyError, TypeError):
+        return None
 
 
 def salvage(db: Database, paths: Paths, images: Images) -> list[str]:
@@ -92,10 +115,8 @@ def _rows(old: Any, table: str) -> list[tuple[Any, ...]]:
 
 def _images(paths: Paths, images: Images) -> list[str]:
     """Record the images that the layout's index names and the database lost."""
-    try:
-        with open(paths.oci + "/index.json", "rb") as file:
-            manifests = jsontext.loads(file.read(64 << 20))["manifests"]
-    except (OSError, SampanError, KeyError, TypeError):
+    manifests = _listed(paths)
+    if manifests is None:
         return ["the index of images cannot be read"]
     said = []
     for one in manifests:

@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     Item = tuple[Entry, Content]
 
 
-def unpack_again(store: Store, facts: Facts, target: str, digest: str, diff_id: str) -> Active:
-    """Unpack a blob into a new active snapshot, for the caller to commit or abort; IntegrityError if it is damaged."""
+def unpack_again(store: Store, facts: Facts, target: str, digest: str, diff_id: str) -> tuple[Active, int]:
+    """Unpack a blob into a new active snapshot, for the caller to commit or abort; IntegrityError if it is damaged.
+
+    The number is the sum of the sizes of its files.
+    """
     blob, layer = digests.sha256(bulk=True), digests.sha256(bulk=True)
     fd = store.content.open(digest)
     active = store.snapshots.prepare()
@@ -47,7 +50,7 @@ def unpack_again(store: Store, facts: Facts, target: str, digest: str, diff_id: 
             layer.update(data)
             return data
 
-        layers.unpack(content, facts, target, active.upper)
+        size = layers.unpack(content, facts, target, active.upper)
         for rest in (content, peek.read):
             while rest(layers.STEP):
                 pass
@@ -58,7 +61,7 @@ def unpack_again(store: Store, facts: Facts, target: str, digest: str, diff_id: 
         raise
     finally:
         os.close(fd)
-    return active
+    return active, size
 
 
 class _Files:

@@ -24,15 +24,19 @@ class Wanted:
 
 
 class Found:
-    """One image: full reference texts, the config's bytes, its layers; the manifest's bytes if the archive has one."""
+    """One image: full reference texts, the config's bytes, its layers; the manifest's bytes if the archive has one.
 
-    __slots__ = ("config", "layers", "manifest", "names")
+    Of an artifact there are only the manifest and the descriptors of its `blobs`.
+    """
+
+    __slots__ = ("blobs", "config", "layers", "manifest", "names")
 
     def __init__(self, names: list[str], config: bytes, layers: list[Wanted], manifest: bytes = b"") -> None:
         self.names = names
         self.config = config
         self.layers = layers
         self.manifest = manifest
+        self.blobs: list[dict[str, Any]] = []
 
     def add_names(self, names: list[str]) -> None:
         """Add full references that are not there yet."""

@@ -49,7 +49,8 @@ class LayoutSource:
         document = image.parse_manifest(self._found.manifest)
         digest = digests.of(self._found.manifest)
         kind = document["mediaType"]
-        return of_manifest(self._found.manifest, kind, digest, document, self._found.config, self._archive.what)
+        config = None if self._found.blobs else self._found.config
+        return of_manifest(self._found.manifest, kind, digest, document, config, self._archive.what)
 
     def open(self, part: Part, offset: int, received: Callable[[int], None]) -> Stream:
         """Open a part's blob."""
@@ -125,7 +126,7 @@ class LayoutDestination:
             self._blobs = _made(directory, "blobs/sha256")
             weakref.finalize(self, os.close, self._blobs)
             if not os.path.exists(f"{directory}/{layout.MARK}"):
-                files.replace(f"{directory}/{layout.MARK}", _MARK)
+                files.replace(f"{directory}/{layout.MARK}", _MARK, mode=0o644)
         except OSError as exc:
             raise files.failure(f"make the image layout {directory}", exc) from exc
 
@@ -206,7 +207,7 @@ class LayoutDestination:
             )
             extra = {"annotations": notes} if notes else {}
             entries.append(image.descriptor(picture.media_type, picture.digest, len(picture.data), **extra))
-            files.replace(f"{self.directory}/{layout.INDEX}", image.build_index(entries))
+            files.replace(f"{self.directory}/{layout.INDEX}", image.build_index(entries), mode=0o644)
         except OSError as exc:
             raise files.failure(f"write {self.directory}/{layout.INDEX}", exc) from exc
         finally:

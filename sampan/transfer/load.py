@@ -11,7 +11,7 @@ from sampan.errors import IntegrityError, SampanError
 from sampan.oci import image
 from sampan.store.leases import Leases
 from sampan.transfer import dockerarchive, found, layout
-from sampan.transfer.archive import open_archive
+from sampan.transfer.archive import STEP, open_archive
 from sampan.transfer.layers import Promise
 from sampan.transfer.together import ingest_all
 
@@ -75,6 +75,11 @@ class Loader:
         )
 
     def _image(self, archive: Archive, one: Found, layers: dict[tuple[str, str], Ingested]) -> Loaded:
+        if one.blobs:
+            for blob in one.blobs:
+                self._keep(archive, blob)
+            manifest_digest = self.store.content.add(one.manifest, lease=self.lease)
+            return Loaded(one.blobs[0]["digest"], manifest_digest, one.names)
         descriptors = [self._descriptor(archive, layer, layers[layer.name, layer.diff_id]) for layer in one.layers]
         config_digest = self.store.content.add(one.config, lease=self.lease)
         manifest = one.manifest
@@ -82,6 +87,13 @@ class Loader:
             config = image.descriptor(image.OCI_CONFIG, config_digest, len(one.config))
             manifest = image.build_manifest(config, descriptors)
         return Loaded(config_digest, self.store.content.add(manifest, lease=self.lease), one.names)
+
+    def _keep(self, archive: Archive, blob: dict[str, Any]) -> None:
+        """Take a blob of an artifact as it is."""
+        with archive.open(layout.blob_name(blob["digest"])) as part, self.store.content.ingest(lease=self.lease) as new:
+            while data := part.read(STEP):
+                new.write(data)
+            new.commit(blob["digest"], blob["size"])
 
     def _descriptor(self, archive: Archive, wanted: Wanted, layer: Ingested) -> dict[str, Any]:
         if wanted.descriptor is None:

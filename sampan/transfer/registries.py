@@ -31,11 +31,26 @@ def is_foreign(descriptor: dict[str, Any]) -> bool:
     return any(word in descriptor["mediaType"] for word in FOREIGN)
 
 
+class _Document:
+    """The bytes of a document that was fetched before."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, count: int) -> bytes:
+        data, self._data = self._data[:count], self._data[count:]
+        return data
+
+    def close(self) -> None:
+        self._data = b""
+
+
 class RegistrySource:
     """An image in a registry, or in one of its mirrors.
 
     `wanted` is the platform to choose from an index, None for all of them.  `strict` says that the user named it: then
-    an image of another platform is not taken.  `local` gives documents that need not be fetched, by digest.
+    an image of another platform is not taken.  `local` gives documents that need not be fetched, by digest; `once`
+    fetches one unless another process did meanwhile.
     """
 
     def __init__(
@@ -47,15 +62,18 @@ class RegistrySource:
         strict: bool = False,
         listen: Listen = events.ignore,
         local: Callable[[str], bytes | None] = lambda digest: None,
+        once: Callable[[str, Callable[[], bytes]], bytes] = lambda digest, fetch: fetch(),
     ) -> None:
         self.ref = ref
         self._local = local
+        self._once = once
         self.wanted = wanted
         self.strict = strict
         self.digest = ""  # of what the reference names: an index perhaps
         self._repositories = list(repositories)
         self._head: tuple[str, str, int] | None = None
         self._asked = False
+        self._documents: dict[str, bytes] = {}
         self._listen = listen
 
     # ---- documents ----
@@ -140,14 +158,19 @@ class RegistrySource:
 
     def document(self, descriptor: dict[str, Any]) -> bytes:
         """Get a small blob, verified."""
-        from sampan.oci import digest as digests
-
         digest, size = descriptor["digest"], descriptor["size"]
         if size > image.MAX_DOCUMENT:
             raise IntegrityError(f"cannot pull {self.ref.familiar()}: its config has {size} bytes")
-        known = self._local(digest)
-        if known is not None:
-            return known
+        if digest not in self._documents:
+            known = self._local(digest)
+            if known is None:
+                known = self._once(digest, lambda: self._fetched(digest, size))
+            self._documents[digest] = known
+        return self._documents[digest]
+
+    def _fetched(self, digest: str, size: int) -> bytes:
+        from sampan.oci import digest as digests
+
         stream = BlobStream(self._repositories, digest, size)
         chunks = []
         while data := stream.read(size):
@@ -182,6 +205,8 @@ class RegistrySource:
 
     def open(self, part: Part, offset: int, received: Callable[[int], None]) -> Stream:
         """Open a part from an offset."""
+        if part.digest in self._documents:
+            return _Document(self._documents[part.digest][offset:])
         urls = part.descriptor.get("urls")
         if urls and is_foreign(part.descriptor):
             from sampan.registry.foreign import ForeignPlace

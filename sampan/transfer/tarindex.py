@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from sampan.errors import IntegrityError
 from sampan.oci import tarheader as tar
 from sampan.oci.tarheader import BLOCK, broken
 
@@ -38,6 +39,18 @@ def normalise(name: bytes, base: str = "") -> str:
     return "/".join(parts)
 
 
+def _check_first(block: bytes) -> None:
+    """Refuse what is no tar at all, in words that do not blame a header it never had."""
+    try:
+        whole = len(block) == BLOCK
+        if whole and block.strip(b"\0"):
+            tar.check_sum(block, tar.LAYOUT.unpack(block)[6])
+    except IntegrityError:
+        whole = False
+    if not whole:
+        raise broken("it is no tar archive")
+
+
 class Index:
     """The members of a tar in a seekable descriptor: `files` by name as (offset, size), `links` by name as name."""
 
@@ -49,6 +62,7 @@ class Index:
         self._at = 0
         self._long: dict[bytes, bytes] = {}
         count = 0
+        _check_first(os.pread(fd, BLOCK, 0))
         while self._next():
             count += 1
             if count > _MAX_MEMBERS:

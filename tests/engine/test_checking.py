@@ -180,6 +180,29 @@ def test_a_damaged_database_is_found_and_made_again(own: sampan.Engine, page: in
     assert runs(own)
 
 
+def test_a_database_that_is_gone_is_made_again_with_all_sizes(own: sampan.Engine) -> None:
+    before = {row["ID"]: row["Size"] for row in own.images.ls()}
+    paths = own.store.paths
+    own.close()
+    for suffix in ("", "-wal", "-shm"):
+        pathlib.Path(paths.database + suffix).unlink(missing_ok=True)
+    engine = sampan.Engine(paths.root)
+    assert engine.images.ls() == []
+    with pytest.raises(Unavailable):
+        faults(engine)
+    found, left, _ = faults(engine, repair=True)
+    assert left == 0 and found[0].why.startswith("it is empty, but there are 2 images in ")
+    assert {row["ID"]: row["Size"] for row in engine.images.ls()} == before
+    assert faults(engine)[1] == 0 and runs(engine)
+
+
+def test_a_blob_that_only_a_registry_has_is_not_promised_a_repair(own: sampan.Engine) -> None:
+    manifest = own.store.images.resolve("app").manifest_digest
+    os.unlink(own.store.content.path(manifest))
+    hints = [fault.hint for fault in faults(own)[0]]
+    assert len(hints) == 1 and "sampan pull app:latest" in hints[0]
+
+
 def test_strays_and_lost_directories_are_named(own: sampan.Engine) -> None:
     options = RunOptions()
     options.command = ["true"]

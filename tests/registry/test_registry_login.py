@@ -51,7 +51,7 @@ def test_basic_authentication(
     name = load(engine, tmp_path, f"{htpasswd.host}/basic/app:1")
     with pytest.raises(Unauthorized) as caught:
         engine.images.push(name)
-    assert f"sampan login {htpasswd.host}" in caught.value.hint
+    assert f"sampan login {htpasswd.host}" in caught.value.hint and "wants a login" in caught.value.message
     with pytest.raises(Unauthorized, match="name or password is wrong"):
         registries.login(htpasswd.host, "me", "wrong")
     assert not (home / ".docker").exists()
@@ -159,14 +159,39 @@ def test_client_certificates(engine: sampan.Engine, tmp_path: Path, home: Path) 
         certs = home / ".docker/certs.d" / registry.host
         certs.mkdir(parents=True)
         shutil.copy(ca[0], certs / "ca.crt")
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable, match="it wants a client certificate") as caught:
             engine.images.push(name)
+        assert "client.key" in caught.value.hint
+        (certs / "other.crt").write_text("no certificate")
+        with pytest.raises(InvalidArgument, match="it holds no certificate") as unusable:
+            engine.images.push(name)
+        assert "_ssl" not in unusable.value.message
+        (certs / "other.crt").unlink()
         shutil.copy(client[0], certs / "client.cert")
         with pytest.raises(InvalidArgument, match="there is no client.key beside it"):
             engine.images.push(name)
         shutil.copy(client[1], certs / "client.key")
         engine.images.push(name)
         assert registry.tags("client/app") == {"1"}
+
+
+def test_a_certificate_of_another_name(engine: sampan.Engine, tmp_path: Path, home: Path) -> None:
+    ca = tokenserver.make_ca(tmp_path)
+    server = tokenserver.make_certificate(tmp_path, "server", ca, san="DNS:other.example")
+    with running(tmp_path / "registry", tls=server) as registry:
+        certs = home / ".docker/certs.d" / registry.host
+        certs.mkdir(parents=True)
+        shutil.copy(ca[0], certs / "ca.crt")
+        with pytest.raises(Unavailable, match="mismatch") as caught:
+            engine.images.pull(f"{registry.host}/app")
+        assert caught.value.hint == ""  # another CA would not help
+
+
+def test_a_proxy_that_is_not_there_is_told(engine: sampan.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setattr("sampan.registry.connect.Registries._sleep", lambda self, seconds: None)
+    with pytest.raises(Unavailable, match="through the proxy: Connection refused$"):
+        engine.images.pull("registry.example/app")
 
 
 def test_a_blocked_registry_is_not_asked(engine: sampan.Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,10 @@ def test_what_arrives_is_what_was_there(
 
 def test_a_second_pull_fetches_nothing(plain: Registry, engine: sampan.Engine, tmp_path: Path) -> None:
     fill(plain, tmp_path, "second:1")
+    before = plain.log.stat().st_size
     engine.images.pull(f"{plain.host}/second:1")
+    first = fetched(plain, before)
+    assert len(first) == len(set(first)) == 3  # the config and two layers
     before = plain.log.stat().st_size
     (pulled,) = engine.images.pull(f"{plain.host}/second:1")
     assert not pulled.new and fetched(plain, before) == []

@@ -14,7 +14,7 @@ import transfersupport as ts
 from registrysupport import Registry, needs_registry, needs_skopeo, running, skopeo
 
 import sampan
-from sampan.errors import InvalidArgument, NotFound, NotSupported
+from sampan.errors import InvalidArgument, NotFound, NotSupported, SampanError
 
 pytestmark = [needs_registry, needs_skopeo]
 
@@ -146,6 +146,29 @@ def test_an_artifact_passes_through(plain: Registry, engine: sampan.Engine, tmp_
     assert engine.images.push(f"{plain.host}/push/artifact:2")[0].digest == pulled.digest
     with pytest.raises(NotSupported, match="is an artifact"):
         engine.run(name, ["x"])
+
+
+def test_an_artifact_goes_through_layouts_and_archives(
+    plain: Registry, make_engine: Callable[[], sampan.Engine], tmp_path: Path
+) -> None:
+    layout = ts.Layout()
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": ts.MANIFEST,
+        "config": layout.blob(b"not json", "application/vnd.example.config"),
+        "layers": [layout.blob(b"any bytes", "application/vnd.example.data")],
+    }
+    layout.add(layout.document(manifest, ts.MANIFEST))
+    source = ts.write_tree(tmp_path / "layout", layout.build())
+    engine, other = make_engine(), make_engine()
+    digest = engine.images.copy(f"oci:{source}", "thing:1").digest
+    with open(tmp_path / "archive", "wb") as file:
+        engine.images.save(["thing:1"], file.fileno())
+    assert other.images.load(str(tmp_path / "archive")) == ["Loaded image: thing:1"]
+    assert other.images.copy("thing:1", f"docker://{plain.host}/push/thing:1").digest == digest
+    (tmp_path / "layout" / "blobs/sha256" / ts.digest(b"any bytes")[7:]).write_bytes(b"other bytes")
+    with pytest.raises(SampanError):
+        other.images.load(str(tmp_path / "layout"))
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("podman"), reason="needs root and podman")

@@ -23,6 +23,7 @@ import pytest
 from transfersupport import (
     BASE,
     INDEX,
+    MANIFEST,
     TOP,
     Layout,
     config,
@@ -109,7 +110,14 @@ def wrong_kind() -> bytes:
 
 
 def artifact() -> bytes:
-    return oci(lambda manifest: manifest["config"].update(mediaType="application/vnd.example.thing+json"))
+    layout = Layout()
+    blob = layout.blob(b"gone", "application/vnd.example.thing")
+    del layout.files["blobs/sha256/" + blob["digest"][7:]]
+    config = layout.blob(b"{}", "application/vnd.oci.empty.v1+json")
+    layout.add(
+        layout.document({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [blob]}, MANIFEST)
+    )
+    return tar_of(layout.build())
 
 
 def big_extended_header() -> bytes:
@@ -138,9 +146,9 @@ CASES: dict[str, tuple[Callable[[], bytes], str]] = {
         "too many links",
     ),
     "large extended header": (big_extended_header, "extended header"),
-    "not an archive": (lambda: b"hello world\n" * 1000, "checksum|octal"),
+    "not an archive": (lambda: b"hello world\n" * 1000, "it is no tar archive"),
     "empty archive": (lambda: bytes(10240), "neither"),
-    "nothing": (lambda: b"", "truncated|empty"),
+    "nothing": (lambda: b"", "no tar archive|empty"),
     # Docker's form
     "no config": (lambda: docker_with(**{"config.json": None}), "missing"),
     "no layer": (lambda: docker_with(**{"1/layer.tar": None}), "missing"),
@@ -195,7 +203,7 @@ CASES: dict[str, tuple[Callable[[], bytes], str]] = {
     "layer doubled": (lambda: oci(lambda manifest: manifest["layers"].append(manifest["layers"][0])), "layers"),
     "layers and manifests": (both_kinds, "both|index"),
     "type differs": (wrong_kind, "manifest|index"),
-    "artifact": (artifact, "artifact"),
+    "artifact without a blob": (artifact, "missing"),
     "layer no tar type": (lambda: oci(lambda m: m["layers"][0].update(mediaType="application/x-tar")), "layer"),
     "index nested": (lambda: nested(6), "nested"),
     "index wide": (lambda: wide(1000), "documents"),
