@@ -63,6 +63,8 @@ def _install(engine: Engine) -> int:
     from sampan.engine import booting
 
     path, text = booting.unit_path(engine), booting.unit(engine)
+    if open_part := booting.changeable(engine):
+        engine.warn([f"{open_part} is not root's alone, and root will run sampan from there at each boot"])
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         if os.path.exists(path):

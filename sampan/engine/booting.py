@@ -8,6 +8,7 @@ cron that calls `sampan system boot`.
 from __future__ import annotations
 
 import os
+import stat
 
 from sampan.engine import restarting
 from sampan.errors import NotFound, SampanError
@@ -69,6 +70,27 @@ def _quoted(word: str) -> str:
     """Quote a word as systemd.syntax(7) wants it, with % and $ doubled."""
     text = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$").replace("\n", "\\n")
     return text if text and not set(text) & set(" \t;'\"\\") else f'"{text}"'
+
+
+def changeable(engine: Engine) -> str:
+    """Give what others than root may change of what root's unit runs at each boot; "" when there is nothing."""
+    if engine.host.rootless:
+        return ""
+    words = engine.command([])
+    programs = (os.path.realpath(words[0]), os.path.abspath(__file__))
+    return next((found for path in programs if (found := changeable_part(path))), "")
+
+
+def changeable_part(path: str) -> str:
+    """Give the part of an absolute path that another user than root owns or may write to; "" when none does."""
+    while True:
+        state = os.stat(path)
+        is_shared = state.st_mode & 0o022 and not state.st_mode & stat.S_ISVTX
+        if state.st_uid != 0 or is_shared:
+            return path
+        if path == "/":
+            return ""
+        path = os.path.dirname(path)
 
 
 def unit_path(engine: Engine) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,21 @@ def test_a_path_of_the_store_adds_no_line_to_the_unit() -> None:
     quoted = booting._quoted('/x\nExecStartPre=/bin/sh -c "id" %h $A')
     assert quoted == '"/x\\nExecStartPre=/bin/sh -c \\"id\\" %%h $$A"'
     assert "\n" not in quoted
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files of several owners")
+def test_a_program_that_others_may_change_is_seen_before_root_runs_it_at_boot() -> None:
+    assert booting.changeable_part("/bin/sh") == "" and booting.changeable_part("/") == ""
+    with tempfile.TemporaryDirectory(prefix="sampan-boot-") as name:
+        place = Path(name) / "lib" / "program"
+        place.parent.mkdir()
+        place.touch(0o755)
+        assert booting.changeable_part(str(place)) == ""  # below /tmp, which is sticky
+        os.chown(place.parent, 1000, 0)
+        assert booting.changeable_part(str(place)) == str(place.parent)
+        os.chown(place.parent, 0, 0)
+        place.chmod(0o775)
+        assert booting.changeable_part(str(place)) == str(place)
 
 
 @pytest.mark.parametrize("name", [b"..", b"a/../b", b"/etc/x", b"a//b", b"", b"a/."])
