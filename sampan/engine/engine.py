@@ -177,8 +177,9 @@ class Engine:
             self._said.add(note)
             if self._warn is not None:
                 self._warn(note)
-            else:
-                sys.stderr.write(f"sampan: warning: {note}\n")
+            else:  # an image or another host may have chosen words in it: they do not steer the terminal
+                shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in note)
+                sys.stderr.write(f"sampan: warning: {shown}\n")
 
     def command(self, words: list[str]) -> list[str]:
         """Give the argument vector that runs a sampan command on this store from a clean environment."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import sampan
 from sampan.engine import booting, hosttree
 from sampan.oci.entry import Entry
 
@@ -43,6 +44,13 @@ def test_a_program_that_others_may_change_is_seen_before_root_runs_it_at_boot() 
         os.chown(place.parent, 0, 0)
         place.chmod(0o775)
         assert booting.changeable_part(str(place)) == str(place)
+
+
+def test_a_warning_does_not_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine = sampan.Engine(str(tmp_path / "store"))
+    engine.warn(["caf\u00e9 \x1b]0;x\x07\u202e\n."])
+    engine.close()
+    assert capsys.readouterr().err == "sampan: warning: caf\u00e9 \\x1b]0;x\\x07\\x202e\\x0a.\n"
 
 
 @pytest.mark.parametrize("name", [b"..", b"a/../b", b"/etc/x", b"a//b", b"", b"a/."])
