@@ -1,6 +1,6 @@
 # make helper   compile the helper into the source tree, for development
 # make test     make .venv, install sampan with its dev extra, and run every check
-# make test-faults  power cuts at 500 moments, and what else is too long for `make test` (as root)
+# make test-faults  power cuts at 500 moments, and what else is too long for `make test` (as root); SAMPLE=5 kills less often
 # make test-vm  try it in a virtual machine with cgroup v2 and systemd (as root; see docs/testing.md)
 # make demo     the whole tour: make .venv, install sampan, run examples/demo.py with it
 # make bench    every published figure
@@ -26,7 +26,7 @@ test: $(VENV)/.installed helper lint
 	$(BIN)/python -m pytest
 
 test-faults: $(VENV)/.installed helper
-	SAMPAN_FAULTS=500 $(BIN)/python -m pytest tests/faults
+	SAMPAN_FAULTS=500 $(BIN)/python -m pytest tests/faults $(if $(SAMPLE),--sample $(SAMPLE))
 
 test-vm:
 	$(PYTHON) tests/vm/run.py

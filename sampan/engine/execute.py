@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from sampan.engine import starter, terminal
-from sampan.errors import Conflict, InvalidArgument, SampanError
+from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
 from sampan.runtime import capabilities, cgroup, compile, confine, launch, process
 from sampan.runtime import plan as p
 from sampan.runtime.plan import Plan
@@ -101,7 +101,11 @@ def start(engine: Engine, record: Record, plan: Plan, spec: dict[str, Any], fds:
     """Start the joining helper against a checked pidfd."""
     if record.status != "running":
         raise Conflict(f"cannot execute in container {record.name}: it is not running", "start it first")
-    target = process.open_pidfd(record.pid, record.pid_start, record.boot_id)
+    ended = f"cannot execute in container {record.name}: it has just ended"
+    try:
+        target = process.open_pidfd(record.pid, record.pid_start, record.boot_id)
+    except NotFound as error:
+        raise Conflict(ended) from error
     try:
         child = launch.start(plan, *fds, target=target)
     finally:
@@ -112,7 +116,7 @@ def start(engine: Engine, record: Record, plan: Plan, spec: dict[str, Any], fds:
         return child
     except launch.StartFailure as failure:
         if failure.code != p.EXEC and not process.alive(record.pid, record.pid_start, record.boot_id):
-            raise Conflict(f"cannot execute in container {record.name}: it has just ended") from failure
+            raise Conflict(ended) from failure
         raise _cannot(launch.translate(failure)) from failure
     except BaseException as error:
         child.signal(9)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sampan.runtime.cgroupapply import Chosen
 
 _layout: Layout | None = None
+_ENDING = 2.0
 
 
 def detect() -> Layout:
@@ -111,8 +112,11 @@ def _mkdir(base: str, name: str, cpuset: bool = False) -> str:
 
 
 def _renew(path: str) -> None:
-    """Replace a group that an earlier run of this container left; Conflict if processes are still in it."""
-    _remove_tree(path, 0)
+    """Replace a group that an earlier run of this container left; Conflict if processes stay in it.
+
+    An `exec` that came when the container ended is in it for a moment, until its end reaches it too.
+    """
+    _remove_tree(path, _ENDING)
     os.mkdir(path, 0o755)
 
 
