@@ -182,7 +182,7 @@ def test_clients_that_come_and_go_leave_nothing(engine: sampan.Engine, started: 
 def test_a_reader_that_stops_reading_stalls_the_output_only(
     engine: sampan.Engine, started: Callable[..., str], sampan_run: Run
 ) -> None:
-    name = started("trap 'kill $!; echo last; exit 4' TERM; sleep 0.5; yes & while :; do sleep 0.05; done")
+    name = started("trap 'kill $!; wait; echo last; exit 4' TERM; sleep 0.5; yes & while :; do sleep 0.05; done")
     reading, writing = os.pipe()
     client = subprocess.Popen(engine.command(["attach", "--no-stdin", name]), stdout=writing)
     os.close(writing)
