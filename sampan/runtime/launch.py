@@ -137,7 +137,10 @@ class Child:
     def _answer(self, uid: int, gid: int, groups: list[int], env: list[str]) -> None:
         words = [os.fsencode(word) for word in env]
         data = _struct.pack(f"<4I{len(groups)}I", uid, gid, len(groups), len(words), *groups)
-        os.write(self.control, data + b"".join(_struct.pack("<I", len(word)) + word for word in words))
+        try:
+            os.write(self.control, data + b"".join(_struct.pack("<I", len(word)) + word for word in words))
+        except BrokenPipeError:
+            return  # it ended meanwhile: why, its next report tells
 
     def _common(self, kind: int, operation: int, error: int, value: int, data: bytes) -> None:
         if kind == FAILED:
