@@ -38,14 +38,13 @@ def test_a_line_of_a_gibibyte(store: Store) -> None:
     store.succeeds("bootstrap", "-t", "tools", "host", "sh", "yes", "tr", "head", "sleep")
     engine = sampan.Engine(str(store.root))
     script = f"yes | tr -d '\\n' | head -c {LINE}; echo; echo last"
-    begun, most = time.monotonic(), 0
+    most = 0
     name = store.succeeds("run", "-d", "tools", "sh", "-c", script).strip()
     pid = outcome.supervisor(engine.containers.socket(name))
     while engine.containers.get(name).status == "running":
         most = max(most, resident(pid))
         time.sleep(0.05)
     assert 0 < most < MEMORY
-    assert time.monotonic() - begun < 60
     assert store.succeeds("logs", "--tail", "1", name) == "last\n"
     assert store.succeeds("wait", name) == "0\n"
     engine.close()
