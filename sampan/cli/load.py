@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from sampan.cli import output
 from sampan.cli.files import open_input
 from sampan.cli.options import FLAG, Command, Option
@@ -27,8 +25,7 @@ OPTIONS = Command(
 
 def run(engine: Engine, values: Values) -> int:
     """Load it and print what it held."""
-    # A directory is an OCI image layout.
-    source = values.input if os.path.isdir(values.input) else open_input(values.input, "images")
+    source = values.input if values.input not in ("", "-") else open_input("", "images")
     for text in engine.images.load(source):
         output.line(text)
     return 0

@@ -130,8 +130,11 @@ def _source(
             return None  # damaged: fetched anew
 
     def once(digest: str, fetch: Callable[[], bytes]) -> bytes:
-        with Leases(engine.store.db).take("pull") as lease, open_partial(engine.store.paths, digest, lease):
+        paths = engine.store.paths
+        with Leases(engine.store.db).take("pull") as lease, open_partial(paths, digest, lease) as partial:
             lease.hold(digest)
+            if partial is not None:
+                partial.discard()  # what a crash left of so small a blob is not worth a Range
             known = local(digest)
             if known is None:
                 known = fetch()

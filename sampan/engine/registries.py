@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.engine.pulling import registries
-from sampan.errors import InvalidArgument, NotSupported, Unauthorized
+from sampan.errors import InvalidArgument, NotSupported, SampanError, Unauthorized
 from sampan.oci import reference
 
 TYPE_CHECKING = False
@@ -92,6 +92,11 @@ def search(term: str, limit: int) -> list[dict[str, Any]]:
             if len(found) >= limit:
                 break
         return found
+    except SampanError as exc:
+        if not exc.message.startswith("cannot search"):
+            exc.message = f"cannot search {host}: {exc.message}"
+            exc.args = (exc.message,)
+        raise
     finally:
         speaker.close()
 

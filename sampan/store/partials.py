@@ -209,7 +209,7 @@ def _is_same(path: str, mine: os.stat_result) -> bool:
 
 
 def remove_stale(path: str, *, whatever_age: bool = False) -> bool:
-    """Remove a partial blob that nobody has and that is a day old (either way: clocks jump); tell whether it was so."""
+    """Remove a partial blob that nobody has and that is empty or a day old (either way: clocks jump); tell whether."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -217,7 +217,7 @@ def remove_stale(path: str, *, whatever_age: bool = False) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         found = os.fstat(fd)
-        if not whatever_age and found.st_nlink == 1 and abs(time.time() - found.st_mtime) < LIFETIME:
+        if not whatever_age and found.st_size and found.st_nlink == 1 and abs(time.time() - found.st_mtime) < LIFETIME:
             return False
         if _is_same(path, found):
             files.unlink(path)  # with the lock: who waits for it sees that it has gone

@@ -422,7 +422,9 @@ def test_archives_appear_whole_or_not_at_all(tmp_path: pathlib.Path) -> None:
 def test_load_and_import_take_files(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "x.tar"
     file.write_bytes(b"data")
-    engine = Engine(images=Part(load=lambda fd: [f"Loaded image: {os.read(fd, 9).decode()}"], import_="sha256:1"))
+    engine = Engine(
+        images=Part(load=lambda path: [f"Loaded image: {pathlib.Path(path).read_text()}"], import_="sha256:1")
+    )
     assert run(engine, "load", "-i", str(file)) == 0
     assert capsys.readouterr().out == "Loaded image: data\n"
     assert run(engine, "import", "-c", "CMD x", "-m", "why", str(file), "app:1") == 0

@@ -442,3 +442,24 @@ def test_a_prune_of_the_system_takes_what_was_kept_for_the_next_try(engine: samp
     assert path.exists()
     pruning.everything(engine, pruning.Wanted())
     assert not path.exists()
+
+
+def test_what_a_crash_left_of_a_config_goes_with_the_next_pull(registry: LyingRegistry, engine: sampan.Engine) -> None:
+    engine.store.images.ls()
+    config = next(path.rpartition("/")[2] for path in _blobs_asked(registry))
+    left = f"{engine.store.paths.ingest}/partial-{config.removeprefix('sha256:')}"
+    with open(left, "wb") as file:
+        file.write(b"half")
+    engine.images.pull(f"{registry.host}/app:1")
+    assert os.listdir(engine.store.paths.ingest) == []
+
+
+def _blobs_asked(registry: LyingRegistry) -> list[str]:
+    """The paths of the blobs that a pull asks for, the config's first."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as root:
+        other = sampan.Engine(root)
+        other.images.pull(f"{registry.host}/app:1")
+        other.close()
+    return [request.path for request in registry.asked("/blobs/")]
