@@ -30,4 +30,8 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
         found.succeeds("bootstrap", "-t", "base", "host", "sh", "sleep", "true")
         yield found
     finally:
+        # What a failed test left running would go on after its store.
+        left = found.command("ps", "-aq").stdout.split()
+        if left:
+            found.command("rm", "-f", *left)
         shutil.rmtree(root)

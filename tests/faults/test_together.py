@@ -22,7 +22,7 @@ SECONDS = 60.0 if "SAMPAN_FAULTS" in os.environ else 5.0
 # What a command may say when another was faster: an image, a container or a name that is not there, or there already.
 CLEAN = re.compile(
     r"no such (image|container)|is not in the store|in use|uses it|is used by|already|has th(e|at) name|not found|"
-    r"does not run|is not running|is running|has (just )?ended|is created|is exited|its removal|SIGKILL ended"
+    r"does not run|is not running|is running|has (just )?ended|is created|is exited|its removal|SIG(KILL|TERM) ended"
 )
 NEVER = re.compile(r"Traceback|layer .*(not known|missing)|No such file|database is locked|Invalid argument")
 
