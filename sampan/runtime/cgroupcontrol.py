@@ -63,10 +63,13 @@ def _freezer(placement: Placement) -> tuple[str, str, str]:
 
 
 def frozen(placement: Placement) -> bool:
-    """Say whether every process of the container stands still."""
-    if placement.v2_dir:
-        return "frozen 1" in read(f"{placement.v2_dir}/cgroup.events")
-    return "freezer" in placement.v1 and read(f"{placement.v1['freezer']}/freezer.state").strip() == "FROZEN"
+    """Say whether every process of the container stands still; a group that is gone holds nobody."""
+    try:
+        if placement.v2_dir:
+            return "frozen 1" in read(f"{placement.v2_dir}/cgroup.events")
+        return "freezer" in placement.v1 and read(f"{placement.v1['freezer']}/freezer.state").strip() == "FROZEN"
+    except OSError:  # ENOENT, ENODEV: it has just ended
+        return False
 
 
 def freeze(placement: Placement, patience: float = PATIENCE) -> None:

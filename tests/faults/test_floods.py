@@ -76,6 +76,7 @@ echo "waited $("$sampan" wait flood)"
 """
 
 
+@pytest.mark.skipif(not FULL, reason="a flood may eat the store's reserve too: in `make test-faults`")
 @pytest.mark.skipif(not shutil.which("unshare"), reason="mounts a small tmpfs")
 def test_a_flood_that_fills_the_disk_stops_nothing(store: Store, tmp_path: Path) -> None:
     from invariants import LAUNCHER
