@@ -19,6 +19,7 @@ OPTIONS = Command(
     (
         Option("all", "a", FLAG, "Copy an image for several platforms whole (from a registry to another or to oci:)"),
         Option("platform", help="Choose this platform from an image for several"),
+        Option("referrers", "", FLAG, "Copy what refers to the image too: signatures, SBOMs (registries and layouts)"),
         Option("quiet", "q", FLAG, "Print the digest only"),
         PROGRESS,
     ),
@@ -35,6 +36,8 @@ def run(engine: Engine, values: Values) -> int:
     from sampan.cli import transfers
 
     with transfers.display("quiet" if values.quiet else values.progress, words=transfers.COPY_WORDS) as show:
-        done = engine.images.copy(*values.args, platform=values.platform or "", every=values.all, listen=show)
+        done = engine.images.copy(
+            *values.args, platform=values.platform or "", every=values.all, referrers=values.referrers, listen=show
+        )
     output.line(done.digest if values.quiet else f"{done.name or values.args[1]}: digest: {done.digest}")
     return 0

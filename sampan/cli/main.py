@@ -77,6 +77,7 @@ GROUPED = {
     "manifest annotate": "Change the platform of a manifest in a list",
     "manifest create": "Make a list of manifests, for several platforms",
     "manifest inspect": "Show what a name means in its registry",
+    "manifest referrers": "List what refers to an image in its registry",
     "manifest push": "Send a list to its registry",
     "manifest rm": "Forget lists that are being made here",
     "image prune": "Remove images that nobody uses",

@@ -17,11 +17,11 @@ OPTIONS = Command(
     "NAME[:TAG] [NAME...]",
     (
         Option("all-tags", "a", FLAG, "Push all tags of the repository that are here"),
-        Option("compression", help="How layers that were built here are compressed", default="gzip",
-               choices=("gzip", "zstd", "none")),
+        Option("compression", help="How plain layers are compressed (auto: gzip, but none for what was pulled so)",
+               default="auto", choices=("auto", "gzip", "zstd", "none")),
         Option("quiet", "q", FLAG, "Print the image's name only"),
         PROGRESS,
-        Option("platform", refuse="a store holds one platform per name: there is nothing to choose"),
+        Option("platform", help="Push only if the image is for this platform (a store holds one under a name)"),
         Option("disable-content-trust", "", FLAG, "Accepted: there is no content trust", default=True),
     ),
     examples=("sampan tag app registry.example/team/app:1; sampan push registry.example/team/app:1",),
@@ -35,7 +35,9 @@ def run(engine: Engine, values: Values) -> int:
     compression = "" if values.compression == "none" else values.compression
     for name in values.args:
         with transfers.display("quiet" if values.quiet else values.progress, words=transfers.PUSH_WORDS) as show:
-            found = engine.images.push(name, all_tags=values.all_tags, compression=compression, listen=show)
+            found = engine.images.push(
+                name, all_tags=values.all_tags, compression=compression, platform=values.platform, listen=show
+            )
         for one in found:
             if values.quiet:
                 output.line(str(one.reference))

@@ -16,7 +16,7 @@ from sampan.errors import InvalidArgument, NotSupported
 from sampan.oci import platform as platforms
 from sampan.oci import reference
 from sampan.transfer import events
-from sampan.transfer.copy import copy
+from sampan.transfer.copy import copy, copy_referrers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.engine.engine import Engine
-    from sampan.transfer.copy import Destination, Source
+    from sampan.transfer.copy import Destination, Picture, Source
     from sampan.transfer.events import Listen
 
 STORE, REGISTRY, LAYOUT, ARCHIVE, SSH = "store", "registry", "layout", "archive", "ssh"
@@ -88,13 +88,20 @@ def image_copy(
     *,
     platform: str = "",
     every: bool = False,
+    referrers: bool = False,
     listen: Listen = events.ignore,
 ) -> Copied:
     """Copy an image from one place to another; only what is missing there moves.
 
-    `every` copies an index with all that it lists, from a registry to a registry or a layout.
+    `every` copies an index with all that it lists, from a registry to a registry or a layout; `referrers` what has
+    the image as its subject too (signatures, SBOMs), between registries and layouts.
     """
     begin, end = Place(source), Place(destination)
+    if referrers and (begin.kind not in (REGISTRY, LAYOUT, ARCHIVE) or end.kind not in (REGISTRY, LAYOUT)):
+        raise InvalidArgument(
+            f"cannot copy what refers to {source} to {destination}: only registries and layouts keep that",
+            "--referrers goes from docker://, oci: or oci-archive: to docker:// or oci:",
+        )
     if every and (begin.kind != REGISTRY or end.kind not in (REGISTRY, LAYOUT)):
         raise InvalidArgument(
             f"cannot copy all platforms from {source} to {destination}: elsewhere a name has one",
@@ -108,6 +115,7 @@ def image_copy(
         end.name = begin.name
     with ExitStack() as stack:
         work = _Copy(engine, begin, end, platform, every, listen, stack)
+        work.referrers = referrers
         return work.run()
 
 
@@ -130,6 +138,7 @@ class _Copy:
         self.listen = listen
         self.stack = stack
         self.width = 3
+        self.referrers = False
         self._speaker: Any = None
         self._interrupts: list[Callable[[], None]] = []
 
@@ -142,9 +151,16 @@ class _Copy:
         if self.end.kind == STORE:
             return self._into_store(source)
         picture = copy(source, self._destination(), self._crew())
+        if self.referrers:
+            self._related(source, picture)
         if self.end.kind == ARCHIVE:
             self._archive(picture.digest)
         return Copied(picture.digest, self.end.name)
+
+    def _related(self, source: Any, picture: Picture) -> None:
+        seen: set[str] = set()
+        copy_referrers(source, self._destination(named=False), self._crew, picture, seen)
+        self.listen(events.Event(events.TEXT, text=f"{len(seen)} referrers were copied"))
 
     def _crew(self) -> Any:
         from sampan.transfer.crew import Crew
@@ -168,16 +184,17 @@ class _Copy:
 
     def _source(self) -> Source:
         if self.begin.kind == STORE:
+            from sampan.engine.pushing import compression_for
             from sampan.transfer.push import StoreSource
 
             found = self.engine.images.resolve(self.begin.name)
-            return StoreSource(self.engine.store, found, "gzip" if self.end.kind == REGISTRY else "")
+            return StoreSource(self.engine.store, found, compression_for(found) if self.end.kind == REGISTRY else "")
         if self.begin.kind == REGISTRY:
             from sampan.transfer.registries import RegistrySource
 
             ref = reference.parse(self.begin.name)
             wanted = platforms.parse(self.platform) if self.platform else platforms.host()
-            places = self._registries().repositories(ref)
+            places = self._registries().repositories(ref, verb="copy")
             if self.every:
                 return RegistrySource(ref, places, None, listen=self.listen)
             return RegistrySource(ref, places, wanted, strict=bool(self.platform), listen=self.listen)
@@ -208,20 +225,20 @@ class _Copy:
 
     # ---- destinations ----
 
-    def _destination(self) -> Destination:
+    def _destination(self, *, named: bool = True) -> Destination:
         if self.end.kind == REGISTRY:
             from sampan.transfer.push import RegistryDestination
 
             ref = self._named()
             repository = self._registries().repositories(ref, push=True)[0]
-            return RegistryDestination(repository, ref.domain, [ref.tag], self.listen)
+            return RegistryDestination(repository, ref.domain, [ref.tag] if named else [], self.listen)
         if self.end.kind == SSH:
             from sampan.transfer.peer import PeerDestination
 
             return PeerDestination(self._pipe(self.end), [str(self._named())], self.listen)
         from sampan.transfer.layouts import LayoutDestination
 
-        name = str(reference.parse(self.end.name)) if self.end.name else ""
+        name = str(reference.parse(self.end.name)) if self.end.name and named else ""
         return LayoutDestination(self._directory(), name, self.listen)
 
     def _named(self) -> reference.Reference:

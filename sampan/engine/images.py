@@ -130,14 +130,24 @@ class Images:
         pulling.obtain(self.engine, name, policy, platform, listen or events.ignore)
 
     def push(
-        self, name: str, *, all_tags: bool = False, compression: str = "gzip", listen: Callable[..., None] | None = None
+        self,
+        name: str,
+        *,
+        all_tags: bool = False,
+        compression: str = "auto",
+        platform: str = "",
+        listen: Callable[..., None] | None = None,
     ) -> list[Pushed]:
-        """Push a reference, or all tags of a repository, to its registry; `listen` is told of transfer's events."""
+        """Push a reference, or all tags of a repository, to its registry; `listen` is told of transfer's events.
+
+        With `platform` NotFound, before anything is sent, unless the images are for it.
+        """
         from sampan.engine import pushing
         from sampan.transfer import events
 
+        listen = listen or events.ignore
         return pushing.push(
-            self.engine, name, all_tags=all_tags, compression=compression, listen=listen or events.ignore
+            self.engine, name, all_tags=all_tags, compression=compression, platform=platform, listen=listen
         )
 
     def copy(
@@ -147,14 +157,20 @@ class Images:
         *,
         platform: str = "",
         every: bool = False,
+        referrers: bool = False,
         listen: Callable[..., None] | None = None,
     ) -> Copied:
-        """Copy an image from any place to any place (engine/imagecopy.py lists them); `every` means all platforms."""
+        """Copy an image from any place to any place (engine/imagecopy.py lists them).
+
+        `every` means all platforms, `referrers` what refers to the image too.
+        """
         from sampan.engine.imagecopy import image_copy
         from sampan.transfer import events
 
         listen = listen or events.ignore
-        return image_copy(self.engine, source, destination, platform=platform, every=every, listen=listen)
+        return image_copy(
+            self.engine, source, destination, platform=platform, every=every, referrers=referrers, listen=listen
+        )
 
     # ---- archives ----
 

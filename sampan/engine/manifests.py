@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from sampan.engine.engine import Engine
     from sampan.oci.reference import Reference
     from sampan.registry.connect import Registries
+    from sampan.transfer.registries import RegistrySource
 
+_INSPECT = "inspect"  # what errors say was tried
 _FROM = "sampan.from"  # kept beside a descriptor: the repository that has the manifest
 
 
@@ -28,7 +30,7 @@ def inspect(engine: Engine, name: str) -> dict[str, Any]:
         return value
     speaker = registries()
     try:
-        document: dict[str, Any] = jsontext.loads(_top(speaker, ref).data)
+        document: dict[str, Any] = jsontext.loads(_source(speaker, ref).top().data)
         return document
     finally:
         speaker.close()
@@ -39,10 +41,10 @@ def describe(name: str) -> list[dict[str, Any]]:
     ref = reference.parse(name)
     speaker = registries()
     try:
-        top = _top(speaker, ref)
+        top = _source(speaker, ref).top()
         if top.media_type not in image.INDEXES:
             return [_described(ref, _descriptor(speaker, ref, top), top.document)]
-        repository = speaker.repositories(ref)[0]
+        repository = speaker.repositories(ref, verb=_INSPECT)[0]
         found = []
         for entry in top.document["manifests"]:
             below = repository.manifest(entry["digest"], entry["digest"])
@@ -56,10 +58,37 @@ def _described(ref: Reference, descriptor: dict[str, Any], document: dict[str, A
     return {"Ref": str(ref), "Descriptor": descriptor, "OCIManifest": document}
 
 
-def _top(speaker: Registries, ref: Reference) -> Any:
+def _source(speaker: Registries, ref: Reference) -> RegistrySource:
     from sampan.transfer.registries import RegistrySource
 
-    return RegistrySource(ref, speaker.repositories(ref), None).top()
+    return RegistrySource(ref, speaker.repositories(ref, verb=_INSPECT), None)
+
+
+def referrers(name: str, artifact_type: str = "", platform_name: str = "") -> list[dict[str, Any]]:
+    """List the descriptors of what refers to an image in its registry: signatures, SBOMs and other artifacts.
+
+    A name for several platforms is asked for as a whole, unless `platform_name` chooses one.
+    """
+    from sampan.registry import referrers
+    from sampan.transfer.registries import choose
+
+    ref = reference.parse(name)
+    wanted = platform.parse(platform_name) if platform_name else None
+    speaker = registries()
+    try:
+        source = _source(speaker, ref)
+        digest = source.locate() if wanted is None else ""
+        if not digest:
+            top = source.top()
+            digest = top.digest
+            if wanted is not None and top.media_type in image.INDEXES:
+                chosen = choose(top.document["manifests"], wanted)
+                if chosen is None:
+                    raise source.no_match(top.document["manifests"], wanted)
+                digest = chosen["digest"]
+        return referrers.ls(speaker.repositories(ref, verb=_INSPECT)[0], digest, artifact_type)
+    finally:
+        speaker.close()
 
 
 def _descriptor(speaker: Registries, ref: Reference, manifest: Any) -> dict[str, Any]:
@@ -68,9 +97,7 @@ def _descriptor(speaker: Registries, ref: Reference, manifest: Any) -> dict[str,
     config = manifest.document["config"]
     if config["mediaType"] not in image.CONFIGS:
         return described
-    from sampan.transfer.registries import RegistrySource
-
-    data = RegistrySource(ref, speaker.repositories(ref), None).document(config)
+    data = _source(speaker, ref).document(config)
     described["platform"] = platform.from_descriptor(image.parse_config(data)).descriptor()
     return described
 
@@ -100,7 +127,7 @@ def _entries(speaker: Registries, full: Reference, member: Reference) -> list[di
         raise InvalidArgument(
             f"cannot put {member.familiar()} into {full.familiar()}: it is in another registry", "copy it there first"
         )
-    top = _top(speaker, member)
+    top = _source(speaker, member).top()
     if top.media_type in image.INDEXES:
         return [{**entry, _FROM: member.path} for entry in top.document["manifests"]]
     return [{**_descriptor(speaker, member, top), _FROM: member.path}]
@@ -113,7 +140,7 @@ def annotate(engine: Engine, name: str, member: str, changes: dict[str, Any]) ->
     entries = lists.get(str(full))
     speaker = registries()
     try:
-        digest = wanted.digest or _top(speaker, wanted).digest
+        digest = wanted.digest or _source(speaker, wanted).top().digest
     finally:
         speaker.close()
     found = next((entry for entry in entries if entry["digest"] == digest), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from sampan.errors import IntegrityError, InvalidArgument, NotFound, SampanError
+from sampan.oci import image as documents
 from sampan.oci import platform as platforms
 from sampan.oci import reference
 from sampan.transfer import events
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from sampan.oci.reference import Reference
     from sampan.registry.connect import Registries
     from sampan.store.images import Image
+    from sampan.transfer.copy import Picture
     from sampan.transfer.events import Listen
     from sampan.transfer.registries import RegistrySource
 
@@ -61,11 +63,14 @@ def pull(
 
 
 def _tagged(speaker: Registries, ref: Reference, listen: Listen) -> list[Reference]:
+    from sampan.registry import referrers
+
     try:
         tags = speaker.repositories(ref, push=True)[0].tags()  # a mirror may have a few of them only
     except SampanError as exc:
         _name(exc, ref)
         raise
+    tags = [tag for tag in tags if not referrers.is_tag(tag)]
     if not tags:
         raise NotFound(f"cannot pull all tags of {ref.familiar_name()}: it has none")
     return [ref.with_tag(tag) for tag in tags]
@@ -108,9 +113,16 @@ def _one(
         raise
     del replaced
     found = engine.store.images.resolve(picture.digest)
+    if any(not documents.compression(layer["mediaType"]) for layer in _layers(picture)):
+        # By this name `push` knows that its plain layers are not to be compressed.
+        images.store.tag(f"{ref.name}@{picture.digest}", picture.digest)
     _warn_of_platform(engine, found.config, wanted, ref)
     engine.events.emit("image", "pull", ref.familiar(), {"name": ref.familiar_name()})
     return Pulled(ref, source.digest, found.id, before != found.manifest_digest)
+
+
+def _layers(picture: Picture) -> list[dict[str, Any]]:
+    return list(picture.document["layers"]) if picture.is_image else []
 
 
 def _source(

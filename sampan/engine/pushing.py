@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from sampan.engine.pulling import registries
 from sampan.errors import InvalidArgument, NotFound, NotSupported, SampanError
+from sampan.oci import platform as platforms
 from sampan.oci import reference
 from sampan.transfer import events
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine
+    from sampan.oci.platform import Platform
     from sampan.oci.reference import Reference
     from sampan.registry.connect import Registries
+    from sampan.store.images import Image
     from sampan.transfer.events import Listen
+
+
+AUTO = "auto"
 
 
 class Pushed:
@@ -27,9 +33,20 @@ class Pushed:
 
 
 def push(
-    engine: Engine, name: str, *, all_tags: bool = False, compression: str = "gzip", listen: Listen = events.ignore
+    engine: Engine,
+    name: str,
+    *,
+    all_tags: bool = False,
+    compression: str = AUTO,
+    platform: str = "",
+    listen: Listen = events.ignore,
 ) -> list[Pushed]:
-    """Push the image that a reference names, or all tags of a repository that are here."""
+    """Push the image that a reference names, or all tags of a repository that are here.
+
+    `compression` is for layers that lie here as plain tars: "gzip", "zstd", "" for as they are; AUTO leaves what was
+    pulled as it came, so that its digest and what refers to it stay true, and compresses the rest with gzip.
+    With `platform` nothing is sent unless all of them are for that platform, exactly.
+    """
     ref = reference.parse(name, default_tag=not all_tags)
     if ref.digest:
         raise InvalidArgument(f"cannot push {name}: it has a digest", "a push gives a tag; the digest follows from it")
@@ -37,7 +54,7 @@ def push(
         raise InvalidArgument(f"cannot push all tags of {name}: it has a tag", "name the repository alone")
     chosen = _tagged(engine, ref) if all_tags else [ref]
     for one in chosen:
-        _check(engine, one)
+        _check(engine, one, platforms.parse(platform) if platform else None)
     speaker = registries()
     try:
         listen(events.Event(events.TEXT, text=f"The push refers to repository [{ref.name}]"))
@@ -54,11 +71,24 @@ def _tagged(engine: Engine, ref: Reference) -> list[Reference]:
     return found
 
 
-def _check(engine: Engine, ref: Reference) -> None:
-    """Fail before anything is sent when an image is not here, or is no reference's but an id's."""
+def _check(engine: Engine, ref: Reference, wanted: Platform | None) -> None:
+    """Fail before anything is sent when an image is not here, is only an id, or is for another platform."""
     image = engine.images.resolve(ref.familiar())
     if str(ref) not in image.references:
         raise NotFound(f"cannot push {ref.familiar()}: no image has that name", f"sampan tag {image.short_id} NAME")
+    if wanted is not None and wanted != platforms.from_descriptor(image.config):
+        there = platforms.from_descriptor(image.config) if image.config else "no platform: it is an artifact"
+        raise NotFound(
+            f"cannot push {ref.familiar()} for {wanted}: what is here is for {there}",
+            "a store holds one platform under a name: pull or build the other one first",
+        )
+
+
+def compression_for(image: Image, wanted: str = AUTO) -> str:
+    """Tell how an image's plain layers are to leave the store."""
+    if wanted != AUTO:
+        return wanted
+    return "" if any(name.endswith("@" + image.manifest_digest) for name in image.digests) else "gzip"
 
 
 def _one(engine: Engine, speaker: Registries, ref: Reference, compression: str, listen: Listen) -> Pushed:
@@ -69,7 +99,11 @@ def _one(engine: Engine, speaker: Registries, ref: Reference, compression: str, 
     repository = speaker.repositories(ref, push=True)[0]
     destination = push.RegistryDestination(repository, ref.domain, [ref.tag], listen)
     try:
-        picture = copy(push.StoreSource(engine.store, image, compression), destination, pull.crew(speaker.interrupt))
+        picture = copy(
+            push.StoreSource(engine.store, image, compression_for(image, compression)),
+            destination,
+            pull.crew(speaker.interrupt),
+        )
     except NotSupported:
         raise
     except SampanError as exc:

@@ -216,6 +216,13 @@ def build_index(manifests: Iterable[Document], annotations: dict[str, str] | Non
     return _dump(document, parse_index)
 
 
+def as_referrer(document: Document, digest: str, size: int) -> Document:
+    """Return what a list of referrers says of a parsed manifest or index (distribution-spec, "Listing Referrers")."""
+    kind = document.get("artifactType") or document.get("config", {}).get("mediaType", "")
+    extra = {"artifactType": kind, "annotations": document.get("annotations")}
+    return descriptor(document["mediaType"], digest, size, **{key: value for key, value in extra.items() if value})
+
+
 def _dump(document: Document, check: Any) -> bytes:
     data = jsontext.dumps(document)
     check(data)
@@ -239,12 +246,21 @@ def _check_manifest(document: Document) -> None:
     for layer in layers:
         check_descriptor(layer, "layer descriptor of the manifest")
     _check_strings(document.get("annotations"), "annotations of the manifest")
+    _check_relation(document, "manifest")
 
 
 def _check_index(document: Document) -> None:
     for entry in _typed(document, "manifests", list, "index", required=True):
         check_descriptor(entry, "manifest descriptor of the index")
     _check_strings(document.get("annotations"), "annotations of the index")
+    _check_relation(document, "index")
+
+
+def _check_relation(document: Document, what: str) -> None:
+    """Check what makes an artifact of it (image-spec manifest.md: `artifactType`, `subject`)."""
+    _typed(document, "artifactType", str, what)
+    if document.get("subject") is not None:
+        check_descriptor(document["subject"], f"subject of the {what}")
 
 
 def _object(value: object, what: str) -> Document:

@@ -94,7 +94,7 @@ class BlobStream:
                     self._ranged = False
                     response.close()
                     continue
-                raise repository.registry.failure(response, f"pull blob {self.digest} of {repository}")
+                raise repository.registry.failure(response, f"{repository.verb} blob {self.digest} of {repository}")
             except (NotFound, SampanError) as exc:
                 if isinstance(exc, (Interrupted, IntegrityError)) or len(self._places) < 2:
                     raise
@@ -123,7 +123,7 @@ class BlobStream:
 
     def _lie(self, what: str) -> str:
         host = self._places[0].registry.host
-        return f"cannot pull blob {self.digest}: its size is {self.size}, and {host} sends {what}"
+        return f"cannot {self._places[0].verb} blob {self.digest}: its size is {self.size}, and {host} sends {what}"
 
 
 def _content_range(text: str) -> tuple[int, int]:

@@ -9,17 +9,26 @@ from __future__ import annotations
 
 import time
 
-from sampan.errors import Denied, IntegrityError, InvalidArgument, NotFound, SampanError, Unauthorized, Unavailable
+from sampan.errors import (
+    Denied,
+    IntegrityError,
+    InvalidArgument,
+    NotFound,
+    NotSupported,
+    SampanError,
+    Unauthorized,
+    Unavailable,
+)
 from sampan.oci import digest as digests
 from sampan.oci import image, reference
-from sampan.registry import message
+from sampan.registry import message, referrers
 from sampan.registry.auth import Authenticator, Login
 from sampan.registry.message import Interrupted, Refused, Request
 from sampan.registry.retry import ATTEMPTS, Patience, is_passing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from typing import Any
 
     from sampan.registry.message import Response
@@ -207,8 +216,13 @@ class Registry:
             if response.status != 200:
                 raise self.failure(response, f"log in to {self.host}")
 
-    def pages(self, path: str, key: str, scopes: Sequence[str], action: str) -> Iterator[Any]:
-        """Give the entries of a list that comes in pages (Link header, RFC 8288)."""
+    def pages(
+        self, path: str, key: str, scopes: Sequence[str], action: str, unknown: Collection[int] = ()
+    ) -> Iterator[Any]:
+        """Give the entries of a list that comes in pages (Link header, RFC 8288).
+
+        NotSupported for a status in `unknown`: the registry has no such list at all.
+        """
         url = self.base + path
         seen: set[str] = set()
         while url and len(seen) < _MAX_PAGES:
@@ -216,6 +230,8 @@ class Registry:
                 raise IntegrityError(f"cannot {action}: {self.host} sends us in a circle")
             seen.add(url)
             with self.send(Request("GET", url), scopes) as response:
+                if response.status in unknown:
+                    raise NotSupported(f"cannot {action}: {self.host} has no such list")
                 if response.status != 200:
                     raise self.failure(response, action)
                 answer = response.json(image.MAX_DOCUMENT, f"the answer of {self.host}")
@@ -241,11 +257,12 @@ class Registry:
 
 
 class Repository:
-    """One repository of a registry."""
+    """One repository of a registry; errors about its manifests say that `verb` failed."""
 
-    def __init__(self, registry: Registry, path: str) -> None:
+    def __init__(self, registry: Registry, path: str, verb: str = "pull") -> None:
         self.registry = registry
         self.path = path
+        self.verb = verb
         self.pull_scope = [f"repository:{path}:pull"]
         self.push_scope = [f"repository:{path}:pull,push"]
 
@@ -267,9 +284,9 @@ class Repository:
             Request("HEAD", self.url("manifests/" + name), {"Accept": ACCEPT}), self.pull_scope
         ) as response:
             if response.status == 404:
-                raise self.registry.failure(response, f"pull {self._named(name)}")
+                raise self.registry.failure(response, f"{self.verb} {self._named(name)}")
             if response.status in (401, 403):
-                raise self.registry.failure(response, f"pull {self._named(name)}")
+                raise self.registry.failure(response, f"{self.verb} {self._named(name)}")
             digest = response.header("docker-content-digest")
             if response.status != 200 or not digests.is_valid(digest):
                 return None
@@ -284,7 +301,7 @@ class Repository:
         while True:
             with self.registry.send(request, self.pull_scope) as response:
                 if response.status != 200:
-                    raise self.registry.failure(response, f"pull {what}")
+                    raise self.registry.failure(response, f"{self.verb} {what}")
                 self._check_length(response, what)
                 try:
                     data = response.document(image.MAX_DOCUMENT, f"the manifest of {what}")
@@ -296,24 +313,29 @@ class Repository:
     def _check_length(self, response: Response, what: str) -> None:
         length = response.header("content-length")
         if length.isdecimal() and (len(length) > 12 or int(length) > image.MAX_DOCUMENT):
-            raise IntegrityError(f"cannot pull {what}: its manifest has more than {image.MAX_DOCUMENT} bytes")
+            raise IntegrityError(f"cannot {self.verb} {what}: its manifest has more than {image.MAX_DOCUMENT} bytes")
 
     def _checked(self, response: Response, data: bytes, expected: str, what: str) -> Manifest:
         digest = digests.of(data)
         stated = response.header("docker-content-digest")
         for wanted in filter(None, (expected, stated if stated.startswith(digests.PREFIX) else "")):
             if wanted != digest:
-                raise IntegrityError(f"cannot pull {what}: its manifest has the digest {digest}, not {wanted[:80]}")
+                raise IntegrityError(
+                    f"cannot {self.verb} {what}: its manifest has the digest {digest}, not {wanted[:80]}"
+                )
         try:
             document = image.parse(data, _kind(response))
         except SampanError as exc:
-            exc.message = f"cannot pull {what}: {exc.message}"
+            exc.message = f"cannot {self.verb} {what}: {exc.message}"
             exc.args = (exc.message,)
             raise
         return Manifest(data, document["mediaType"], digest, document)
 
     def put_manifest(self, name: str, data: bytes, media_type: str) -> str:
-        """Store a manifest under a tag or its digest; give its digest."""
+        """Store a manifest under a tag or its digest; give its digest.
+
+        Where it has a subject that the registry does not say it will find, the referrers tag is kept for it.
+        """
         request = Request("PUT", self.url("manifests/" + name), {"Content-Type": media_type}, data)
         with self.registry.send(request, self.push_scope) as response:
             if response.status not in (200, 201):
@@ -323,7 +345,9 @@ class Repository:
                 raise IntegrityError(
                     f"cannot push {self._named(name)}: the registry took it as {stated[:80]}, not {digest}"
                 )
-            self.subject_known = bool(response.header("oci-subject"))
+            linked = bool(response.header("oci-subject"))
+        if not linked:
+            referrers.remember(self, data, media_type)
         return digest
 
     def has_manifest(self, digest: str) -> bool:
@@ -340,27 +364,6 @@ class Repository:
         )
         # A tag becomes part of a name here: one that is none is not believed.
         return sorted({entry for entry in entries if isinstance(entry, str) and reference.is_tag(entry)})
-
-    def referrers(self, digest: str, artifact_type: str = "") -> list[dict[str, Any]]:
-        """List the descriptors of manifests whose subject is `digest`; by the referrers tag where there is no API."""
-        digests.validate(digest)
-        with self.registry.send(Request("GET", self.url("referrers/" + digest)), self.pull_scope) as response:
-            if response.status == 200:
-                data = response.document(image.MAX_DOCUMENT, f"the referrers of {digest}")
-                found = image.parse_index(data, image.OCI_INDEX)
-                entries = found["manifests"]
-            elif response.status in (404, 405, 400):
-                entries = self._referrers_tag(digest)
-            else:
-                raise self.registry.failure(response, f"list the referrers of {digest}")
-        return [entry for entry in entries if artifact_type in ("", entry.get("artifactType", ""))]
-
-    def _referrers_tag(self, digest: str) -> list[dict[str, Any]]:
-        # distribution-spec, "Referrers Tag Schema": the algorithm and at most 64 characters of the digest.
-        try:
-            return list(self.manifest(digest.replace(":", "-", 1)).document.get("manifests", ()))
-        except NotFound:
-            return []
 
     def _named(self, name: str) -> str:
         return f"{self}{'@' if ':' in name else ':'}{name}"

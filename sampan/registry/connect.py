@@ -35,9 +35,12 @@ class Registries:
         self.stopped = threading.Event()
         self._known: dict[tuple[str, bool, bool], Registry] = {}
 
-    def repositories(self, ref: Reference, *, push: bool = False) -> list[Repository]:
-        """Give the places of a reference's repository, mirrors first; Denied when it is blocked."""
-        return [Repository(self.registry(place), place.path) for place in self.settings.places(ref, push=push)]
+    def repositories(self, ref: Reference, *, push: bool = False, verb: str = "pull") -> list[Repository]:
+        """Give the places of a reference's repository, mirrors first; Denied when it is blocked.
+
+        `verb` is what their errors say that cannot be done with a manifest.
+        """
+        return [Repository(self.registry(place), place.path, verb) for place in self.settings.places(ref, push=push)]
 
     def registry(self, place: Place) -> Registry:
         """Give the registry of a place; the same one for the same host."""

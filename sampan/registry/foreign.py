@@ -24,6 +24,7 @@ class ForeignPlace:
 
     def __init__(self, registry: Registry, urls: Sequence[str]) -> None:
         self.registry = registry
+        self.verb = "pull"
         self._urls = [url for url in urls if isinstance(url, str)][:8]
 
     def __str__(self) -> str:

@@ -6,6 +6,7 @@
     source.elsewhere(part, domain, path)    another repository of that registry which may have a part, or ""
     destination.take(source, part)          make sure that it has a part; gives the descriptor that it has there
     destination.finish(picture, parts)      store the manifest, and last of all the name
+    source.referrers(digest)                sources for what has that digest as its subject: `copy_referrers` moves it
 
 Parts move several at once.  Nothing is visible at the destination before all of it is there.
 """
@@ -17,7 +18,7 @@ from sampan.oci import image, jsontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any, Protocol
 
     from sampan.transfer.crew import Crew
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
         def known(self, part: Part) -> dict[str, Any] | None: ...
         def elsewhere(self, part: Part, domain: str, path: str) -> str: ...
 
+    class Related(Source, Protocol):
+        """A source that knows what refers to its images."""
+
+        def referrers(self, digest: str) -> Iterator[Related]: ...
+
     class Destination(Protocol):
         """Where an image goes."""
 
@@ -44,6 +50,8 @@ if TYPE_CHECKING:
 
 
 JOBS = 3  # parts at once, as in Docker
+_MAX_REFERRERS = 10_000
+_MAX_DEPTH = 8  # signatures of SBOMs of images; a chain without end is no chain that anybody made
 
 
 class Part:
@@ -160,3 +168,30 @@ def copy(source: Source, destination: Destination, crew: Crew) -> Picture:
     arrived = picture.replaced(taken)
     destination.finish(arrived)
     return arrived
+
+
+def copy_referrers(
+    source: Related,
+    destination: Destination,
+    crew: Callable[[], Crew],
+    picture: Picture,
+    seen: set[str],
+    depth: int = 0,
+) -> None:
+    """Move what refers to a picture or to what is below it, and what refers to that; `seen` gains their digests."""
+    for below in picture.below:
+        copy_referrers(source, destination, crew, below, seen, depth)
+    for related in source.referrers(picture.digest):
+        found = copy(related, destination, crew())
+        subject = (found.document.get("subject") or {}).get("digest", "")
+        if subject != picture.digest:
+            raise IntegrityError(
+                f"cannot copy {found.digest}: it was listed as a referrer of {picture.digest}, but its subject is"
+                f" {subject or 'nothing'}"
+            )
+        if found.digest in seen:
+            continue
+        seen.add(found.digest)
+        if depth >= _MAX_DEPTH or len(seen) > _MAX_REFERRERS:
+            raise IntegrityError(f"cannot copy all that refers to {picture.digest}: it has no end")
+        copy_referrers(source, destination, crew, found, seen, depth + 1)

@@ -21,7 +21,7 @@ from sampan.transfer.events import Event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from sampan.transfer.archive import Archive
@@ -35,14 +35,19 @@ _MARK = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 class LayoutSource:
-    """An image in a layout: `name` chooses, "" the only one."""
+    """An image in a layout: `name` chooses, "" the only one that refers to no other."""
 
     def __init__(self, archive: Archive, name: str = "") -> None:
         if not layout.is_layout(archive):
             raise NotSupported(f"cannot copy from {archive.what}: it is no OCI image layout", "`sampan load` it first")
+        images = layout.find(archive)
+        self._set(archive, images, _choose(images, name, archive))
+
+    def _set(self, archive: Archive, images: list[Found], chosen: Found) -> None:
         self._archive = archive
-        self._found = _choose(layout.find(archive), name, archive)
-        self.names = self._found.names
+        self._images = images
+        self._found = chosen
+        self.names = chosen.names
 
     def picture(self) -> Picture:
         """Give the image's documents, which were verified when they were read."""
@@ -64,6 +69,21 @@ class LayoutSource:
         """A layout knows nothing of registries."""
         return ""
 
+    def referrers(self, digest: str) -> Iterator[LayoutSource]:
+        """Give a source for each manifest of the layout that has a digest as its subject."""
+        for one in self._images:
+            if _subject(one) == digest:
+                made = LayoutSource.__new__(LayoutSource)
+                made._set(self._archive, self._images, one)
+                yield made
+
+
+def _subject(found: Found) -> str:
+    if not found.manifest:
+        return ""
+    subject = image.parse(found.manifest).get("subject")
+    return str(subject["digest"]) if subject else ""
+
 
 def _choose(images: list[Found], name: str, archive: Archive) -> Found:
     what = archive.what
@@ -71,7 +91,7 @@ def _choose(images: list[Found], name: str, archive: Archive) -> Found:
         full = str(reference.parse(name))
         chosen = [one for one in images if full in one.names] or _annotated(images, name, archive)
     else:
-        chosen = images
+        chosen = [one for one in images if not _subject(one)] or images
     if len(chosen) == 1:
         return chosen[0]
     listed = (

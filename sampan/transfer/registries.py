@@ -12,7 +12,7 @@ from sampan.transfer.events import Event
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any, TypeVar
 
     from sampan.oci.platform import Platform
@@ -65,6 +65,7 @@ class RegistrySource:
         once: Callable[[str, Callable[[], bytes]], bytes] = lambda digest, fetch: fetch(),
     ) -> None:
         self.ref = ref
+        self.verb = repositories[0].verb
         self._local = local
         self._once = once
         self.wanted = wanted
@@ -121,38 +122,39 @@ class RegistrySource:
         document = image.parse(data, media_type)
         return Manifest(data, document["mediaType"], digest, document)
 
-    def _picture(self, manifest: Manifest, depth: int) -> Picture:
+    def _picture(self, manifest: Manifest, depth: int, listed: dict[str, Any] | None = None) -> Picture:
+        """Give the picture of a manifest that an index perhaps listed, by a descriptor with a platform."""
         if manifest.media_type not in image.INDEXES:
-            return self._image(manifest)
+            return self._image(manifest, listed)
         if depth >= _MAX_DEPTH:
-            raise IntegrityError(f"cannot pull {self.ref.familiar()}: its indexes are nested too deeply")
+            raise IntegrityError(f"cannot {self.verb} {self.ref.familiar()}: its indexes are nested too deeply")
         if self.wanted is None:
             made = Picture(manifest.data, manifest.media_type, manifest.digest, manifest.document)
-            made.below = [self._picture(self._below(one), depth + 1) for one in manifest.document["manifests"]]
+            made.below = [self._picture(self._below(one), depth + 1, one) for one in manifest.document["manifests"]]
             return made
         chosen = choose(manifest.document["manifests"], self.wanted)
         if chosen is None:
-            raise self._no_match(manifest.document["manifests"])
-        return self._picture(self._below(chosen), depth + 1)
+            raise self.no_match(manifest.document["manifests"], self.wanted)
+        return self._picture(self._below(chosen), depth + 1, chosen)
 
     def _below(self, descriptor: dict[str, Any]) -> Manifest:
         digest = descriptor["digest"]
         found = self._manifest(self._repositories[0], digest, digest, "")
         if len(found.data) != descriptor["size"]:
             size = f"{len(found.data)} bytes, not {descriptor['size']}"
-            raise IntegrityError(f"cannot pull {self.ref.familiar()}: {digest} has {size}")
+            raise IntegrityError(f"cannot {self.verb} {self.ref.familiar()}: {digest} has {size}")
         if found.media_type != descriptor["mediaType"]:
             kinds = f"{found.media_type}, not {descriptor['mediaType'][:100]} as its index says"
-            raise IntegrityError(f"cannot pull {self.ref.familiar()}: {digest} is {kinds}")
+            raise IntegrityError(f"cannot {self.verb} {self.ref.familiar()}: {digest} is {kinds}")
         return found
 
-    def _image(self, manifest: Manifest) -> Picture:
+    def _image(self, manifest: Manifest, listed: dict[str, Any] | None) -> Picture:
         descriptor = manifest.document["config"]
         config = None
         if descriptor["mediaType"] in image.CONFIGS:
             config = self.document(descriptor)
             if self.wanted is not None and self.strict:
-                self._check_platform(image.parse_config(config))
+                self._check_platform(manifest.digest, image.parse_config(config), listed)
         what = self.ref.familiar()
         return of_manifest(manifest.data, manifest.media_type, manifest.digest, manifest.document, config, what)
 
@@ -160,7 +162,7 @@ class RegistrySource:
         """Get a small blob, verified."""
         digest, size = descriptor["digest"], descriptor["size"]
         if size > image.MAX_DOCUMENT:
-            raise IntegrityError(f"cannot pull {self.ref.familiar()}: its config has {size} bytes")
+            raise IntegrityError(f"cannot {self.verb} {self.ref.familiar()}: its config has {size} bytes")
         if digest not in self._documents:
             known = self._local(digest)
             if known is None:
@@ -178,20 +180,41 @@ class RegistrySource:
         found = b"".join(chunks)
         if digests.of(found) != digest:
             raise IntegrityError(
-                f"cannot pull {self.ref.familiar()}: its config has the digest {digests.of(found)}, not {digest}"
+                f"cannot {self.verb} {self.ref.familiar()}: its config has the digest {digests.of(found)}, not {digest}"
             )
         return found
 
-    def _check_platform(self, config: dict[str, Any]) -> None:
+    def _check_platform(self, digest: str, config: dict[str, Any], listed: dict[str, Any] | None) -> None:
         offered = platform.from_descriptor(config)
-        if self.wanted is not None and not platform.matches(self.wanted, offered):
-            raise NotFound(f"cannot pull {self.ref.familiar()}: it is for {offered}, not for {self.wanted}")
+        if self.wanted is None or platform.matches(self.wanted, offered):
+            return
+        what = f"cannot {self.verb} {self.ref.familiar()}: "
+        if listed is None or not listed.get("platform"):
+            raise NotFound(f"{what}it is for {offered}, not for {self.wanted}")
+        named = platform.from_descriptor(listed["platform"])
+        raise IntegrityError(
+            f"{what}its index lists {digest} as {named}, but that image is for {offered}",
+            f"the index is mislabelled; {self.ref.familiar_name()}@{digest} names that image whatever it is for",
+        )
 
-    def _no_match(self, entries: list[dict[str, Any]]) -> NotFound:
+    def no_match(self, entries: list[dict[str, Any]], wanted: Platform) -> NotFound:
+        """Give the error for an index that has nothing for a platform."""
         there = [str(platform.from_descriptor(one["platform"])) for one in entries if one.get("platform")]
         listed = ", ".join(dict.fromkeys(name for name in there if "unknown" not in name))
         hint = f"there is {listed[:300]}; choose with --platform" if listed else ""
-        return NotFound(f"cannot pull {self.ref.familiar()}: it has no image for {self.wanted}", hint)
+        return NotFound(f"cannot {self.verb} {self.ref.familiar()}: it has no image for {wanted}", hint)
+
+    def referrers(self, digest: str) -> Iterator[RegistrySource]:
+        """Give a source for each manifest that the registry lists as a referrer of a digest."""
+        from sampan.registry import referrers
+
+        place = self._repositories[0]
+        for entry in referrers.ls(place, digest):
+            if entry["mediaType"] not in image.MANIFESTS + image.INDEXES:
+                kind = entry["mediaType"][:100]
+                self._listen(Event(events.TEXT, text=f"{entry['digest']}: left out: it is a {kind!r}"))
+                continue
+            yield RegistrySource(self.ref.with_digest(entry["digest"]), [place], None, listen=self._listen)
 
     # ---- parts ----
 

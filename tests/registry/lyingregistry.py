@@ -73,6 +73,7 @@ class LyingRegistry:
         self.hook: Callable[[Asked], Answer | None] = lambda request: None
         self.requests: list[Asked] = []
         self.served = 0  # bytes of bodies
+        self.subjects = False  # whether it says that it has seen a manifest's subject
         self.lock = threading.Lock()
         outer = self
 
@@ -168,7 +169,8 @@ class LyingRegistry:
         if asked.method == "PUT":
             data = handler.rfile.read(int(handler.headers["Content-Length"]))
             self.manifest(repository, name, data, handler.headers["Content-Type"])
-            return Answer(201)
+            subject = json.loads(data).get("subject") if self.subjects else None
+            return Answer(201, {"OCI-Subject": subject["digest"]} if subject else {})
         if (repository, name) not in self.manifests:
             return Answer(404, {}, b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}')
         data, media_type = self.manifests[repository, name]

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import transfersupport as ts
-from lyingregistry import Answer, Asked, lying
+from lyingregistry import lying
 from registrysupport import Registry, needs_registry, needs_skopeo, skopeo
 
 import sampan
-from sampan.engine import manifests, pulling
-from sampan.errors import Conflict, InvalidArgument, NotFound, NotSupported
-from sampan.oci import platform, reference
+from sampan.engine import manifests
+from sampan.errors import Conflict, IntegrityError, InvalidArgument, NotFound, NotSupported
+from sampan.oci import platform
 
 pytestmark = needs_registry
 
@@ -66,6 +66,12 @@ def test_a_list_is_pushed_whole_and_chosen_from(
     with pytest.raises(NotFound, match="no image for linux/riscv64") as caught:
         other.images.pull(name, platform="linux/riscv64")
     assert "linux/s390x" in caught.value.hint
+    other.images.tag(name, f"{plain.host}/multi/other:1")
+    for wanted in ("linux/riscv64", "linux/arm64"):
+        with pytest.raises(NotFound, match=f"for {wanted}: what is here is for linux/s390x"):
+            other.images.push(f"{plain.host}/multi/other:1", platform=wanted)
+    (pushed,) = other.images.push(f"{plain.host}/multi/other:1", platform="linux/s390x")
+    assert pushed.digest == platforms["s390x"]
     (pulled,) = other.images.pull(f"{plain.host}/multi/all@{digest}", platform="linux/arm64")
     assert other.images.inspect(f"{plain.host}/multi/all@{digest}")["Architecture"] == "arm64"
 
@@ -99,31 +105,40 @@ def test_another_platform_is_taken_when_it_is_asked_for_only(
     assert said and f"is for linux/{other}" in said[0]
 
 
-@pytest.mark.parametrize("offered", [True, False])
-def test_referrers_by_the_interface_and_by_the_tag(offered: bool) -> None:
-    """A registry without the referrers API keeps them under a tag (distribution-spec, "Referrers Tag Schema")."""
+def test_a_mislabelled_index_is_told(engine: sampan.Engine) -> None:
+    """The index says arm64, the image's config another: whose fault it is and which two differ."""
     with lying() as registry:
-        subject = registry.manifest("app", "1", registry.image([ts.BASE]))
-        signature = {
-            "mediaType": ts.MANIFEST,
-            "artifactType": "application/vnd.example.sig",
-            "digest": ts.digest(b"x"),
-            "size": 1,
-        }
-        index = {"schemaVersion": 2, "mediaType": ts.INDEX, "manifests": [signature]}
-        if not offered:
-            registry.manifest("app", subject.replace(":", "-"), index, ts.INDEX)
+        listed, real = "linux/arm64", f"linux/{platform.host().architecture}"
+        if listed == real:
+            listed = "linux/s390x"
+        registry.manifest("app", "below", registry.image([ts.BASE]))
+        data = registry.manifests["app", "below"][0]
+        entry = {"mediaType": ts.MANIFEST, "digest": ts.digest(data), "size": len(data)}
+        entry["platform"] = dict(zip(("os", "architecture"), listed.split("/"), strict=True))
+        index = {"schemaVersion": 2, "mediaType": ts.INDEX, "manifests": [entry]}
+        registry.manifest("app", "1", index, ts.INDEX)
+        name = f"{registry.host}/app"
+        with pytest.raises(IntegrityError) as caught:
+            engine.images.pull(f"{name}:1", platform=listed)
+        said = f"cannot pull {name}:1: its index lists {entry['digest']} as {listed}, but that image is for {real}"
+        assert caught.value.message == said and f"{name}@{entry['digest']}" in caught.value.hint
+        engine.images.pull(f"{name}@{entry['digest']}")
 
-        def hook(request: Asked) -> Answer | None:
-            if "/referrers/" in request.path and offered:
-                return Answer(200, {"Content-Type": ts.INDEX}, json.dumps(index).encode())
-            return None
 
-        registry.hook = hook
-        repository = pulling.registries().repositories(reference.parse(f"{registry.host}/app"))[0]
-        assert repository.referrers(subject) == [signature]
-        assert repository.referrers(subject, "application/vnd.example.other") == []
-        assert repository.referrers(ts.digest(b"nobody")) == ([signature] if offered else [])
+def test_errors_say_what_was_tried(engine: sampan.Engine, tmp_path: Path) -> None:
+    with lying() as registry:
+        name = f"{registry.host}/app:1"
+        for verb, action in (
+            ("inspect", lambda: manifests.inspect(engine, name)),
+            ("inspect", lambda: manifests.describe(name)),
+            ("copy", lambda: engine.images.copy(f"docker://{name}", f"oci:{tmp_path}/out")),
+            ("pull", lambda: engine.images.pull(name)),
+        ):
+            with pytest.raises(NotFound, match=f"^cannot {verb} {name}: "):
+                action()
+        registry.manifest("app", "1", b"{}")
+        with pytest.raises(IntegrityError, match=f"^cannot inspect {registry.host}/app@sha256:"):
+            manifests.inspect(engine, name)
 
 
 def test_search_looks_into_the_catalog(plain: Registry, engine: sampan.Engine, platforms: dict[str, str]) -> None:
