@@ -54,7 +54,10 @@ def describe(exc: BaseException) -> tuple[int, list[str]]:
         return EXIT_OURS, ["sampan: the input is nested too deeply"]
     if isinstance(exc, OSError) and exc.errno in _LACKING:
         where = f" {printable(os.fsdecode(exc.filename))}" if isinstance(exc.filename, (str, bytes)) else ""
-        return EXIT_OURS, [f"sampan: the host refused{where}: {exc.strerror}"]
+        lines = [f"sampan: the host refused{where}: {exc.strerror}"]
+        if where and exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            lines.append("hint: free some space, for example with `sampan rm` and `sampan rmi`")
+        return EXIT_OURS, lines
     text = printable(f"{type(exc).__name__}: {exc}")
     return EXIT_OURS, [
         f"sampan: internal error: {text}",

@@ -124,10 +124,13 @@ class Containers:
     def make_home(self, container_id: str) -> None:
         """Make the directories of a container."""
         home = self.paths.container(container_id)
-        os.mkdir(home, mode=0o700)
-        os.mkdir(home + "/work", mode=0o700)
-        os.mkdir(home + "/upper")
-        os.chmod(home + "/upper", 0o755)  # the container's root directory, whatever the umask
+        try:
+            os.mkdir(home, mode=0o700)
+            os.mkdir(home + "/work", mode=0o700)
+            os.mkdir(home + "/upper")
+            os.chmod(home + "/upper", 0o755)  # the container's root directory, whatever the umask
+        except OSError as exc:
+            raise files.failure("make the directories of the container", exc) from exc
 
     # ---- start ----
 

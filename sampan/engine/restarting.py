@@ -108,6 +108,10 @@ def forbid(home: str) -> None:
                 files.sync_directory(home)
         except FileNotFoundError:
             return  # it has just been removed
+        except OSError as exc:
+            if exc.errno not in files.FULL:
+                raise
+            files.unlink(f"{home}/restart")  # no room for a mark: without its policy nothing starts it either
 
 
 def is_forbidden(home: str) -> bool:

@@ -5,8 +5,9 @@ Rules:
   a lock that another process took meanwhile.
 - A durable transaction is on the disk when it returns (synchronous=FULL); others may be lost to a power cut, not torn.
 - One connection, guarded by a lock, serves all threads of a process; a forked child opens its own.
-- Closing the last connection folds the log into the file, which costs two fsyncs; a short-lived command should leave by
-  os._exit and let the log be folded by a later commit.
+- Closing folds no log into the file: that costs two fsyncs, and a later commit does it when the log has become long.
+- On a full disk the log is folded before each transaction, so that it stays within the space that it has; where the
+  file cannot grow for that, only transactions that free something go on.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 from _thread import RLock
 
 from sampan.errors import SampanError, Unavailable
-from sampan.store import dbfile
+from sampan.store import dbfile, reserve
 from sampan.store.paths import Paths
 
 TYPE_CHECKING = False
@@ -64,7 +65,8 @@ class Database:
     def transaction(self, *, durable: bool = True, frees: bool = False) -> Transaction:
         """Return a context in which writes happen together; `frees` says that they only make room or record state.
 
-        Such a transaction works on a full disk, by giving up the store's reserve. A nested one joins the outer one.
+        Such a transaction works on a full disk, at need by giving up the store's reserve. A nested one joins the outer
+        one.
         """
         return Transaction(self, durable, frees)
 
@@ -72,7 +74,7 @@ class Database:
         """Close the connection, if any."""
         with self._lock:
             if self._connection is not None and self._pid == os.getpid():
-                self._connection.close()
+                dbfile.disconnect(self._connection, self.paths)
             self._connection = None
 
     def open(self) -> Any:
@@ -110,16 +112,28 @@ class Database:
 
     def _begin(self, durable: bool, frees: bool) -> None:
         if self._depth == 0:
-            if frees and dbfile.is_full(self.paths.root):
-                dbfile.release_reserve(self.paths)
-            elif frees and not os.path.exists(self.paths.reserve) and not dbfile.is_full(self.paths.root, 4):
-                dbfile.make_reserve(self.paths)  # given up some time ago, and there is room again
+            if reserve.is_full(self.paths.root):
+                self._fold(frees)
+            elif frees and not os.path.exists(self.paths.reserve) and not reserve.is_full(self.paths.root, 4):
+                reserve.make(self.paths)  # given up some time ago, and there is room again
             level = "FULL" if durable else "NORMAL"
             if self._synchronous != level:
                 self._run(f"PRAGMA synchronous={level}", ())
                 self._synchronous = level
             self._run("BEGIN IMMEDIATE", ())
         self._depth += 1
+
+    def _fold(self, frees: bool) -> None:
+        """Make room in the log, at need by giving up the reserve; where none can be made, refuse what frees nothing."""
+        while True:
+            try:
+                self._run("PRAGMA wal_checkpoint(PASSIVE)", ())
+                return
+            except Unavailable:
+                if not reserve.release(self.paths):
+                    if not frees:
+                        raise
+                    return
 
     def _end(self, failed: bool) -> None:
         self._depth -= 1

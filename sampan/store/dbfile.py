@@ -1,8 +1,9 @@
 """The database's file: how it is made, opened and upgraded, and what its errors mean.
 
 The file appears complete or not at all: it is made under a temporary name, then renamed, one process at a time.
-SQLite's errors are translated here and nowhere else. A reserve of space, given up when the disk is full, keeps `ps`,
-`stop`, `rm` and `prune` working with no byte free.
+SQLite's errors are translated here and nowhere else. `ps`, `stop`, `rm` and `prune` work with no byte free: what they
+read and write has its space beforehand (store/walfiles.py), and where the file must grow to take in the log, a reserve
+is given up for it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import sys
 
 from sampan.errors import Conflict, Denied, IntegrityError, NotSupported, SampanError, Unavailable
-from sampan.store import schema
+from sampan.store import reserve, schema, walfiles
 from sampan.store.paths import Paths
 
 TYPE_CHECKING = False
@@ -19,44 +20,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 BUSY_SECONDS = 30
-RESERVE_BYTES = 1 << 20
 # Pages in the log before a commit folds it into the file. A first opener reads the whole log, so it is kept short.
 _CHECKPOINT_PAGES = 256
 # SQLite's result codes (sqlite.org/rescode.html): the low byte of an extended code.
 _PERM, _BUSY, _LOCKED, _READONLY, _IOERR, _CORRUPT, _FULL, _CANTOPEN = 3, 5, 6, 8, 10, 11, 13, 14
 _CONSTRAINT, _NOTADB = 19, 26
-
-
-def make_reserve(paths: Paths) -> None:
-    """Set space aside, so that a store on a full disk can still list, stop and remove."""
-    if os.path.exists(paths.reserve):
-        return
-    try:
-        fd = os.open(paths.reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.posix_fallocate(fd, 0, RESERVE_BYTES)
-        finally:
-            os.close(fd)
-    except OSError:
-        release_reserve(paths)  # no room for it: the store works without, until the disk is full
-
-
-def release_reserve(paths: Paths) -> bool:
-    """Give the reserve back to the disk; tell whether there was one."""
-    try:
-        os.unlink(paths.reserve)
-    except OSError:
-        return False
-    return True
-
-
-def is_full(root: str, reserves: int = 1) -> bool:
-    """Tell whether less than the reserve, or so many of it, is free on the disk of `root`."""
-    try:
-        space = os.statvfs(root)
-    except OSError:
-        return False
-    return space.f_bavail * space.f_frsize < RESERVE_BYTES * reserves
 
 
 def sqlite() -> Any:
@@ -90,13 +58,28 @@ def _import_with_stand_in() -> Any:
 
 
 def connect(paths: Paths) -> Any:
-    """Open the database; on a full disk, where the log's index cannot be made, give up the reserve first."""
+    """Open the database; where its files beside it are not there and the disk is full, give up the reserve for them."""
     try:
-        return _connect(paths.database)
+        return _held_connect(paths.database)
     except sqlite().Error as exc:
-        if _code(exc) not in (_FULL, _IOERR, _CANTOPEN) or not release_reserve(paths):
+        if _code(exc) not in (_FULL, _IOERR, _CANTOPEN) or not reserve.release(paths):
             raise
-    return _connect(paths.database)
+    return _held_connect(paths.database)
+
+
+def disconnect(connection: Any, paths: Paths) -> None:
+    """Close a connection; its files stay as they are."""
+    connection.close()
+    walfiles.release(paths.database)
+
+
+def _held_connect(path: str) -> Any:
+    walfiles.hold(path)
+    try:
+        return _connect(path)
+    except BaseException:
+        walfiles.release(path)
+        raise
 
 
 def _connect(path: str) -> Any:
@@ -127,9 +110,10 @@ def create(paths: Paths) -> None:
         if os.path.exists(paths.database):
             return
         _create_file(paths.database + ".new")
+        walfiles.forget(paths.database)
         os.rename(paths.database + ".new", paths.database)
         os.fsync(directory)
-        make_reserve(paths)
+        reserve.make(paths)
     finally:
         os.close(lock)
         os.close(directory)
@@ -188,10 +172,8 @@ def translate(exc: Any, paths: Paths, action: str) -> SampanError:
     what = f"cannot {action} {paths.root}"
     if code in (_BUSY, _LOCKED):
         return Unavailable(f"{what}: {_holder(paths.database)} has held its lock for {BUSY_SECONDS} s")
-    if code in (_FULL, _IOERR, _CANTOPEN) and is_full(paths.root):
-        return Unavailable(
-            f"{what}: the disk is full", "free some space, for example with `sampan rm` and `sampan rmi`"
-        )
+    if code == _FULL or (code in (_IOERR, _CANTOPEN) and reserve.is_full(paths.root)):
+        return Unavailable(f"{what}: {reserve.fault(paths.root)}", reserve.HINT)
     if code in (_CORRUPT, _NOTADB):
         return IntegrityError(f"{what}: {paths.database} is damaged ({exc})")
     if code == _CONSTRAINT:

@@ -14,13 +14,13 @@ from sampan.store import owner
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 TEMPORARY = ".new-"  # begins the name of a file that becomes visible by a rename; its owner follows
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def failure(action: str, exc: OSError) -> SampanError:
     """Return our error for an OSError met while doing `action`."""
     message = f"cannot {action}: {exc.strerror or exc}"
-    if exc.errno in _FULL:
+    if exc.errno in FULL:
         return Unavailable(message, "free some space, for example with `sampan rm` and `sampan rmi`")
     if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return Denied(message)
@@ -65,7 +65,7 @@ def start_writing(fd: int, offset: int, count: int) -> None:
     number = ctypes.c_int64
     if ctypes.CDLL(None, use_errno=True).sync_file_range(fd, number(offset), number(count), write) != 0:
         code = ctypes.get_errno()
-        if code in (*_FULL, errno.EIO):
+        if code in (*FULL, errno.EIO):
             raise OSError(code, os.strerror(code))
 
 
@@ -87,6 +87,19 @@ def replace(path: str, data: bytes, *, durable: bool = True, mode: int = 0o600) 
         raise
     if durable:
         sync_directory(directory)
+
+
+def overwrite(path: str, data: bytes) -> None:
+    """Put text in the place of a file's longer one, padded with spaces: this needs no room, but is not atomic."""
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        size = os.fstat(fd).st_size
+        if len(data) > size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        write_all(fd, data.ljust(size))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:

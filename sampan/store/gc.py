@@ -11,7 +11,7 @@ import os
 import time
 
 from sampan.oci import jsontext
-from sampan.store import dbfile, files, owner, partials, volumes
+from sampan.store import files, owner, partials, reserve, volumes
 from sampan.store.content import Content
 from sampan.store.db import Database
 from sampan.store.leases import Leases
@@ -68,7 +68,7 @@ def collect(
     for path in doomed + done.leftovers:
         _remove(path, remove_tree)
     done.leftovers += _partials(paths, partials_too)
-    dbfile.make_reserve(paths)
+    reserve.make(paths)
     return done
 
 

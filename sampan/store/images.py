@@ -123,7 +123,7 @@ class Images:
             if row is None:
                 raise NotFound(f"cannot untag {name}: no such reference")
             self._db.execute("DELETE FROM image_references WHERE name = ?", (full,))
-            self._write_index()
+            self._write_index(frees=True)
         return str(row[0])
 
     def has(self, text: str) -> bool:
@@ -169,7 +169,7 @@ class Images:
             for image in doomed:
                 self._db.execute("DELETE FROM images WHERE id = ?", (image.id,))
             if doomed:
-                self._write_index()
+                self._write_index(frees=True)
         return doomed
 
     def _unused(self) -> list[Image]:
@@ -207,7 +207,7 @@ class Images:
                 self._db.execute("DELETE FROM image_references WHERE name = ?", (name,))
             if last and not user:
                 self._db.execute("DELETE FROM images WHERE id = ?", (image.id,))
-            self._write_index()
+            self._write_index(frees=True)
         return gone, image.id if last and not user else ""
 
     def _user(self, image_id: str) -> str:
@@ -274,7 +274,7 @@ class Images:
             )
         return str(rows[0][1]) if rows else None
 
-    def _write_index(self) -> None:
+    def _write_index(self, *, frees: bool = False) -> None:
         from sampan.oci import image as documents
         from sampan.store import content, files
 
@@ -287,11 +287,25 @@ class Images:
             extra = {"annotations": {documents.REF_NAME: name}} if name else {}
             manifests.append(documents.descriptor(media_type, digest, size, **extra))
         index = {"schemaVersion": 2, "mediaType": documents.OCI_INDEX, "manifests": manifests}
+        path, data = self._paths.oci + "/index.json", jsontext.dumps(index)
         try:
             content.write_layout(self._paths)
-            files.replace(self._paths.oci + "/index.json", jsontext.dumps(index))
+            if frees:
+                self._shrink_index(path, data)
+            else:
+                files.replace(path, data)
         except OSError as exc:
-            raise files.failure(f"write {self._paths.oci}/index.json", exc) from exc
+            raise files.failure(f"write {path}", exc) from exc
+
+    def _shrink_index(self, path: str, data: bytes) -> None:
+        from sampan.store import files, reserve
+
+        try:
+            reserve.spend(self._paths, lambda: files.replace(path, data))
+        except OSError as exc:
+            if exc.errno not in files.FULL:
+                raise
+            files.overwrite(path, data)
 
 
 def _created(config: dict[str, Any]) -> int:

@@ -192,6 +192,7 @@ _TOP = {
     ".reserve": "space for a full disk",
     "events": "events of the last day",
     "run": "state of this boot",
+    "lost+found": "the file system's own",
 }
 
 

@@ -220,7 +220,8 @@ def test_hostile_text_in_an_error_does_not_reach_the_terminal(capsys: pytest.Cap
         (
             OSError(errno.ENOSPC, "No space left on device", "/x"),
             125,
-            "sampan: the host refused /x: No space left on device\n",
+            "sampan: the host refused /x: No space left on device\n"
+            "hint: free some space, for example with `sampan rm` and `sampan rmi`\n",
         ),
         (RecursionError(), 125, "sampan: the input is nested too deeply\n"),
         (SystemExit(3), 3, ""),

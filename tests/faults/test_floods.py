@@ -76,7 +76,73 @@ echo "waited $("$sampan" wait flood)"
 """
 
 
-@pytest.mark.skipif(not FULL, reason="a flood may eat the store's reserve too: in `make test-faults`")
+# Whatever room a command makes, the flood takes at once.
+NEVER_ROOM = """
+set -e
+mount $3 "$1"
+export SAMPAN_ROOT="$1"
+sampan="$2"
+"$sampan" bootstrap -t base host sh sleep true dd cat
+"$sampan" create --name spare base true >/dev/null
+"$sampan" tag base other
+eat='while [ ! -e /go/on ]; do sleep 0.05; done
+while :; do
+    dd if=/dev/zero bs=64k >>/eaten 2>/dev/null
+    cat /dev/zero | dd bs=1 count=4096 >>/eaten 2>/dev/null
+done'
+"$sampan" run -d --name eater -v "$5:/go" base sh -c "$eat" >/dev/null
+"$sampan" run -d --name twin --restart always -v "$5:/go" base sh -c "$eat" >/dev/null
+touch "$5/on"
+n=0
+until test "$(df --output=avail "$1" | tail -1)" -lt 4; do sleep 0.1; n=$((n+1)); test $n -lt 300; done
+sleep 0.2
+for round in 1 2 3; do
+    "$sampan" ps -a --format '{{.Names}} {{.State}}' | sort | tr '\\n' ' '; echo
+    "$sampan" exec eater true
+    "$sampan" rmi other >/dev/null 2>&1 && echo untagged
+done
+"$sampan" rm spare
+code=0
+"$sampan" run --rm base true 2>"$4" || code=$?
+echo "run $code"
+"$sampan" images -q | wc -l
+"$sampan" stop -t 0 twin
+"$sampan" system df >/dev/null
+"$sampan" system prune -f >/dev/null
+"$sampan" rm -f eater
+"$sampan" rm -f twin 2>/dev/null || true
+"$sampan" run --rm base true
+"$sampan" system check
+"""
+
+
+@pytest.mark.skipif(not shutil.which("unshare") or not shutil.which("mkfs.ext4"), reason="mounts a small disk")
+@pytest.mark.parametrize("kind", ["tmpfs", "ext4"])
+def test_commands_that_free_the_disk_work_while_a_flood_takes_it(store: Store, tmp_path: Path, kind: str) -> None:
+    from invariants import LAUNCHER
+
+    options = "-t tmpfs -o size=24m none"
+    if kind == "ext4":
+        image = tmp_path / "image"
+        image.touch()
+        os.truncate(image, 32 << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True, timeout=60)
+        options = f"-o loop {image}"
+    for name in ("st", "go"):
+        (tmp_path / name).mkdir()
+    said = tmp_path / "said"
+    words = ["unshare", "--mount", "sh", "-c", NEVER_ROOM, "sh", f"{tmp_path}/st", str(LAUNCHER), options]
+    done = subprocess.run(
+        [*words, str(said), f"{tmp_path}/go"], capture_output=True, text=True, timeout=120, env=store.env
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert lines.count("eater running spare created twin running ") == 3 and lines.count("untagged") == 1, lines
+    if kind == "ext4":  # a tmpfs makes directories without room
+        assert "run 125" in lines
+        assert "No space left on device\nhint: free some space" in said.read_text()
+
+
 @pytest.mark.skipif(not shutil.which("unshare"), reason="mounts a small tmpfs")
 def test_a_flood_that_fills_the_disk_stops_nothing(store: Store, tmp_path: Path) -> None:
     from invariants import LAUNCHER

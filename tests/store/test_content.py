@@ -152,7 +152,7 @@ def test_processes_that_store_the_same_blob_agree(spawn: Spawn, store: Store) ->
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a tmpfs in a mount namespace of its own")
 def test_a_full_disk_loses_nothing_and_can_be_emptied(tmp_path: Path) -> None:
     code = """
-import os, sys
+import json, os, sys
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests/store"]
 from storekit import Store
 from sampan.errors import Unavailable
@@ -160,6 +160,7 @@ root = sys.argv[2]
 store = Store(root + "/s")
 keep = store.image(b"keep" * 1000, tag="keep")
 store.image(b"drop" * 20000, tag="drop")
+store.image(b"drop" * 1000, tag="drop2")
 store.volumes.create("v")
 record = store.container("web", image_id=keep.id)
 try:
@@ -190,6 +191,14 @@ store.containers.update(record.id, status="exited", exit_code=137)
 assert store.containers.get("web").exit_code == 137
 assert store.containers.remove(record.id)
 store.images.remove("drop")
+assert not os.path.exists(store.paths.reserve)
+with open(root + "/fill", "ab", buffering=0) as file:
+    try:
+        while file.write(b"x"):
+            pass
+    except OSError:
+        pass
+store.images.remove("drop2")         # the index of images has no room but its own
 collected = store.collect()
 assert collected.bytes > 80000, collected.bytes
 store.volumes.remove("v")
@@ -197,6 +206,9 @@ os.unlink(root + "/fill")
 store.collect()
 assert os.path.exists(store.paths.reserve)
 assert store.images.resolve("keep").id == keep.id
+index = json.load(open(store.paths.oci + "/index.json"))
+names = [one["annotations"]["org.opencontainers.image.ref.name"] for one in index["manifests"]]
+assert names == ["docker.io/library/keep:latest"]
 store.image(b"new" * 1000, tag="new")
 assert all(store.content.verify(one) for one in store.content.ls())
 assert store.db.one("PRAGMA integrity_check") == ("ok",)
