@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sampan.oci.reference import Reference
     from sampan.registry.connect import Registries
     from sampan.store.images import Image
+    from sampan.store.parts import Store
     from sampan.transfer.copy import Picture
     from sampan.transfer.events import Listen
     from sampan.transfer.registries import RegistrySource
@@ -167,7 +168,18 @@ def _complete(engine: Engine, name: str, wanted: platforms.Platform) -> tuple[Im
     if found is None or not platforms.matches(wanted, platforms.from_descriptor(found.config)):
         return None
     whole = all(store.snapshots.find(diff_id) for diff_id in found.diff_ids)
-    return (found, name) if whole and all(map(store.content.has, store.images.blobs(found))) else None
+    return (found, name) if whole and _has_blobs(store, found) else None
+
+
+def _has_blobs(store: Store, found: Image) -> bool:
+    """Tell whether all blobs of an image are here with their sizes; what is inside them `system check` compares."""
+    try:
+        manifest = documents.parse_manifest(store.content.read(found.manifest_digest))
+        if manifest["config"]["mediaType"] in documents.CONFIGS:
+            store.content.read(manifest["config"]["digest"])
+    except (NotFound, IntegrityError, InvalidArgument):
+        return False
+    return all(store.content.holds(one["digest"], one["size"]) for one in (manifest["config"], *manifest["layers"]))
 
 
 def _greeting(ref: Reference) -> str:

@@ -49,6 +49,13 @@ class Content:
         """Tell whether a blob is here."""
         return os.path.exists(self._paths.blob(digest))
 
+    def holds(self, digest: str, size: int) -> bool:
+        """Tell whether a blob is here with its size; a cheap look, not `verify`."""
+        try:
+            return os.stat(self._paths.blob(digest)).st_size == size
+        except FileNotFoundError:
+            return False
+
     def path(self, digest: str) -> str:
         """Return the path of a blob that is here; raise NotFound."""
         path = self._paths.blob(digest)

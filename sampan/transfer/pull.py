@@ -6,7 +6,7 @@ the next try.  The image and its names appear in one transaction at the end, or 
 
 from __future__ import annotations
 
-from sampan.errors import IntegrityError, InvalidArgument
+from sampan.errors import IntegrityError, InvalidArgument, NotFound
 from sampan.store.leases import Leases
 from sampan.store.partials import open_partial
 from sampan.transfer import events
@@ -105,14 +105,27 @@ class StoreDestination:
             self._listen(event)
 
     def is_here(self, part: Part) -> bool:
-        """Tell whether a part is in the store, and a layer unpacked."""
-        return self.store.content.has(part.digest) and (
+        """Tell whether a part is in the store with its size, and a layer unpacked; `system check` compares contents."""
+        whole = self._is_whole(part) if not part.shown else self.store.content.holds(part.digest, part.size)
+        return whole and (
             not part.diff_id or self.store.snapshots.find(part.diff_id) is not None
         )
+
+    def _is_whole(self, part: Part) -> bool:
+        """Compare a config with its digest: it is small, and whoever runs the image reads it."""
+        try:
+            return bool(self.store.content.read(part.digest))
+        except (NotFound, IntegrityError, InvalidArgument):
+            return False
 
     def _bring(self, source: Source, part: Part, partial: Partial | None) -> None:
         if partial is not None and partial.kept > part.size:
             partial.discard()
+        if part.diff_id and self.store.content.holds(part.digest, part.size):
+            if partial is not None:
+                partial.discard()
+            if self._unpacked_again(source, part, partial):
+                return
         resumed = partial is not None and partial.kept > 0
         try:
             self._once(source, part, partial)
@@ -125,7 +138,22 @@ class StoreDestination:
             partial.discard()
             self._once(source, part, partial)
 
-    def _once(self, source: Source, part: Part, partial: Partial | None) -> None:
+    def _unpacked_again(self, source: Source, part: Part, partial: Partial | None) -> bool:
+        """Unpack a layer from its blob, which is here; False when that is damaged and has to be fetched."""
+        from sampan.errors import SampanError
+
+        try:
+            self._once(source, part, partial, local=True)
+        except SampanError:
+            if self._cancelled or self.store.content.verify(part.digest):
+                raise
+            if partial is not None:
+                partial.discard()
+            self._tell(part, Event(events.BEGIN, part.short, 0, part.size))
+            return False
+        return True
+
+    def _once(self, source: Source, part: Part, partial: Partial | None, *, local: bool = False) -> None:
         moved = [0]
 
         def received(count: int) -> None:
@@ -133,7 +161,7 @@ class StoreDestination:
             self._tell(part, Event(events.MOVING, part.short, moved[0], part.size))
 
         def open_at(offset: int) -> Stream:
-            if self.store.content.has(part.digest):  # its snapshot is missing: nothing has to be fetched for that
+            if local:
                 here: Stream = open(self.store.content.open(part.digest), "rb", buffering=0)
                 return here
             return source.open(part, offset, received)

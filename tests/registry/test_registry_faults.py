@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -189,6 +190,48 @@ def test_what_arrived_but_is_damaged_is_fetched_again(registry: LyingRegistry, e
     Path(partial).write_bytes(b"\0" * 700_000)  # as a power cut may leave it
     assert pulled(registry, engine)["noise"]
     assert registry.asked(DIGEST)[-1].offset == 0
+
+
+def spoilt(engine: sampan.Engine, digest: str, change: Callable[[bytes], bytes]) -> None:
+    path = Path(engine.store.paths.blob(digest))
+    path.write_bytes(change(path.read_bytes()))
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_layer_whose_blob_is_damaged_here_is_fetched_again(
+    registry: LyingRegistry, engine: sampan.Engine, zipped: bool
+) -> None:
+    """Its unpacked files are gone, so a pull unpacks what lies here, and finds out."""
+    document, blob = registry.image([LAYER]), LAYER
+    if zipped:
+        blob = gzip.compress(LAYER)
+        (layer,) = document["layers"]
+        layer |= {"mediaType": ts.LAYER + "+gzip", "digest": registry.blob(blob), "size": len(blob)}
+    registry.manifest("app", "1", document)
+    assert pulled(registry, engine)["noise"]
+    digest = ts.digest(blob)
+    for change in (lambda data: data[:5000] + bytes(100) + data[5100:], bytes, lambda data: data[:-1]):
+        engine.store.snapshots.remove(ts.digest(LAYER))
+        spoilt(engine, digest, change)
+        before = len(registry.asked(digest))
+        assert pulled(registry, engine)["noise"]
+        assert engine.store.content.verify(digest)
+        fetched = len(registry.asked(digest)) - before
+        assert fetched == (0 if change is bytes else 1)  # what is intact is unpacked from here
+
+
+def test_what_became_shorter_here_is_fetched_again(registry: LyingRegistry, engine: sampan.Engine) -> None:
+    """A blob without its end shows by its size alone; a manifest and a config are compared with their digests."""
+    assert pulled(registry, engine)["noise"]
+    image = engine.images.resolve(f"{registry.host}/app:1")
+    for digest in engine.store.images.blobs(image):
+        spoilt(engine, digest, lambda data: data[:-1])
+        engine.images.pull(f"{registry.host}/app:1")
+        assert engine.store.content.verify(digest)
+    for digest in (image.manifest_digest, image.id):
+        spoilt(engine, digest, lambda data: b"[" + data[1:])
+        engine.images.pull(f"{registry.host}/app:1")
+        assert engine.store.content.verify(digest)
 
 
 def test_the_collector_takes_what_nobody_came_back_for(engine: sampan.Engine) -> None:
