@@ -107,9 +107,7 @@ class StoreDestination:
     def is_here(self, part: Part) -> bool:
         """Tell whether a part is in the store with its size, and a layer unpacked; `system check` compares contents."""
         whole = self._is_whole(part) if not part.shown else self.store.content.holds(part.digest, part.size)
-        return whole and (
-            not part.diff_id or self.store.snapshots.find(part.diff_id) is not None
-        )
+        return whole and (not part.diff_id or self.store.snapshots.find(part.diff_id) is not None)
 
     def _is_whole(self, part: Part) -> bool:
         """Compare a config with its digest: it is small, and whoever runs the image reads it."""

@@ -7,11 +7,14 @@ program and its options. Nothing from a host's name or an image's name reaches a
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import subprocess
-import tempfile
+import threading
+import time
 
 from sampan.errors import InvalidArgument, NotFound, Unavailable
+from sampan.oci import digest as digests
 from sampan.oci import image as documents
 from sampan.oci import jsontext, reference
 from sampan.oci.entry import Entry
@@ -24,12 +27,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
-    from typing import IO, Any
+    from typing import Any
 
     from sampan.transfer.save import Blobs
 
 ENGINES = ("sampan", "docker", "podman")
 _ANSWER = 60.0  # seconds for a short command there
+_MOST = 8 << 20  # bytes of its answer
+_COMPLAINT = 1 << 16
+_IMAGES = 10_000
+_AT_ONCE = 1000  # ids in one command: Linux takes at most 128 KiB as one argument (execve(2)), ssh passes one
 
 
 class Host:
@@ -56,16 +63,22 @@ class Host:
         except FileNotFoundError as exc:
             raise NotFound(f"cannot reach {self.shown}: there is no {self._words[0]} here", "install ssh") from exc
 
-    def ask(self, words: Sequence[str], source: IO[bytes] | None = None) -> str:
-        """Run a command there and give what it prints; Unavailable with its complaint when it fails."""
-        process = self.start(words, stdin=source or subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        try:
-            out, err = process.communicate(timeout=None if source else _ANSWER)
-        except subprocess.TimeoutExpired as exc:
-            process.kill()
-            raise Unavailable(f"{self.shown} has not answered for {_ANSWER:.0f} s") from exc
-        if process.returncode:
-            raise Unavailable(f"cannot run {words[0]} on {self.shown}: {_complaint(err, process.returncode)}")
+    def ask(self, words: Sequence[str], most: int = _MOST) -> str:
+        """Run a command there and give what it prints, up to `most` bytes; Unavailable with its complaint otherwise."""
+        with Complaints() as errors:
+            process = self.start(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors.take())
+            try:
+                assert process.stdout
+                out = _answer(process.stdout.fileno(), most, f"{words[0]} on {self.shown}")
+                code = process.wait(_ANSWER)
+            except subprocess.TimeoutExpired as exc:
+                raise Unavailable(f"{self.shown} has not answered for {_ANSWER:.0f} s") from exc
+            finally:
+                process.kill()
+                process.wait()
+                process.stdout.close()  # type: ignore[union-attr]
+            if code:
+                raise Unavailable(f"cannot run {words[0]} on {self.shown}: {errors.last(code)}")
         return out.decode("utf-8", "replace")
 
     def engine(self) -> str:
@@ -78,18 +91,77 @@ class Host:
         raise NotFound(f"cannot copy to or from {self.shown}: it has none of {', '.join(ENGINES)}")
 
 
-def _complaint(err: bytes, code: int) -> str:
-    lines = err.decode("utf-8", "replace").strip().splitlines()
-    return lines[-1][:500] if lines else f"it ended with {code}"
+def _answer(fd: int, most: int, what: str) -> bytes:
+    """Read up to `most` bytes, for at most the time of an answer."""
+    waiting = select.poll()
+    waiting.register(fd, select.POLLIN)
+    until = time.monotonic() + _ANSWER
+    parts: list[bytes] = []
+    while True:
+        left = until - time.monotonic()
+        if left <= 0 or not waiting.poll(left * 1000):
+            raise Unavailable(f"{what} has not answered for {_ANSWER:.0f} s")
+        data = os.read(fd, 1 << 16)
+        if not data:
+            return b"".join(parts)
+        most -= len(data)
+        if most < 0:
+            raise Unavailable(f"{what} sends an answer without end")
+        parts.append(data)
+
+
+class Complaints:
+    """What a command there writes as errors: its last 64 KiB, however much it is."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        self._kept = b""
+        self._thread = threading.Thread(target=self._drain, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Complaints:
+        return self
+
+    def take(self) -> int:
+        """Give the descriptor for the command; `last` and the end of the block close it here."""
+        return self._write
+
+    def _drain(self) -> None:
+        while data := os.read(self._read, _COMPLAINT):
+            self._kept = (self._kept + data)[-_COMPLAINT:]
+        os.close(self._read)
+
+    def last(self, code: int) -> str:
+        """Give the last line of it, or that the command ended with `code`."""
+        self.close()
+        lines = self._kept.decode("utf-8", "replace").strip().splitlines()
+        line = "".join(letter if letter.isprintable() else "?" for letter in lines[-1][:500]) if lines else ""
+        return line or f"it ended with {code}"
+
+    def close(self) -> None:
+        """Let the end be seen; a grandchild of the command may keep its end open, so it is not waited for long."""
+        if self._write >= 0:
+            os.close(self._write)
+            self._write = -1
+        self._thread.join(2)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 class Peer:
     """A sampan there, for the length of a `with` block."""
 
     def __init__(self, host: Host, words: Sequence[str] = ("sampan", "system", "dial-stdio")) -> None:
-        self._errors = tempfile.TemporaryFile()
+        self._errors = Complaints()
         self._host = host
-        self._process = host.start(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors)
+        try:
+            self._process = host.start(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors.take())
+        except BaseException:
+            self._errors.close()
+            raise
 
     def __enter__(self) -> Pipe:
         assert self._process.stdin and self._process.stdout
@@ -98,9 +170,7 @@ class Peer:
             version = pipe.receive().get("sampan")
         except Unavailable:
             code = self._process.wait()
-            self._errors.seek(0)
-            complaint = _complaint(self._errors.read(1 << 16), code)
-            raise Unavailable(f"cannot run sampan on {self._host.shown}: {complaint}") from None
+            raise Unavailable(f"cannot run sampan on {self._host.shown}: {self._errors.last(code)}") from None
         if version != VERSION:
             raise Unavailable(f"{self._host.shown} has a sampan that speaks version {version}, not {VERSION}")
         return pipe
@@ -144,27 +214,37 @@ def load_into(host: Host, engine: str, content: Blobs, manifest: str, names: Seq
     return len(missing)
 
 
-def _chains(host: Host, engine: str) -> set[tuple[str, ...]]:
-    """Ask which stacks of layers an engine has: every lower part of an image's stack is one too."""
-    ids = host.ask([engine, "image", "ls", "--quiet", "--no-trunc"]).split()
-    found: set[tuple[str, ...]] = set()
-    if ids:
-        for line in host.ask([engine, "image", "inspect", "--format", "{{json .RootFS.Layers}}", *ids]).splitlines():
-            layers = jsontext.loads(line, "the list of layers") or []
-            found.update(tuple(layers[: count + 1]) for count in range(len(layers)))
+def _chains(host: Host, engine: str) -> set[str]:
+    """Ask which stacks of layers an engine has, by chain id: every lower part of an image's stack is one too."""
+    said = host.ask([engine, "image", "ls", "--quiet", "--no-trunc"]).split()
+    ids = [one for one in dict.fromkeys(said) if digests.is_valid(one)][:_IMAGES]
+    found: set[str] = set()
+    for start in range(0, len(ids), _AT_ONCE):
+        words = [engine, "image", "inspect", "--format", "{{json .RootFS.Layers}}", *ids[start : start + _AT_ONCE]]
+        for line in host.ask(words).splitlines():
+            layers = jsontext.loads(line, f"what {engine} says of its layers")
+            if isinstance(layers, list) and all(map(digests.is_valid, layers)):
+                found.update(_stack(layers))
     return found
 
 
+def _stack(diff_ids: Sequence[str]) -> list[str]:
+    """Give the chain id of each layer, lowest first (image-spec config.md, "Layer ChainID")."""
+    chains: list[str] = []
+    for diff_id in diff_ids:
+        chains.append(digests.of(f"{chains[-1]} {diff_id}".encode()) if chains else diff_id)
+    return chains
+
+
 class _Archive:
-    """An image as `docker load` reads it; `layers` are (digest, chain of diff_ids up to it)."""
+    """An image as `docker load` reads it; `layers` are (digest, chain id up to it)."""
 
     def __init__(self, content: Blobs, document: dict[str, Any], names: Sequence[str]) -> None:
         self.content = content
         self.config: str = document["config"]["digest"]
         diff_ids = documents.diff_ids(documents.parse_config(content.read(self.config)))
-        self.layers = [
-            (str(layer["digest"]), tuple(diff_ids[: count + 1])) for count, layer in enumerate(document["layers"])
-        ]
+        blobs = [str(layer["digest"]) for layer in document["layers"]]
+        self.layers = list(zip(blobs, _stack(diff_ids), strict=True))
         self.entry = {
             "Config": layout.blob_name(self.config),
             "RepoTags": [reference.parse(name).familiar() for name in names] or None,
@@ -174,8 +254,8 @@ class _Archive:
 
 def _send(host: Host, engine: str, archive: _Archive, wanted: set[str]) -> None:
     read, write = os.pipe()
-    with os.fdopen(read, "rb") as source, tempfile.TemporaryFile() as errors:
-        process = host.start([engine, "load"], stdin=source, stdout=subprocess.DEVNULL, stderr=errors)
+    with os.fdopen(read, "rb") as source, Complaints() as errors:
+        process = host.start([engine, "load"], stdin=source, stdout=subprocess.DEVNULL, stderr=errors.take())
         source.close()
         failed: Unavailable | None = None
         try:
@@ -186,8 +266,7 @@ def _send(host: Host, engine: str, archive: _Archive, wanted: set[str]) -> None:
             os.close(write)
         code = process.wait()
         if code or failed is not None:
-            errors.seek(0)
-            raise Unavailable(f"cannot load into {engine} on {host.shown}: {_complaint(errors.read(1 << 16), code)}")
+            raise Unavailable(f"cannot load into {engine} on {host.shown}: {errors.last(code)}")
 
 
 def _write(archive: _Archive, wanted: set[str], fd: int) -> None:

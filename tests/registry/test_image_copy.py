@@ -212,6 +212,37 @@ def test_another_hosts_docker_gives_one_image_and_no_name(
         fresh.images.copy(f"{host.address}/base", "got:2")
 
 
+@pytest.mark.parametrize(
+    ("ls", "why"),
+    [
+        ("while :; do printf %070000d 1; done", "docker on 127.0.0.1:.* sends an answer without end"),
+        (
+            "while :; do printf '%070000d\\n' 1 >&2; done & sleep 1; kill $!; echo >&2; echo broken >&2; exit 3",
+            "broken$",
+        ),
+    ],
+)
+def test_what_another_host_says_has_an_end(filled: sampan.Engine, host: sshsupport.Host, ls: str, why: str) -> None:
+    (host.programs / "sampan").unlink()
+    host.put("docker", ls)
+    with pytest.raises(Unavailable, match=why):
+        filled.images.copy("app:1", f"{host.address}/there/app:1")
+
+
+def test_a_host_with_very_many_images_is_asked_in_pieces(
+    filled: sampan.Engine, host: sshsupport.Host, tmp_path: Path
+) -> None:
+    """One argument has at most 128 KiB: the ids of 2,500 images are more."""
+    ids = "".join(f"sha256:{number:064x}\n" for number in range(2500))
+    (tmp_path / "ids").write_text("<none>\n" + ids + ids)
+    (host.programs / "sampan").unlink()
+    (host.programs / "cat").symlink_to("/bin/cat")
+    there, asked = f"exec cat {tmp_path}/ids", f'echo "$#" >>{tmp_path}/asked; echo null; echo {{}}'
+    host.put("docker", f'case "$2" in ls) {there};; inspect) {asked};; *) cat >/dev/null;; esac')
+    filled.images.copy("app:1", f"{host.address}/there/app:1")
+    assert (tmp_path / "asked").read_text().split() == ["1004", "1004", "504"]
+
+
 @pytest.mark.parametrize("linked", ["blobs", "blobs/sha256"])
 def test_a_layouts_directory_does_not_choose_where_blobs_go(filled: sampan.Engine, tmp_path: Path, linked: str) -> None:
     """Whoever else may write in it makes a link to, say, /etc/cron.d, and brings the image whose blob is written."""
