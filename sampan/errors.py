@@ -69,7 +69,11 @@ class IntegrityError(SampanError):
 
 
 class BuildError(SampanError):
-    """A Dockerfile or a step is wrong: `file`, first and last `line`s and an `excerpt` point at it."""
+    """A Dockerfile or a step is wrong: `file`, first and last `line`s and an `excerpt` point at it.
+
+    Of a step that failed: its `step` number in its `stage` (0: no step was reached), the `instruction`, and of a RUN
+    the end of its `output` in bytes, both streams as they came.
+    """
 
     exit_code = 1
     http_status = 400
@@ -90,3 +94,6 @@ class BuildError(SampanError):
         self.line = line
         self.end_line = end_line or line
         self.excerpt = excerpt
+        self.stage = self.instruction = ""
+        self.step = 0
+        self.output = b""

@@ -144,7 +144,8 @@ def _target(graph: Graph, name: str) -> int:
     if found >= 0:
         return found
     names = [stage.name for stage in graph.stages if stage.name]
-    hint = did_you_mean(name, names) or (f"stages of this file: {', '.join(names[:10])}" if names else "")
+    listed = ", ".join(stage.name or str(stage.index) for stage in graph.stages[:20])
+    hint = did_you_mean(name, names) or f"stages of this file: {listed}{', …' if len(graph.stages) > 20 else ''}"
     raise BuildError(f"cannot build target {shown(name)}: {graph.file.name} has no stage of this name", hint)
 
 

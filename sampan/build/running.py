@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _OWNERS = {"chown", "install", "adduser", "addgroup", "useradd", "groupadd"}
 _FETCHERS = ("apt", "apk", "dnf", "yum", "pip", "npm", "yarn", "curl", "wget", "git", "go", "cargo", "gem", "composer")
 
+_TAIL = 1 << 14  # bytes of a step's output that its error carries
+
 SCRIPT = "/dev/pipes/script"
 """Where a step sees its script: in /dev, which is never part of a layer."""
 
@@ -95,14 +97,20 @@ def _history(arguments: dict[str, str], args: list[str]) -> str:
 
 
 def _run(solver: Solver, stage: Stage, step: Run, root: Root, process: Process) -> None:
+    tail = b""
+
     def output(stream: int, data: bytes) -> None:
+        nonlocal tail
+        tail = (tail + data)[-_TAIL:]
         solver.tell(progress.OUTPUT, stage, stream=stream, data=data)
 
     ended = solver.executor.run(root, process, output)
     for text in solver.executor.notes():
         solver.tell(progress.WARNING, stage, text)
     if ended.code or ended.signal:
-        raise _failed(step, process, ended.code, ended.signal, ended.oom)
+        error = _failed(step, process, ended.code, ended.signal, ended.oom)
+        error.output = tail
+        raise error
 
 
 def _failed(step: Run, process: Process, code: int, signal: int, oom: bool) -> BuildError:

@@ -200,9 +200,14 @@ class Solver:
         try:
             self._dispatch(stage, state, step)
         except BuildError as error:
-            raise step.locate(error) from error
+            raise self._placed(stage, step.locate(error)) from error
         except SampanError as error:
-            raise located(step, error) from error
+            found = located(step, error)
+            raise (self._placed(stage, found) if isinstance(found, BuildError) else found) from error
+
+    def _placed(self, stage: Stage, error: BuildError) -> BuildError:
+        error.step, error.stage = self._place[0], stage.title
+        return error
 
     def _dispatch(self, stage: Stage, state: State, step: Instruction) -> None:
         if isinstance(step, ins.Arg):

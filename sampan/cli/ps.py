@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from sampan.cli.options import Values
     from sampan.engine.engine import Engine
+    from sampan.engine.listing import Row
 
 OPTIONS = Command(
     "ps",
@@ -71,9 +72,9 @@ def run(engine: Engine, values: Values) -> int:
     return 0
 
 
-def row(item: dict[str, Any], whole: bool) -> dict[str, Any]:
+def row(item: Row, whole: bool) -> dict[str, Any]:
     """Return the fields of one container as templates and columns show them."""
-    shown = {name: item.get(name, "") for name in HEADERS}
+    shown: dict[str, Any] = {name: item.get(name, "") for name in HEADERS}
     shown["CreatedAt"] = output.local_time(item["Created"] / 1e9)
     shown["ID"] = item["ID"] if whole else output.short_id(item["ID"])
     command = str(shown["Command"])

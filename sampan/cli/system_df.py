@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from sampan.cli.options import Values
     from sampan.engine.engine import Engine
+    from sampan.engine.listing import Row
     from sampan.store.ledger import Line
 
 OPTIONS = Command(
@@ -72,7 +73,7 @@ def _images(rows: list[dict[str, Any]]) -> None:
     _section("Images space usage", headers, shown)
 
 
-def _containers(rows: list[dict[str, Any]], found: list[Line]) -> None:
+def _containers(rows: list[Row], found: list[Line]) -> None:
     sizes = {line.key: line.size for line in found if line.kind == "container"}
     shown = [
         [output.short_id(row["ID"]), row["Image"], output.ellipsis(row["Command"], 20), row["LocalVolumes"]]

@@ -42,7 +42,9 @@ class Node:
 
     def error(self, message: str, hint: str = "") -> BuildError:
         """Make a BuildError that points at this instruction."""
-        return located(message, hint, self.source.name, self.source.lines, self.start_line, self.end_line)
+        made = located(message, hint, self.source.name, self.source.lines, self.start_line, self.end_line)
+        made.instruction = self.original
+        return made
 
     def inner(self) -> Node:
         """Return the instruction that this one (ONBUILD) holds, with its here-documents."""

@@ -32,6 +32,13 @@ def build(engine: Engine, context: str | os.PathLike[str] | int, **settings: Any
         pulling.obtain(engine, name, "always" if settings.get("pull") else "missing", str(platform), listen)
         return engine.images.runnable(name)
 
+    known = builder.build.__kwdefaults__ or {}
+    for name in settings:
+        if name not in known:
+            from sampan.errors import InvalidArgument
+
+            listed = ", ".join(key for key in known if key not in ("fetch", "executor", "starter"))
+            raise InvalidArgument(f"Engine.build has no setting {name!r}", f"settings are {listed}")
     settings.setdefault("fetch", fetch)
     if isinstance(settings.get("tags"), str):
         settings["tags"] = [settings["tags"]]

@@ -20,38 +20,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from sampan.engine.elsewhere import Elsewhere
     from sampan.engine.engine import Engine
     from sampan.oci.spec import RunOptions
     from sampan.runtime.compile import Facts
     from sampan.runtime.launch import Child, Exit
     from sampan.store.containers import Record
-
-# Operations that a run never needs, each a function of its module that takes the engine first.
-ELSEWHERE = {
-    "attach": "sampan.engine.attach",
-    "commit": "sampan.engine.committing",
-    **dict.fromkeys(("copy_in", "copy_out", "read_archive", "write_archive"), "sampan.engine.copying"),
-    "diff": "sampan.engine.differences",
-    **dict.fromkeys(("check_startable", "kill", "restart", "stop", "wait"), "sampan.engine.ending"),
-    "exec": "sampan.engine.execute",
-    "explain": "sampan.engine.explain",
-    "export": "sampan.engine.exporting",
-    "inspect": "sampan.engine.inspect",
-    "ls": "sampan.engine.listing",
-    "logs": "sampan.engine.logs",
-    **dict.fromkeys(("pause", "unpause"), "sampan.engine.pausing"),
-    "port": "sampan.engine.ports",
-    "remove": "sampan.engine.removal",
-    "again": "sampan.engine.restarting",
-    "top": "sampan.engine.top",
-    **dict.fromkeys(("rename", "update"), "sampan.engine.updating"),
-    "stats": "sampan.engine.usage",
-}
+else:
+    Elsewhere = object
 
 _SHARED = "container:"  # oci.spec.CONTAINER, without its import
 
 
-class Containers:
+class Containers(Elsewhere):
     """Operate on the containers of one engine."""
 
     def __init__(self, engine: Engine) -> None:
@@ -439,11 +420,15 @@ class Containers:
 
     # ---- what is elsewhere ----
 
-    def __getattr__(self, name: str) -> Any:
-        """Find an operation of ELSEWHERE: `containers.ls(…)` is `sampan.engine.listing.ls(engine, …)`."""
-        module = ELSEWHERE.get(name)
-        if module is None:
-            raise AttributeError(f"containers have no operation {name!r}")
-        __import__(module)
-        operation, engine = getattr(sys.modules[module], name), self.engine
-        return lambda *args, **settings: operation(engine, *args, **settings)
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Find an operation of elsewhere.py."""
+            from sampan.engine.elsewhere import MODULES
+
+            module = MODULES.get(name)
+            if module is None:
+                raise AttributeError(f"containers have no operation {name!r}")
+            __import__(module)
+            operation, engine = getattr(sys.modules[module], name), self.engine
+            return lambda *args, **settings: operation(engine, *args, **settings)

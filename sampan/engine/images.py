@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sampan.engine.imagecopy import Copied
     from sampan.engine.pulling import Pulled
     from sampan.engine.pushing import Pushed
+    from sampan.engine.streams import Place
     from sampan.runtime.compile import Facts
     from sampan.store.images import Image
 
@@ -184,9 +185,17 @@ class Images:
     def mount_point(self) -> str:
         return os.path.join(self.engine.store.paths.run, "rootfs")
 
-    def save(self, names: Sequence[str], fd: int) -> int:
-        """Write images as one archive that is an OCI layout and a Docker archive; a name saves that tag only."""
+    def save(self, names: Sequence[str], target: Place) -> int:
+        """Write images as one archive that is an OCI layout and a Docker archive; give its size in bytes.
+
+        `target` is a path (the file appears when it is whole), a file object opened in binary, or a descriptor.
+        A name saves that tag only, an id all that it has.
+        """
+        from sampan.engine.streams import writable
         from sampan.transfer import save
+
+        if isinstance(names, str):
+            names = [names]
 
         chosen: dict[str, tuple[Image, list[str]]] = {}
         for name in names:
@@ -195,17 +204,24 @@ class Images:
             kept += [text for text in _names_of(image, name) if text not in kept]
         if not chosen:
             raise InvalidArgument("cannot save: no image was named")
-        size = save.save(self.engine.store, list(chosen.values()), fd)
+        with writable(target, "images") as fd:
+            size = save.save(self.engine.store, list(chosen.values()), fd)
         for image, _ in chosen.values():
             self._tell("save", image, image.id)
         return size
 
-    def load(self, source: int | str) -> list[str]:
-        """Load an archive or an OCI layout directory; give "Loaded image: …" for each, and what lost its name."""
+    def load(self, source: Place) -> list[str]:
+        """Load an archive or an OCI layout directory; give "Loaded image: …" for each, and what lost its name.
+
+        `source` is a path, a file object opened in binary, or a descriptor.
+        """
+        from sampan.engine.streams import readable
         from sampan.transfer.load import load
 
         said = []
-        for one in load(self.engine.store, source, self.facts, self.mount_point()):
+        with readable(source, "images") as place:
+            loaded = load(self.engine.store, place, self.facts, self.mount_point())
+        for one in loaded:
             for name in one.references:
                 shown = reference.parse(name).familiar()
                 if name in one.replaced:
@@ -217,21 +233,23 @@ class Images:
                 self._tell("load", self.resolve(one.id), one.id)
         return said
 
-    def import_(self, source: int | str, name: str = "", changes: Iterable[str] = (), message: str = "") -> str:
-        """Make an image of the file system in a tar, a path or a descriptor; give its id.
+    def import_(self, source: Place, name: str = "", changes: Iterable[str] = (), message: str = "") -> str:
+        """Make an image of the file system in a tar: a path, a file object or a descriptor; give its id.
 
         `changes` are Dockerfile instructions that set its configuration.
         """
         from sampan.engine.changes import config_of
+        from sampan.engine.streams import readable
 
         config = config_of(changes)
-        if isinstance(source, int):
-            return self._make(_chunks(source), config, name, comment=message or "Imported from -")
-        fd = _open(source)
-        try:
-            return self._make(_chunks(fd), config, name, comment=message or f"Imported from {source}", what=source)
-        finally:
-            os.close(fd)
+        with readable(source, "a root file system") as place:
+            if isinstance(place, int):
+                return self._make(_chunks(place), config, name, comment=message or "Imported from -")
+            fd = _open(place)
+            try:
+                return self._make(_chunks(fd), config, name, comment=message or f"Imported from {place}", what=place)
+            finally:
+                os.close(fd)
 
     def from_tar_stream(
         self, source: Iterator[bytes] | int, config: dict[str, Any], name: str = "", comment: str = ""

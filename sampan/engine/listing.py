@@ -14,10 +14,31 @@ from sampan.engine.inspect import age, status, timestamp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import NotRequired, TypedDict
 
     from sampan.engine.engine import Engine
     from sampan.store.containers import Record
+
+    class Row(TypedDict):
+        """A container as `ls` lists it; `Created` is in unix nanoseconds."""
+
+        ID: str
+        Names: str
+        Image: str
+        Command: str
+        CreatedAt: str
+        Created: int
+        RunningFor: str
+        Status: str
+        State: str
+        Ports: str
+        Labels: str
+        LabelMap: dict[str, str]
+        MountList: list[str]
+        Networks: str
+        LocalVolumes: str
+        SizeRw: NotRequired[int]
+        SizeRootFs: NotRequired[int]
 
 
 def ls(
@@ -27,7 +48,7 @@ def ls(
     filters: dict[str, list[str]] | None = None,
     limit: int = 0,
     size: bool = False,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """List containers, newest first, with the fields of `docker ps --format`; `size` adds SizeRw and SizeRootFs, in
     bytes."""
     containers, wanted = engine.containers, filters or {}
@@ -79,7 +100,7 @@ class _Names:
         return name if found == image_id else image_id.removeprefix("sha256:")[:12]
 
 
-def _row(engine: Engine, record: Record, now: int, image: str) -> dict[str, Any]:
+def _row(engine: Engine, record: Record, now: int, image: str) -> Row:
     spec = record.config["spec"]
     mounts = matching.mounts(engine, record)
     return {

@@ -269,12 +269,17 @@ def test_labels_tags_and_target(build: Build, engine: sampan.Engine) -> None:
     with pytest.raises(BuildError, match="no stage of this name") as caught:
         build("FROM base AS builder\n", target="bulider")
     assert "builder" in caught.value.hint
+    with pytest.raises(BuildError) as caught:
+        build("FROM base AS one\nFROM base\n", target="nope")
+    assert caught.value.hint == "stages of this file: one, 1"
 
 
 def test_failing_run(build: Build, engine: sampan.Engine) -> None:
     with pytest.raises(BuildError) as caught:
         build("FROM base\nRUN true\n\nRUN echo oops >&2; exit 3\n")
     error = caught.value
+    assert (error.step, error.stage, error.output) == (3, "stage-0", b"oops\n")
+    assert error.instruction == "RUN echo oops >&2; exit 3"
     assert 'process "/bin/sh -c echo oops >&2; exit 3" did not complete successfully: exit code: 3' in error.message
     assert (error.file, error.line) == ("Dockerfile", 4)
     assert ">>> RUN echo oops" in error.excerpt

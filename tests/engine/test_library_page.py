@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
 import pathlib
 import subprocess
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 import sampan
+from sampan.engine import elsewhere
 from sampan.errors import InvalidArgument
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "library.md"
@@ -53,8 +56,20 @@ def test_a_text_is_no_command_and_no_input(engine: sampan.Engine) -> None:
     with pytest.raises(InvalidArgument, match="one text") as caught:
         engine.run("base", "echo hello")  # type: ignore[arg-type]
     assert "list" in caught.value.hint
+    with pytest.raises(InvalidArgument, match="no setting 'tag'") as caught:
+        engine.build(".", tag="x")
+    assert "tags" in caught.value.hint
     with pytest.raises(InvalidArgument, match="text as input"):
         engine.run("base", ["cat"], input="text")  # type: ignore[arg-type]
+
+
+def test_what_is_elsewhere_is_there_and_typed() -> None:
+    """For type checkers the operations stand a second time: both lists are the same, and each is a function."""
+    tree = ast.parse(pathlib.Path(elsewhere.__file__).read_text())
+    (typed,) = (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == "Elsewhere")
+    said = {ast.unparse(one.targets[0]): ast.unparse(one.value) for one in typed.body if isinstance(one, ast.Assign)}
+    assert said == {name: f"_Of({module.rpartition('.')[2]}.{name})" for name, module in elsewhere.MODULES.items()}
+    assert all(callable(getattr(importlib.import_module(m), name)) for name, m in elsewhere.MODULES.items())
 
 
 def test_a_path_object_is_a_context_and_one_text_is_one_tag(engine: sampan.Engine, tmp_path: pathlib.Path) -> None:

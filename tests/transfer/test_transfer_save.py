@@ -10,12 +10,13 @@ import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transfersupport import BASE, TOP, config, digest, docker_files, simple_layout, tar_of, trees, write_tree
 
 import sampan
-from sampan.errors import NotFound, Unavailable
+from sampan.errors import InvalidArgument, NotFound, Unavailable
 
 
 def saved(engine: sampan.Engine, path: Path, *names: str) -> str:
@@ -87,6 +88,57 @@ def test_save_to_a_full_disk_says_so(engine: sampan.Engine, tmp_path: Path) -> N
     loaded(engine, tmp_path / "in.tar", [BASE], ["app:1"])
     with open("/dev/full", "wb") as file, pytest.raises(Unavailable, match="No space left"):
         engine.images.save(["app:1"], file.fileno())
+
+
+class Writer(io.RawIOBase):
+    """A file object without a descriptor, that breaks off after so many bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+    def write(self, data: Any, /) -> int:
+        self.limit -= len(data)
+        if self.limit < 0:
+            raise ConnectionResetError("the other end went away")
+        return len(data)
+
+
+def test_archives_go_to_and_come_from_paths_and_file_objects(
+    make_engine: Callable[[], sampan.Engine], tmp_path: Path
+) -> None:
+    engine = make_engine()
+    loaded(engine, tmp_path / "in.tar", [BASE, TOP], ["app:1"])
+    expected = Path(saved(engine, tmp_path / "a.tar", "app:1")).read_bytes()
+    memory = io.BytesIO()
+    with open(tmp_path / "b.tar", "wb") as file:
+        file.write(b"before")
+        for target in (memory, file, str(tmp_path / "c.tar"), tmp_path / "d.tar"):
+            assert engine.images.save(["app:1"], target) == len(expected)
+        file.write(b"after")
+    assert (tmp_path / "b.tar").read_bytes() == b"before" + expected + b"after"
+    assert memory.getvalue() == (tmp_path / "c.tar").read_bytes() == (tmp_path / "d.tar").read_bytes() == expected
+    memory.seek(0)
+    with open(tmp_path / "b.tar", "rb") as file:
+        assert file.read(6) == b"before"
+        for source in (memory, file, tmp_path / "d.tar", str(tmp_path / "c.tar")):
+            assert make_engine().images.load(source) == ["Loaded image: app:1"]
+    assert engine.images.import_(io.BytesIO(BASE), "imported:1") == engine.images.resolve("imported:1").id
+    assert engine.images.resolve("imported:1").diff_ids == [digest(BASE)]
+
+
+def test_a_file_object_that_breaks_off_says_why(engine: sampan.Engine, tmp_path: Path) -> None:
+    loaded(engine, tmp_path / "in.tar", [BASE], ["app:1"])
+    for limit in (0, 5000):
+        with pytest.raises(ConnectionResetError, match="went away"):
+            engine.images.save(["app:1"], Writer(limit))  # type: ignore[arg-type]
+    for wrong in (None, b"x", ["path"]):
+        with pytest.raises(InvalidArgument, match="cannot write images to a"):
+            engine.images.save(["app:1"], wrong)  # type: ignore[arg-type]
+        with pytest.raises(InvalidArgument, match="cannot read images from a"):
+            engine.images.load(wrong)  # type: ignore[arg-type]
+    with pytest.raises(NotFound):
+        engine.images.save(["app:2"], tmp_path / "none.tar")
+    assert not (tmp_path / "none.tar").exists() and not list(tmp_path.glob(".none*"))
 
 
 def skopeo(*words: str) -> str:

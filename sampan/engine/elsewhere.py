@@ -1,0 +1,94 @@
+"""Operations of `engine.containers` that a run never needs: each in the module that this table names.
+
+`containers.ls(…)` is `sampan.engine.listing.ls(engine, …)`.  `Elsewhere` says the same to type checkers.
+"""
+
+from __future__ import annotations
+
+MODULES = {
+    "attach": "sampan.engine.attach",
+    "commit": "sampan.engine.committing",
+    **dict.fromkeys(("copy_in", "copy_out", "read_archive", "write_archive"), "sampan.engine.copying"),
+    "diff": "sampan.engine.differences",
+    **dict.fromkeys(("check_startable", "kill", "restart", "stop", "wait"), "sampan.engine.ending"),
+    "exec": "sampan.engine.execute",
+    "explain": "sampan.engine.explain",
+    "export": "sampan.engine.exporting",
+    "inspect": "sampan.engine.inspect",
+    "ls": "sampan.engine.listing",
+    "logs": "sampan.engine.logs",
+    **dict.fromkeys(("pause", "unpause"), "sampan.engine.pausing"),
+    "port": "sampan.engine.ports",
+    "remove": "sampan.engine.removal",
+    "again": "sampan.engine.restarting",
+    "top": "sampan.engine.top",
+    **dict.fromkeys(("rename", "update"), "sampan.engine.updating"),
+    "stats": "sampan.engine.usage",
+}
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Concatenate, Generic, ParamSpec, TypeVar
+
+    from sampan.engine import (
+        attach,
+        committing,
+        copying,
+        differences,
+        ending,
+        execute,
+        explain,
+        exporting,
+        inspect,
+        listing,
+        logs,
+        pausing,
+        ports,
+        removal,
+        restarting,
+        top,
+        updating,
+        usage,
+    )
+    from sampan.engine.engine import Engine
+
+    Parameters = ParamSpec("Parameters")
+    Given = TypeVar("Given")
+
+    class _Of(Generic[Parameters, Given]):
+        """A function of an engine, seen as a method of what has the engine."""
+
+        def __init__(self, operation: Callable[Concatenate[Engine, Parameters], Given]) -> None: ...
+        def __get__(self, instance: object, owner: object) -> Callable[Parameters, Given]: ...
+
+    class Elsewhere:
+        """What `Containers.__getattr__` finds."""
+
+        attach = _Of(attach.attach)
+        commit = _Of(committing.commit)
+        copy_in = _Of(copying.copy_in)
+        copy_out = _Of(copying.copy_out)
+        read_archive = _Of(copying.read_archive)
+        write_archive = _Of(copying.write_archive)
+        diff = _Of(differences.diff)
+        check_startable = _Of(ending.check_startable)
+        kill = _Of(ending.kill)
+        restart = _Of(ending.restart)
+        stop = _Of(ending.stop)
+        wait = _Of(ending.wait)
+        exec = _Of(execute.exec)
+        explain = _Of(explain.explain)
+        export = _Of(exporting.export)
+        inspect = _Of(inspect.inspect)
+        ls = _Of(listing.ls)
+        logs = _Of(logs.logs)
+        pause = _Of(pausing.pause)
+        unpause = _Of(pausing.unpause)
+        port = _Of(ports.port)
+        remove = _Of(removal.remove)
+        again = _Of(restarting.again)
+        top = _Of(top.top)
+        rename = _Of(updating.rename)
+        update = _Of(updating.update)
+        stats = _Of(usage.stats)
