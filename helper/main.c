@@ -196,16 +196,17 @@ int child_perform(struct child *child)
 		syscall(SYS_rt_sigaction, n, by_default, NULL, sizeof(uint64_t));
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	umask(0); /* modes are the plan's; OP_UMASK sets the program's */
-	for (child->at = child->plan->split + 1; child->at < child->plan->count; child->at++) {
-		int e = perform(child, &child->plan->ops[child->at]);
-		if (e && child->plan->ops[child->at].flags & 1u << 30) {
+	for (child->at = child->plan->split + 1;; child->at++) {
+		int e = child->at < child->plan->count ? 0 : plan_read(FD_IN, child->plan);
+		if (!e)
+			e = perform(child, &child->plan->ops[child->at]);
+		if (e && child->at < child->plan->count && child->plan->ops[child->at].flags & 1u << 30) {
 			report(REPORT_WARNING, child->at, e, 0, 0, NULL, 0);
 			e = 0;
 		}
 		if (e)
 			return e;
 	}
-	return EBADMSG;
 }
 
 static const struct op *find(const struct plan *plan, uint32_t from, uint32_t end, uint16_t code)
@@ -243,7 +244,7 @@ static void close_unused(const struct plan *plan)
 
 int main(void)
 {
-	struct plan plan;
+	static struct plan plan;
 	int e;
 	/* The kernel has named it after the descriptor that it was executed from. */
 	if (fcntl(FD_IN, F_SETFD, FD_CLOEXEC) < 0 || fcntl(FD_OUT, F_SETFD, FD_CLOEXEC) < 0

@@ -92,32 +92,45 @@ static int take_op(struct cursor *c, struct op *op)
 	return 0;
 }
 
+static int grow(struct plan *plan, uint32_t count)
+{
+	struct op *ops = calloc(plan->count + count + 1, sizeof *ops);
+	if (ops == NULL)
+		return ENOMEM;
+	if (plan->count > 0)
+		memcpy(ops, plan->ops, plan->count * sizeof *ops);
+	free(plan->ops);
+	plan->ops = ops;
+	return 0;
+}
+
+/* Operations are found by their place from the plan's beginning, whatever piece they came in. */
 int plan_read(int fd, struct plan *plan)
 {
 	struct { char magic[4]; uint32_t version, count, length; } head;
 	struct cursor c;
+	bool has_split = plan->count > 0;
 	int e = read_full(fd, &head, sizeof head);
 	if (e)
 		return e;
-	if (memcmp(head.magic, "SMPN", 4) != 0 || head.version != PLAN_VERSION || head.length > PLAN_MAX
-	    || head.count > head.length / 8 + 1)
+	if (memcmp(head.magic, "SMPN", 4) != 0 || head.version != PLAN_VERSION || head.length > PLAN_MAX || head.count == 0
+	    || head.count > head.length / 8 || plan->count > PLAN_MAX)
 		return EBADMSG;
-	c.at = malloc(head.length ? head.length : 1);
-	plan->ops = calloc(head.count ? head.count : 1, sizeof *plan->ops);
-	if (c.at == NULL || plan->ops == NULL)
+	c.at = malloc(head.length);
+	if (c.at == NULL || grow(plan, head.count) != 0)
 		return ENOMEM;
 	c.end = c.at + head.length;
 	e = read_full(fd, c.at, head.length);
+	for (uint32_t left = head.count; !e && left > 0; left--) {
+		struct op *op = &plan->ops[plan->count];
+		e = take_op(&c, op);
+		if (!has_split && (op->code == OP_CLONE || op->code == OP_ENTER)) {
+			plan->split = plan->count;
+			has_split = true;
+		}
+		plan->count++;
+	}
 	if (e)
 		return e;
-	plan->count = head.count;
-	plan->split = head.count;
-	for (uint32_t i = 0; i < head.count; i++) {
-		e = take_op(&c, &plan->ops[i]);
-		if (e)
-			return e;
-		if (plan->split == head.count && (plan->ops[i].code == OP_CLONE || plan->ops[i].code == OP_ENTER))
-			plan->split = i;
-	}
-	return plan->split < plan->count && c.at == c.end ? 0 : EBADMSG;
+	return has_split && c.at == c.end ? 0 : EBADMSG;
 }

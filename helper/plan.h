@@ -3,6 +3,9 @@
  * A plan is bytes: "SMPN", u32 version, u32 operation count, u32 length of what follows; then per operation u16 code,
  * u16 field count, u32 flags, and per field u32 length, bytes, one NUL (so that text can be used in place).
  * All numbers are little-endian.  sampan/runtime/plan.py writes the same codes.
+ *
+ * A plan that does not end with a final operation (the last three below) goes on: another piece of the same form follows on
+ * the descriptor, which the child reads when it comes there.  So namespaces are made while the rest is still being compiled.
  */
 #ifndef SAMPAN_PLAN_H
 #define SAMPAN_PLAN_H
@@ -114,7 +117,7 @@ struct report {
 	uint32_t reserved;
 };
 
-int plan_read(int fd, struct plan *plan);
+int plan_read(int fd, struct plan *plan);                /* appends the next piece */
 const char *text(const struct op *op, unsigned i);       /* "" when absent or holding a NUL */
 uint64_t number(const struct op *op, unsigned i);        /* decimal field; 0 when absent */
 
@@ -133,7 +136,7 @@ struct identity {
 
 /* What the child of the split works with. */
 struct child {
-	const struct plan *plan;
+	struct plan *plan;
 	int sync;            /* close-on-exec pipe to the supervisor: silence means started, if */
 	volatile bool *ready; /* was set, in memory shared with it: right before the exec */
 	int tty_socket;      /* where the pseudo-terminal's master goes */
@@ -161,6 +164,6 @@ int is_kind(int fd, bool directory);                     /* 0, ENOTDIR, EISDIR o
 int not_procfs(int fd);
 
 int split(const struct plan *plan, int (*body)(void *), void *argument, pid_t *pid, int *pidfd);
-int supervise(const struct plan *plan);
+int supervise(struct plan *plan);
 
 #endif

@@ -201,7 +201,7 @@ static int await_start(struct supervisor *s, int sync, const volatile bool *read
 	return failure.error;
 }
 
-int supervise(const struct plan *plan)
+int supervise(struct plan *plan)
 {
 	static struct supervisor s;
 	static struct start start;

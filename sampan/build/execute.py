@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sampan.build.running import Process
     from sampan.oci.entry import Content, Entry, Source
-    from sampan.runtime.launch import Accounts, Child, Exit
+    from sampan.runtime.launch import Child, Exit
     from sampan.runtime.plan import Plan
     from sampan.store.parts import Store
     from sampan.store.snapshots import Active
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
         """What starter.prepare gives."""
 
         plan: Plan
-        accounts: Accounts
         placement: Any
         warnings: list[str]
 

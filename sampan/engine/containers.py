@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from sampan.engine.elsewhere import Elsewhere
     from sampan.engine.engine import Engine
     from sampan.oci.spec import RunOptions
-    from sampan.runtime.compile import Facts
+    from sampan.runtime.cgroup import Placement
     from sampan.runtime.launch import Child, Exit
     from sampan.store.containers import Record
 else:
     Elsewhere = object
 
-_SHARED = "container:"  # oci.spec.CONTAINER, without its import
+SHARED = "container:"  # oci.spec.CONTAINER, without its import
 
 
 class Containers(Elsewhere):
@@ -66,7 +66,7 @@ class Containers(Elsewhere):
 
             restarting.check(options.restart, auto_remove)
         process.signal_number(options.stop_signal or "TERM")
-        if options.pid.startswith(_SHARED) or options.network.startswith(_SHARED):
+        if options.pid.startswith(SHARED) or options.network.startswith(SHARED):
             from sampan.engine import sharing
 
             sharing.resolve(self.engine, options)
@@ -104,9 +104,20 @@ class Containers(Elsewhere):
 
     def make_home(self, container_id: str) -> None:
         """Make the directories of a container."""
+        self.begin_home(container_id)
+        self.fill_home(container_id)
+
+    def begin_home(self, container_id: str) -> None:
+        """Make a container's own directory, by which it is found if whoever makes it is killed."""
+        try:
+            os.mkdir(self.paths.container(container_id), mode=0o700)
+        except OSError as exc:
+            raise files.failure("make the directories of the container", exc) from exc
+
+    def fill_home(self, container_id: str) -> None:
+        """Make what is in a container's directory."""
         home = self.paths.container(container_id)
         try:
-            os.mkdir(home, mode=0o700)
             os.mkdir(home + "/work", mode=0o700)
             os.mkdir(home + "/upper")
             os.chmod(home + "/upper", 0o755)  # the container's root directory, whatever the umask
@@ -114,75 +125,6 @@ class Containers(Elsewhere):
             raise files.failure("make the directories of the container", exc) from exc
 
     # ---- start ----
-
-    def _facts(self, record: Record, *, transient: bool) -> Facts:
-        from sampan.runtime.compile import Facts
-
-        facts = Facts()
-        home = os.path.relpath(self.paths.container(record.id), self.paths.snapshots)
-        facts.snapshots = self.paths.snapshots
-        facts.lowers = self.engine.store.snapshots.lowers(record.config["layers"])
-        facts.upper, facts.work = f"{home}/upper", f"{home}/work"
-        facts.transient = transient
-        return facts
-
-    def launch(self, record: Record, *, foreground: bool, interactive: bool, supervised: bool, keys: str = "",
-               fds: tuple[int, int, int] = (0, 1, 2), restarts: tuple[int, int] = (0, 0)) -> Child:  # fmt: skip
-        """Start the program of a container whose record says what it is."""
-        from sampan.engine import starter
-
-        spec = record.config["spec"]
-        tty = bool(spec["process"].get("terminal"))
-        home = self.paths.container(record.id)
-        facts = self._facts(record, transient=record.auto_remove)
-        asked = record.config.get("options") or {}
-        logged = supervised or not record.auto_remove
-        facts.stdio = starter.stdio_flags(tty, interactive, foreground, logged, fds)
-        facts.log = os.path.join(home, "log") if logged else ""
-        if "log_driver" in asked or "log_opts" in asked:
-            from sampan.oci import logopts
-
-            log = logopts.settings(asked)
-            facts.log, facts.log_limits = facts.log if log.kept else "", (log.max_size, log.max_files)
-        facts.detach_keys = keys if tty else ""
-        facts.size = terminal.size(fds[1]) if tty and foreground else (0, 0)
-        if supervised:
-            facts.record, facts.socket = os.path.join(home, "exit"), self.socket(record.id)
-            facts.stop_seconds = "" if asked.get("stop_timeout") is None else str(int(asked["stop_timeout"]))
-            files.unlink(facts.record)
-            if record.exit_code in (125, 126, 127, 128):
-                files.unlink(os.path.join(home, "error"))
-            if not record.auto_remove:
-                from sampan.engine import restarting
-
-                facts.restart = restarting.for_supervisor(self.engine, record, *restarts)
-            else:
-                facts.cleanup = self.engine.command(["rm", "--ended", record.id])
-        privileged = bool(asked.get("privileged"))
-        if asked.get("network") == "host":
-            from sampan.runtime import hostfiles
-
-            hostfiles.write(spec, home)
-        if "add_host" in asked or "dns" in asked or "dns_search" in asked or "dns_option" in asked:
-            from sampan.engine import naming
-
-            naming.write(asked, home)
-        facts.events = self.engine.events.for_supervisor(record, self.paths.volumes)
-        if "healthcheck" in record.config:
-            from sampan.engine import health
-
-            facts.health = health.for_supervisor(self.engine, record)
-        prepared = starter.prepare(spec, facts, self.engine.host, record.id, privileged)
-        self.engine.warn(prepared.warnings + self.engine.host.notes)
-        if asked.get("pid", "").startswith(_SHARED) or asked.get("network", "").startswith(_SHARED):
-            from sampan.engine import sharing
-
-            prepared.target = sharing.open_target(self.engine, prepared, record)
-        child = starter.start(prepared, *fds) if foreground else starter.start_detached(prepared)
-        self.engine.warn(child.warnings)
-        if facts.health:
-            health.arm(self.engine, record, child)
-        return child
 
     def socket(self, container_id: str) -> str:
         """Give the path of the socket on which the container's supervisor takes clients; "" when it is too long."""
@@ -219,6 +161,8 @@ class Containers(Elsewhere):
         """Start a created or exited container, whose lock is `held` by the caller or not; with `attach` wait and give
         the exit code.
         """
+        from sampan.engine import starter
+
         keys = terminal.keys(detach_keys)
         with terminal.Forward(attach) as forward:
             with Alone("" if held else self.paths.container(self.store.get(name).id)):
@@ -234,7 +178,9 @@ class Containers(Elsewhere):
                 if attach:
                     self.engine.events.container("attach", record)
                 try:
-                    child = self.launch(record, foreground=attach, interactive=interactive, supervised=True, keys=keys)
+                    child = starter.start_record(
+                        self.engine, record, foreground=attach, interactive=interactive, supervised=True, keys=keys
+                    )
                     self.mark_running(record, child)
                 except BaseException as error:
                     self._failed(record, error)
@@ -264,6 +210,8 @@ class Containers(Elsewhere):
             from sampan.engine import once
 
             return once.run(self.engine, image, options, sig_proxy=sig_proxy, on_create=on_create)
+        from sampan.engine import starter
+
         # Nothing is acknowledged before it runs: the next transaction makes both durable, with one sync.
         container_id = self.create(image, options, name=name, auto_remove=auto_remove, durable=False)
         record = self.store.get(container_id)
@@ -276,9 +224,10 @@ class Containers(Elsewhere):
                 keys = terminal.keys(detach_keys) if options.tty else ""
                 supervised = detach or options.tty or not auto_remove
                 with Alone(self.paths.container(container_id) if supervised else ""):
-                    child = self.launch(
-                        record, foreground=not detach, interactive=options.interactive, supervised=supervised, keys=keys
-                    )
+                    child = starter.start_record(
+                        self.engine, record, foreground=not detach, interactive=options.interactive,
+                        supervised=supervised, keys=keys,
+                    )  # fmt: skip
                     self.mark_running(record, child)
             except BaseException as error:
                 self._failed(record, error)
@@ -297,9 +246,12 @@ class Containers(Elsewhere):
 
             ending.start_failed(self.engine, record, error)
 
-    def discard(self, record: Record) -> None:
-        """Remove what is left of a container that has ended or never started, and its anonymous volumes."""
-        self.delete(record, durable=False, volumes=True)
+    def discard(self, record: Record, child: Child | None = None) -> None:
+        """Remove what is left of a container that has ended or never started, and its anonymous volumes.
+
+        `child` knows its groups, which are looked for without it.
+        """
+        self.delete(record, durable=False, volumes=True, placement=child.placement if child else None)
 
     def foreground(self, record: Record, child: Child, forward: terminal.Forward) -> int:
         """Wait for a container that has our terminal or pipes; a detached one goes on without us."""
@@ -311,12 +263,12 @@ class Containers(Elsewhere):
         if child.detached:
             self.engine.events.container("detach", record)
             return 0
-        self._ended(record, ended)
+        self._ended(record, ended, child)
         return ended.code
 
-    def _ended(self, record: Record, ended: Exit) -> None:
+    def _ended(self, record: Record, ended: Exit, child: Child) -> None:
         if record.auto_remove:
-            self._discard_ended(record)
+            self._discard_ended(record, child)
             return
         from sampan.engine import restarting
 
@@ -373,13 +325,13 @@ class Containers(Elsewhere):
             return now
         return None if self._discard_ended(now) else now
 
-    def _discard_ended(self, record: Record) -> bool:
+    def _discard_ended(self, record: Record, child: Child | None = None) -> bool:
         """Remove a container that removes itself; False when somebody restarts it."""
         if os.path.exists(self.paths.container(record.id) + "/restarted"):
             from sampan.engine import ending
 
             return ending.discard_unless_restarted(self.engine, record)
-        self.discard(record)
+        self.discard(record, child)
         return True
 
     def settled(self, record: Record) -> int:
@@ -389,23 +341,37 @@ class Containers(Elsewhere):
         except NotFound:
             return 0
 
-    def delete(self, record: Record, *, durable: bool = True, volumes: bool) -> None:
+    def delete(
+        self, record: Record, *, durable: bool = True, volumes: bool, placement: Placement | None = None
+    ) -> None:
         """Remove the record of a container that does not run, its files, and its anonymous volumes if so asked."""
-        cgroup.remove_named(record.id)
+        cgroup.remove(placement or cgroup.named(record.id))
         files.unlink(os.path.join(self.paths.run, "attach", record.id[:12]))
-        home, gone = self.paths.container(record.id), f"{self.paths.containers}/.gone-{record.id}"
-        # Renamed first, removed last: at no moment can a container with half of its files be started.
-        try:
-            os.rename(home, gone)
-        except FileNotFoundError:
-            gone = gone if os.path.isdir(gone) else home
+        gone = self._set_aside(record)
         try:
             emptied = self._erase(record, durable, volumes)
         except Unavailable:  # a disk that is full, with no reserve left: its files make the room
             self.engine.remove_tree(gone)
             emptied = self._erase(record, durable, volumes)
-        for path in (gone, *emptied):
+        if not files.remove_untouched_home(gone):
+            self.engine.remove_tree(gone)
+        for path in emptied:
             self.engine.remove_tree(path)
+
+    def _set_aside(self, record: Record) -> str:
+        """Give the directory of a container that is being removed, by a name under which nobody starts it.
+
+        Renamed first, removed last: at no moment can a container with half of its files be started. One that removes
+        itself is not started once its record has gone, before its files.
+        """
+        home, gone = self.paths.container(record.id), f"{self.paths.containers}/.gone-{record.id}"
+        if record.auto_remove:
+            return home
+        try:
+            os.rename(home, gone)
+        except FileNotFoundError:
+            return gone if os.path.isdir(gone) else home
+        return gone
 
     def _erase(self, record: Record, durable: bool, volumes: bool) -> list[str]:
         with self.engine.store.db.transaction(durable=durable, frees=True):

@@ -102,7 +102,7 @@ def run(
         for fd in list(fds):
             _close(fds, fd)
         if record is not None:
-            containers.discard(record)
+            containers.discard(record, child)
     return Result(ended.code, data[0], data[1], ended.oom, timed_out)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from sampan.engine import terminal
 from sampan.engine.alone import Alone
+from sampan.engine.containers import SHARED
+from sampan.runtime import launch as helpers
 from sampan.runtime import process
 from sampan.store import names
 
@@ -41,23 +43,47 @@ def launch(
     on_create: Callable[[str], None] | None = None,
 ) -> tuple[Record, Child]:
     """Start it on given descriptors; the caller waits and then discards it."""
-    record, child = containers.new(image, options, "", True), None
-    record.name = names.pick(9)  # known before it is in the store, for its events
+    shares = options.pid.startswith(SHARED) or options.network.startswith(SHARED)
+    # The helper gets ready while the container is thought out; one that joins another is given that one's pidfd.
+    child = None if shares else helpers.spawn(*fds)
+    record = None
     try:
-        for action in ("create", "attach"):
-            containers.engine.events.container(action, record)
-        containers.make_home(record.id)
-        if on_create is not None:
-            on_create(record.id)
+        record = containers.new(image, options, "", True)
+        record.name = names.pick(9)  # known before it is in the store, for its events
+        containers.engine.events.container("create", record)
+        containers.begin_home(record.id)  # before its groups: who clears up after killed commands finds them by it
         with Alone(containers.paths.container(record.id)):
-            child = containers.launch(record, foreground=True, interactive=interactive, supervised=False, fds=fds)
+            child = _start(containers, record, interactive, fds, on_create, child)
             record.status, record.pid, record.started = "running", child.pid, child.started_ns
             record.pid_start, record.boot_id = process.start_time(child.pid) or 0, process.boot_id()
             containers.store.insert(record, durable=False)
     except BaseException:
         if child is not None:
             child.close()  # which ends what nobody supervises
-        containers.discard(record)
-        containers.engine.events.container("destroy", record)
+        if record is not None:
+            containers.discard(record)
+            containers.engine.events.container("destroy", record)
         raise
     return record, child
+
+
+def _start(
+    containers: Containers,
+    record: Record,
+    interactive: bool,
+    fds: tuple[int, int, int],
+    on_create: Callable[[str], None] | None,
+    child: Child | None,
+) -> Child:
+    from sampan.engine import starter
+
+    def meanwhile() -> None:
+        containers.engine.events.container("attach", record)
+        containers.fill_home(record.id)
+        if on_create is not None:
+            on_create(record.id)
+
+    return starter.start_record(
+        containers.engine, record, foreground=True, interactive=interactive, supervised=False, fds=fds,
+        meanwhile=meanwhile, child=child,
+    )  # fmt: skip

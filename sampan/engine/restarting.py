@@ -169,9 +169,11 @@ def again(engine: Engine, name: str) -> bool:
 
 
 def _launch(engine: Engine, record: Record, found: Waiter) -> None:
+    from sampan.engine import starter
+
     how = (found.count, found.pause)
     try:
-        child = engine.containers.launch(record, foreground=False, interactive=False, supervised=True, restarts=how)
+        child = starter.start_record(engine, record, foreground=False, interactive=False, supervised=True, restarts=how)
     except BaseException as error:
         code = error.exit_code if isinstance(error, SampanError) else 128
         engine.store.containers.update(record.id, status="exited", exit_code=code, pid=0)

@@ -9,18 +9,22 @@ from __future__ import annotations
 import os
 import stat
 
+from sampan.engine import terminal
+from sampan.engine.containers import SHARED
 from sampan.errors import InvalidArgument, NotSupported
 from sampan.runtime import accounts, capabilities, cgroup, compile, launch
 from sampan.runtime import plan as p
+from sampan.store import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from sampan.engine.engine import Engine
     from sampan.runtime.compile import Facts, HostDevice
-    from sampan.runtime.launch import Accounts, Child
-    from sampan.runtime.plan import Plan
+    from sampan.runtime.launch import Child
+    from sampan.store.containers import Record
     from sampan.store.paths import Paths
 
 
@@ -113,16 +117,28 @@ class Host:
 
 
 class Prepared:
-    """Hold a compiled plan with what must be kept or undone beside it."""
+    """Hold the first piece of a plan with what the rest is made of, and what must be kept or undone beside it."""
 
-    __slots__ = ("accounts", "plan", "placement", "target", "warnings")
+    __slots__ = ("facts", "host", "placement", "plan", "privileged", "spec", "target", "warnings")
 
-    def __init__(self, plan: Plan, accounts: Accounts, placement: Any, warnings: list[str]) -> None:
-        self.plan = plan
-        self.accounts = accounts
+    def __init__(self, spec: dict[str, Any], facts: Facts, host: Host, placement: Any, privileged: bool) -> None:
+        self.spec = spec
+        self.facts = facts
+        self.host = host
         self.placement = placement
-        self.warnings = warnings
+        self.privileged = privileged
+        self.plan = compile.compile_split(spec, facts)
+        self.warnings: list[str] = []  # those of `complete` too
         self.target = -1  # pidfd of a container whose namespaces the plan shares; `start` closes it
+
+    def complete(self) -> None:
+        """Compile the rest, while the helper makes the namespaces."""
+        spec, facts = self.spec, self.facts
+        self.warnings += fill(facts, spec, self.host)
+        facts.host_devices = host_devices(spec, self.privileged)
+        facts.target = os.path.join(self.host.paths.run, "rootfs")
+        os.makedirs(facts.target, mode=0o700, exist_ok=True)
+        compile.compile_rest(self.plan, spec, facts)
 
 
 def fill(facts: Facts, spec: dict[str, Any], host: Host) -> list[str]:
@@ -183,39 +199,35 @@ def host_devices(spec: dict[str, Any], privileged: bool) -> list[HostDevice]:
 
 
 def prepare(spec: dict[str, Any], facts: Facts, host: Host, container_id: str, privileged: bool = False) -> Prepared:
-    """Create the cgroup and compile the plan; nothing has been started yet."""
-    warnings = fill(facts, spec, host)
+    """Create the cgroup and compile the plan's first piece; nothing has been started yet."""
+    host.add_idmap(facts)
     limits = dict(spec["linux"].get("resources") or {})
-    facts.host_devices = host_devices(spec, privileged)
     rules = limits.get("devices") or []
     if host.rootless:
         limits.pop("devices", None)  # no node can be made in a user namespace: the binds are all there is
     placement = cgroup.create(container_id, limits, host.rootless)
     try:
-        return _compiled(spec, facts, host, placement, rules, warnings)
+        facts.cgroup, facts.cgroup_v1 = placement.v2_dir, list(placement.v1_dirs)
+        facts.cgroup_version = cgroup.detect().version
+        if rules and facts.cgroup and not host.rootless:
+            facts.devices = host.device_program(rules)
+        return Prepared(spec, facts, host, placement, privileged)
     except BaseException:
         cgroup.remove(placement)
         raise
 
 
-def _compiled(
-    spec: dict[str, Any], facts: Facts, host: Host, placement: cgroup.Placement, rules: Any, warnings: list[str]
-) -> Prepared:
-    facts.cgroup = placement.v2_dir
-    facts.cgroup_v1 = list(placement.v1_dirs)
-    facts.cgroup_version = cgroup.detect().version
-    if rules and facts.cgroup and not host.rootless:
-        facts.devices = host.device_program(rules)
-    facts.target = os.path.join(host.paths.run, "rootfs")
-    os.makedirs(facts.target, mode=0o700, exist_ok=True)
-    plan = compile.compile_run(spec, facts)
-    return Prepared(plan, resolver(spec, host), placement, warnings)
+def start(prepared: Prepared, stdin: int, stdout: int, stderr: int, meanwhile: Callable[[], object] | None = None,
+          child: Child | None = None) -> Child:  # fmt: skip
+    """Start it and wait until the program runs; what was made is undone when it does not.
 
-
-def start(prepared: Prepared, stdin: int, stdout: int, stderr: int) -> Child:
-    """Start it and wait until the program runs; what was made is undone when it does not."""
+    `meanwhile` is called when the helper has the plan's first piece, to do what the rest needs; `child` is a helper
+    that was started beforehand on the same streams.
+    """
     try:
-        child = launch.start(prepared.plan, stdin, stdout, stderr, target=prepared.target)
+        child = child or launch.spawn(stdin, stdout, stderr, target=prepared.target)
+        child.placement = prepared.placement
+        child.send(prepared.plan)
     except BaseException:
         cgroup.remove(prepared.placement)
         raise
@@ -223,7 +235,11 @@ def start(prepared: Prepared, stdin: int, stdout: int, stderr: int) -> Child:
         if prepared.target >= 0:
             os.close(prepared.target)
     try:
-        return child.await_start(prepared.accounts)
+        if meanwhile is not None:
+            meanwhile()
+        prepared.complete()
+        child.send()
+        return child.await_start(resolver(prepared.spec, prepared.host))
     except launch.StartFailure as failure:
         cgroup.remove(prepared.placement)
         raise launch.translate(failure) from failure
@@ -233,11 +249,11 @@ def start(prepared: Prepared, stdin: int, stdout: int, stderr: int) -> Child:
         raise
 
 
-def start_detached(prepared: Prepared) -> Child:
+def start_detached(prepared: Prepared, meanwhile: Callable[[], object] | None = None) -> Child:
     """Start it, as `start` does, without any stream of the caller's."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     try:
-        return start(prepared, null, null, null)
+        return start(prepared, null, null, null, meanwhile)
     finally:
         os.close(null)
 
@@ -268,3 +284,94 @@ def _passable(fd: int) -> bool:
     if stat.S_ISCHR(mode):
         return os.fstat(fd).st_rdev == os.makedev(1, 3)
     return stat.S_ISFIFO(mode)
+
+
+def launch_facts(engine: Engine, record: Record, *, foreground: bool, interactive: bool, supervised: bool, keys: str,
+                 fds: tuple[int, int, int], restarts: tuple[int, int]) -> Facts:  # fmt: skip
+    """Give the facts for the start of a container, but for its layers and what `prepare` adds."""
+    paths, asked = engine.store.paths, record.config.get("options") or {}
+    home, tty = paths.container(record.id), bool(record.config["spec"]["process"].get("terminal"))
+    facts = compile.Facts()
+    relative = os.path.relpath(home, paths.snapshots)
+    facts.snapshots, facts.upper, facts.work = paths.snapshots, f"{relative}/upper", f"{relative}/work"
+    facts.transient = record.auto_remove
+    logged = supervised or not record.auto_remove
+    facts.stdio = stdio_flags(tty, interactive, foreground, logged, fds)
+    facts.log = os.path.join(home, "log") if logged else ""
+    if "log_driver" in asked or "log_opts" in asked:
+        from sampan.oci import logopts
+
+        log = logopts.settings(asked)
+        facts.log, facts.log_limits = facts.log if log.kept else "", (log.max_size, log.max_files)
+    facts.detach_keys = keys if tty else ""
+    facts.size = terminal.size(fds[1]) if tty and foreground else (0, 0)
+    if supervised:
+        _supervise(engine, record, facts, home, asked.get("stop_timeout"), restarts)
+    facts.events = engine.events.for_supervisor(record, paths.volumes)
+    return facts
+
+
+def _supervise(
+    engine: Engine, record: Record, facts: Facts, home: str, timeout: int | None, restarts: tuple[int, int]
+) -> None:
+    facts.record, facts.socket = os.path.join(home, "exit"), engine.containers.socket(record.id)
+    facts.stop_seconds = "" if timeout is None else str(int(timeout))
+    files.unlink(facts.record)
+    if record.exit_code in (125, 126, 127, 128):
+        files.unlink(os.path.join(home, "error"))
+    if record.auto_remove:
+        facts.cleanup = engine.command(["rm", "--ended", record.id])
+        return
+    from sampan.engine import restarting
+
+    facts.restart = restarting.for_supervisor(engine, record, *restarts)
+
+
+def _write_names(spec: dict[str, Any], asked: dict[str, Any], home: str) -> None:
+    """Write the container's own copies of the host's names, where it has some."""
+    if asked.get("network") == "host":
+        from sampan.runtime import hostfiles
+
+        hostfiles.write(spec, home)
+    if "add_host" in asked or "dns" in asked or "dns_search" in asked or "dns_option" in asked:
+        from sampan.engine import naming
+
+        naming.write(asked, home)
+
+
+def start_record(engine: Engine, record: Record, *, foreground: bool, interactive: bool, supervised: bool,
+                 keys: str = "", fds: tuple[int, int, int] = (0, 1, 2), restarts: tuple[int, int] = (0, 0),
+                 meanwhile: Callable[[], object] | None = None, child: Child | None = None) -> Child:  # fmt: skip
+    """Start the program of a container whose record says what it is, with `child` if its helper has been started.
+
+    Its directories have to be there when `meanwhile` returns, which is called while the namespaces are being made.
+    """
+    spec, asked = record.config["spec"], record.config.get("options") or {}
+    facts = launch_facts(
+        engine, record, foreground=foreground, interactive=interactive, supervised=supervised, keys=keys, fds=fds,
+        restarts=restarts,
+    )  # fmt: skip
+    if "healthcheck" in record.config:
+        from sampan.engine import health
+
+        facts.health = health.for_supervisor(engine, record)
+    prepared = prepare(spec, facts, engine.host, record.id, bool(asked.get("privileged")))
+    if asked.get("pid", "").startswith(SHARED) or asked.get("network", "").startswith(SHARED):
+        from sampan.engine import sharing
+
+        prepared.target = sharing.open_target(engine, prepared, record)
+
+    def ready() -> None:
+        if meanwhile is not None:
+            meanwhile()
+        _write_names(spec, asked, engine.store.paths.container(record.id))
+        facts.lowers = engine.store.snapshots.lowers(record.config["layers"])
+
+    try:
+        child = start(prepared, *fds, ready, child) if foreground else start_detached(prepared, ready)
+    finally:
+        engine.warn(prepared.warnings + engine.host.notes)
+    engine.warn(child.warnings)
+    if facts.health:
+        health.arm(engine, record, child)
+    return child

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sampan.runtime.cgroupapply import Chosen
 
 _layout: Layout | None = None
+_device_lines: dict[str, list[tuple[str, str]]] = {}  # of cgroup v1, by the rules that they say
 _ENDING = 2.0
 
 
@@ -128,14 +129,26 @@ def _inherit_cpuset(path: str, parent: str) -> None:
 
 
 def _limit_devices(placement: Placement, layout: Layout, name: str, rules: list[dict[str, Any]]) -> None:
-    from sampan.runtime.devices import v1_lines
+    key = repr(rules)
+    if key not in _device_lines:
+        from sampan.runtime.devices import v1_lines
 
+        _device_lines[key] = v1_lines(rules)
     directory = placement.v1["devices"] = _mkdir(layout.v1["devices"], name)
-    for file, line in v1_lines(rules):
-        try:
-            write(f"{directory}/{file}", line)
-        except OSError as error:
-            raise NotSupported(f"cannot apply device rule {line!r}: {error.strerror}") from error
+    line, file, fd = "", "", -1
+    try:
+        for wanted, line in _device_lines[key]:
+            if wanted != file:
+                if fd >= 0:
+                    os.close(fd)
+                fd = -1
+                file, fd = wanted, os.open(f"{directory}/{wanted}", os.O_WRONLY | os.O_CLOEXEC)
+            os.write(fd, line.encode())
+    except OSError as error:
+        raise NotSupported(f"cannot apply device rule {line!r}: {error.strerror}") from error
+    finally:
+        if fd >= 0:
+            os.close(fd)
 
 
 def update(
@@ -174,11 +187,6 @@ def can_join(placement: Placement) -> bool:
     """Say whether a process of ours can be put into the groups: not from a login whose group is not delegated."""
     base = detect().v2_base
     return not placement.v2_dir or bool(base and placement.v2_dir.startswith(base + "/"))
-
-
-def remove_named(container_id: str) -> None:
-    """Remove what groups a container has, found by its id."""
-    remove(named(container_id))
 
 
 def remove(placement: Placement, patience: float = PATIENCE) -> None:

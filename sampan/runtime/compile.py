@@ -142,6 +142,13 @@ class Facts:
 
 def compile_run(spec: dict[str, Any], facts: Facts) -> Plan:
     """Give the plan that runs `spec`'s process in its own namespaces."""
+    plan = compile_split(spec, facts)
+    compile_rest(plan, spec, facts)
+    return plan
+
+
+def compile_split(spec: dict[str, Any], facts: Facts) -> Plan:
+    """Give the first piece, up to the new namespaces; of the facts it needs the groups, the maps and the streams."""
     plan = Plan()
     namespaces = {n["type"]: n.get("path", "") for n in spec["linux"]["namespaces"]}
     if facts.rootless:
@@ -155,8 +162,14 @@ def compile_run(spec: dict[str, Any], facts: Facts) -> Plan:
         joined(plan, namespaces, shared, facts)
     for name in namespaces:
         flags |= p.NAMESPACES[name]
-    names = " ".join(sorted(namespaces))
-    plan.add(p.CLONE, flags=flags, label=f"create namespaces: {names}")
+    plan.namespaces = frozenset(namespaces)
+    plan.add(p.CLONE, flags=flags, label=f"create namespaces: {' '.join(sorted(namespaces))}")
+    return plan
+
+
+def compile_rest(plan: Plan, spec: dict[str, Any], facts: Facts) -> None:
+    """Append everything behind the first piece."""
+    namespaces = plan.namespaces
     if facts.rootless:
         become_root(plan, facts)
     root(plan, facts)
@@ -180,7 +193,6 @@ def compile_run(spec: dict[str, Any], facts: Facts) -> Plan:
     for path in linux.get("maskedPaths") or ():
         plan.add(p.MASK, path, label=f"mask {path}")
     confine.process(plan, spec, facts, tty)
-    return plan
 
 
 def joined(plan: Plan, namespaces: dict[str, str], shared: list[str], facts: Facts) -> None:

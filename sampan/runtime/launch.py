@@ -10,12 +10,13 @@ import _struct
 import os
 
 from sampan.errors import NotSupported, SampanError, Unavailable
+from sampan.runtime.plan import Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sampan.runtime.plan import Plan
+    from sampan.runtime.cgrouphost import Placement
 
     Accounts = Callable[[bytes, bytes], tuple[int, int, list[int], list[str]]]
 
@@ -87,8 +88,8 @@ class StartFailure(SampanError):
 class Child:
     """Watch one helper: its reports arrive on `reports`, answers and control leave on `control`."""
 
-    def __init__(self, plan: Plan, helper_pid: int, control: int, reports: int) -> None:
-        self.plan = plan
+    def __init__(self, helper_pid: int, control: int, reports: int) -> None:
+        self.plan = Plan()
         self.helper_pid = helper_pid
         self.control = control
         self.reports = reports
@@ -98,7 +99,21 @@ class Child:
         self.warnings: list[str] = []
         self.who: tuple[int, int, list[int], list[str]] | None = None  # what `accounts` answered
         self.detached = False
+        self.placement: Placement | None = None  # its groups, which the helper removes before it tells the end
         self._exit: Exit | None = None
+        self._sent = 0
+
+    def send(self, plan: Plan | None = None) -> None:
+        """Send what the plan, if it is new this one, has and the helper has not got yet."""
+        if plan is not None:
+            self.plan = plan
+        view = memoryview(self.plan.encode(self._sent))
+        self._sent = len(self.plan.operations)
+        try:
+            while view:
+                view = view[os.write(self.control, view) :]
+        except BrokenPipeError:
+            return  # its report says why
 
     def _read(self, length: int) -> bytes:
         data = b""
@@ -238,10 +253,16 @@ def start(
     tree_out: int = -1,
     target: int = -1,
 ) -> Child:
-    """Start the helper on a plan; the descriptors become its 0 to 2, 5, 6 and 7 (helper/plan.h).  Nothing is waited
-    for.
-    """
-    data = plan.encode()
+    """Start the helper on a plan; nothing is waited for.  A plan that goes on needs `Child.send`."""
+    child = spawn(stdin, stdout, stderr, tree_in, tree_out, target)
+    child.send(plan)
+    return child
+
+
+def spawn(
+    stdin: int = 0, stdout: int = 1, stderr: int = 2, tree_in: int = -1, tree_out: int = -1, target: int = -1
+) -> Child:
+    """Start the helper, which waits for a plan; the descriptors become its 0 to 2, 5, 6 and 7 (helper/plan.h)."""
     helper = _helper()
     in_read, in_write = _pipe_above(16)
     out_read, out_write = _pipe_above(16)
@@ -266,14 +287,7 @@ def start(
     finally:
         for fd in (in_read, out_write, *raised):
             os.close(fd)
-    child = Child(plan, pid, in_write, out_read)
-    view = memoryview(data)
-    try:
-        while view:
-            view = view[os.write(in_write, view) :]
-    except BrokenPipeError:
-        return child  # its report says why
-    return child
+    return Child(pid, in_write, out_read)
 
 
 def translate(failure: StartFailure) -> SampanError:

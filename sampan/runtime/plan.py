@@ -63,20 +63,22 @@ def _bytes(field: Field) -> bytes:
 class Plan:
     """Collect operations in the order in which they are performed."""
 
-    __slots__ = ("operations",)
+    __slots__ = ("namespaces", "operations")
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
+        self.namespaces: frozenset[str] = frozenset()  # that the container has to itself
 
     def add(self, code: int, *fields: Field, flags: int = 0, label: str = "") -> None:
         """Append one operation; text fields are encoded as file names are."""
         self.operations.append(Operation(code, flags, fields, label))
 
-    def encode(self) -> bytes:
-        """Give the bytes that the helper reads (helper/plan.h)."""
+    def encode(self, first: int = 0) -> bytes:
+        """Give the bytes of the operations from `first` on, which the helper reads as one piece (helper/plan.h)."""
         parts = []
         head, length_of = _struct.Struct("<HHI").pack, _struct.Struct("<I").pack
-        for operation in self.operations:
+        operations = self.operations[first:] if first else self.operations
+        for operation in operations:
             parts.append(head(operation.code, len(operation.fields), operation.flags & 0xFFFFFFFF))
             for field in operation.fields:
                 data = _bytes(field)
@@ -84,7 +86,7 @@ class Plan:
                 parts.append(data)
                 parts.append(b"\0")
         body = b"".join(parts)
-        return b"SMPN" + _struct.pack("<III", VERSION, len(self.operations), len(body)) + body
+        return b"SMPN" + _struct.pack("<III", VERSION, len(operations), len(body)) + body
 
     def label(self, index: int) -> str:
         """Name the operation at `index` for a message; unknown ones are named by number."""

@@ -117,6 +117,22 @@ def unlink(path: str) -> None:
         return
 
 
+def remove_untouched_home(home: str) -> bool:
+    """Remove the directory of a container that has written nothing; say whether it is gone.
+
+    Nobody inside reaches `work`: it is overlayfs's own, with a mark where the overlay was volatile.
+    """
+    mark = "/work/work/incompat/volatile/dirty"
+    for name in (mark, mark[:-6], "/work/work/incompat", "/work/work", "/work", "/upper", ""):
+        try:
+            (os.unlink if name is mark else os.rmdir)(home + name)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False
+    return True
+
+
 def remove_tree(path: str) -> None:
     """Remove a directory and all below it, however deep, with two descriptors; a missing one is fine.
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import pathlib
+import select
+import subprocess
 import threading
 import time
 
@@ -10,6 +13,10 @@ import pytest
 
 import sampan
 from sampan.errors import Conflict, InvalidArgument, NotFound, NotSupported, SampanError
+from sampan.runtime import launch
+from sampan.runtime import plan as p
+from sampan.runtime.plan import Plan
+from sampan.store import files
 
 
 def out(engine: sampan.Engine, *args: str, **settings: object) -> str:
@@ -116,6 +123,21 @@ def test_ids_out_of_range_never_become_root(engine: sampan.Engine, user: str) ->
         engine.run("base", ["true"], user=user)
 
 
+@pytest.mark.parametrize("written", ["", "upper/file", "upper/directory/", "work/work/incompat/else"])
+def test_a_home_goes_at_once_only_if_nothing_was_written(tmp_path: pathlib.Path, written: str) -> None:
+    home = tmp_path / "home"
+    for name in ("upper", "work/work/incompat/volatile"):
+        (home / name).mkdir(parents=True)
+    (home / "work/work/incompat/volatile/dirty").touch()
+    if written.endswith("/"):
+        (home / written).mkdir()
+    elif written:
+        (home / written).touch()
+    assert files.remove_untouched_home(str(home)) is not bool(written)
+    assert (home / written).exists() == bool(written)
+    assert files.remove_untouched_home(str(tmp_path / "missing"))
+
+
 def test_nothing_is_left_behind(engine: sampan.Engine) -> None:
     def counts() -> tuple[int, int, int]:
         fds = len(os.listdir("/proc/self/fd"))
@@ -128,6 +150,65 @@ def test_nothing_is_left_behind(engine: sampan.Engine) -> None:
         engine.run("base", ["true"])
     assert counts() == before
     assert engine.containers.ls(all=True) == []
+
+
+def children() -> set[str]:
+    return set(pathlib.Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+def groups_of(ids: list[str]) -> list[str]:
+    words = ["find", "/sys/fs/cgroup", "-type", "d", "-name", "sampan-*"]
+    found = subprocess.run(words, capture_output=True, text=True).stdout.split()
+    return [path for path in found if any(path.endswith(container_id) for container_id in ids)]
+
+
+@pytest.mark.parametrize(
+    ("image", "settings"),
+    [
+        ("base", {"security_opt": ["seccomp=/nonexistent/profile"]}),
+        ("base", {"mounts": [("bind", "/tmp", f"/m{number}", []) for number in range(260)]}),
+        ("base", {"user": "nobody-knows"}),
+        ("base", {"hostname": "-"}),
+        ("nothing", {}),
+    ],
+    ids=["filter", "mounts", "user", "hostname", "image"],
+)
+def test_what_fails_while_the_helper_is_at_work_leaves_nothing(
+    engine: sampan.Engine, image: str, settings: dict[str, object]
+) -> None:
+    """The helper is started first, and makes the namespaces while the rest of the plan is compiled."""
+    launch.reap()
+    began, before, homes = time.time(), children(), os.listdir(engine.store.paths.containers)
+    with pytest.raises(SampanError):
+        engine.run(image, ["true"], **settings)  # type: ignore[arg-type]
+    assert os.listdir(engine.store.paths.containers) == homes
+    assert engine.containers.ls(all=True) == []
+    ids = [event["Actor"]["ID"] for event in engine.events(since=began, until=time.time())]
+    for _ in range(200):
+        launch.reap()
+        if children() <= before and not groups_of(ids):
+            break
+        time.sleep(0.01)
+    assert children() <= before and not groups_of(ids)
+
+
+@pytest.mark.parametrize("sent", [0, 9, 30])
+def test_a_helper_ends_with_its_caller_before_it_has_the_whole_plan(sent: int) -> None:
+    plan = Plan()
+    plan.add(p.STDIO, "", 0, 0, "", flags=p.NULL_OUT)
+    plan.add(p.CLONE, flags=p.NAMESPACES["uts"] | (p.NAMESPACES["user"] if os.geteuid() else 0))
+    rest = Plan()
+    rest.add(p.HOSTNAME, "half")
+    child = launch.start(plan, -1, -1, -1)
+    os.write(child.control, rest.encode()[:sent])
+    watch = os.pidfd_open(child.helper_pid)
+    try:
+        assert not select.select([watch], [], [], 0.2)[0]  # control: it waits for the rest
+        child.close()
+        assert select.select([watch], [], [], 5)[0]
+    finally:
+        os.close(watch)
+    launch.reap()
 
 
 def test_several_threads_run_at_once(engine: sampan.Engine) -> None:
