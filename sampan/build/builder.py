@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from sampan.build.progress import Listener
     from sampan.store.parts import Store
 
+LIMITS = (
+    *("memory", "memory_swap", "cpu_period", "cpu_quota", "cpu_shares", "cpus", "cpuset", "cpuset_mems"),
+    *("pids_limit", "shm_size", "ulimits"),
+)
 _NETWORKS = ("", "default", "none", "host")
 
 
@@ -52,6 +56,8 @@ def build(
     on_event: Listener | None = None,
     fetch: Callable[[str, platforms.Platform], Any] | None = None,
     pull: bool = False,
+    no_cache_stages: Sequence[str] = (),
+    limits: Mapping[str, Any] | None = None,
     executor: Executor | None = None,
     starter: Any = None,
 ) -> str:
@@ -60,19 +66,21 @@ def build(
     `context` is a directory, or a descriptor ("-" is standard input) that a Dockerfile without a context is read from;
     `dockerfile` is a path (or "-"), by default `Dockerfile` in the context. `network="host"` gives RUN steps the host's
     network. `fetch(name, platform)` gives an image that the store lacks, with `pull` one that it has too.
-    Raises BuildError with file, lines and excerpt
-    for what is wrong in the Dockerfile.
+    Steps of `no_cache_stages` are executed again; `limits` are for RUN, fields of RunOptions (LIMITS).
+    Raises BuildError with file, lines and excerpt for what is wrong in the Dockerfile.
     """
     context = 0 if context == "-" else context
     settings = Settings(_platform(platform), on_event or progress.ignore)
     settings.no_cache, settings.network = no_cache, _network(network)
     settings.fetch, settings.pull = fetch, pull
+    settings.limits, settings.no_cache_stages = _limits(limits or {}), frozenset(map(str.lower, no_cache_stages))
     for name in tags:
         reference.parse(name)
     arguments = Arguments(dict(build_args or {}), platform_arguments(settings.platform, platforms.host()))
     with _context(context, store.paths.root) as opened:
         file = lexer.parse(*_dockerfile(opened, context, dockerfile))
         graph = graphs.build(file, arguments, target)
+        _check_stages(graph, settings.no_cache_stages)
         opened.patterns = _patterns(opened, dockerfile) or None
         _warn_unused(arguments, settings.listener)
         digests = Digests(store.buildcache, context if isinstance(context, str) else "")
@@ -114,6 +122,24 @@ def _network(text: str) -> str:
     if text not in _NETWORKS:
         raise InvalidArgument(f"cannot build with network {text!r}: it is host, none or default")
     return text
+
+
+def _limits(given: Mapping[str, Any]) -> dict[str, Any]:
+    for name in given:
+        if name not in LIMITS:
+            raise InvalidArgument(
+                f"cannot build with limit {name!r}: there is no such limit", f"one of: {', '.join(LIMITS)}"
+            )
+    return dict(given)
+
+
+def _check_stages(graph: graphs.Graph, names: frozenset[str]) -> None:
+    unknown = sorted(name for name in names if graph.find(name, len(graph.stages)) < 0)
+    if unknown:
+        listed = ", ".join(stage.name or str(stage.index) for stage in graph.stages[:20])
+        raise InvalidArgument(
+            f"cannot build without the cache of stage {unknown[0]!r}: there is none", f"stages: {listed}"
+        )
 
 
 def _context(context: str | int, root: str) -> Context:

@@ -34,6 +34,8 @@ _PIECE = 1 << 16
 def specification(process: Process, script: str) -> dict[str, Any]:
     """Give the OCI runtime configuration of a step; `script` is where its script lies on the host."""
     options = specs.RunOptions(command=process.args, entrypoint=[""], network=process.network, hostname="build")
+    for name, value in process.limits.items():
+        setattr(options, name, value)
     if script:
         options.mounts.append(("bind", script, SCRIPT, ["ro"]))
     if process.network == "host" and os.path.exists(_RESOLVER):

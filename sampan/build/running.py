@@ -11,6 +11,8 @@ from sampan.errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from sampan.build.execute import Root
     from sampan.build.graph import Stage
     from sampan.build.metadata import State
@@ -27,9 +29,12 @@ SCRIPT = "/dev/pipes/script"
 
 
 class Process:
-    """Hold what a step starts; `script` is the text of a file that it is given at SCRIPT."""
+    """Hold what a step starts; `script` is the text of a file that it is given at SCRIPT.
 
-    __slots__ = ("args", "cwd", "env", "network", "script", "user")
+    `limits` are fields of RunOptions; they change nothing of the result, so the cache does not know them.
+    """
+
+    __slots__ = ("args", "cwd", "env", "limits", "network", "script", "user")
 
     def __init__(self, args: list[str], env: list[str], cwd: str, user: str, network: str, script: bytes) -> None:
         self.args = args
@@ -38,6 +43,7 @@ class Process:
         self.user = user
         self.network = network
         self.script = script
+        self.limits: dict[str, Any] = {}
 
 
 def perform(solver: Solver, stage: Stage, state: State, step: Run) -> None:
@@ -51,7 +57,9 @@ def perform(solver: Solver, stage: Stage, state: State, step: Run) -> None:
     proxies = {name: value for name, value in solver.graph.arguments.proxies().items() if name not in state.args}
 
     def work(root: Root) -> None:
-        _run(solver, stage, step, root, _process(state, step, network, proxies))
+        process = _process(state, step, network, proxies)
+        process.limits = solver.settings.limits
+        _run(solver, stage, step, root, process)
 
     solver.layer(stage, state, step, text, ["run", *fields], work)
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 class Settings:
     """Hold what the caller of a build decides about its steps."""
 
-    __slots__ = ("fetch", "listener", "network", "no_cache", "platform", "pull")
+    __slots__ = ("fetch", "limits", "listener", "network", "no_cache", "no_cache_stages", "platform", "pull")
 
     def __init__(self, platform: platforms.Platform, listener: Listener) -> None:
         self.platform = platform
@@ -57,6 +57,8 @@ class Settings:
         self.network = ""
         self.fetch: Callable[[str, platforms.Platform], Any] | None = None
         self.pull = False
+        self.no_cache_stages: frozenset[str] = frozenset()
+        self.limits: dict[str, Any] = {}
 
 
 class Result:
@@ -266,11 +268,12 @@ class Solver:
     ) -> None:
         """Add a step's result to the state: from the cache, or by calling `work` on a writable root."""
         key = keys.key(str(fields[0]), images.chain_id(state.diff_ids), *fields[1:])
-        result = self._known(key)
+        known = self._known if not self._is_anew(stage) else lambda key: None
+        result = known(key)
         other = ""
         if result is None and second_key is not None:
             other = second_key()
-            result = self._known(other)
+            result = known(other)
             if result is not None:
                 self._remember(key, result)
         if result is not None:
@@ -286,9 +289,12 @@ class Solver:
             state.sizes[result.diff_id] = result.size
         state.row(text, result.created, not result.diff_id)
 
+    def _is_anew(self, stage: Stage) -> bool:
+        """Tell whether a stage is to be executed again, whatever the cache has."""
+        names = self.settings.no_cache_stages
+        return self.settings.no_cache or stage.name.lower() in names or str(stage.index) in names
+
     def _known(self, key: str) -> Result | None:
-        if self.settings.no_cache:
-            return None
         found = self.store.buildcache.get(key)
         if found is None:
             return None

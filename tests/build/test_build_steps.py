@@ -274,6 +274,39 @@ def test_labels_tags_and_target(build: Build, engine: sampan.Engine) -> None:
     assert caught.value.hint == "stages of this file: one, 1"
 
 
+def test_limits_hold_in_run_and_are_no_part_of_the_result(build: Build) -> None:
+    dockerfile = "FROM base\nRUN ulimit -n >/files; stat -f -c %b*%S /dev/shm >/shm\n"
+    built = build(dockerfile, limits={"ulimits": ["nofile=123:456"], "shm_size": 1 << 20})
+    blocks, size = built.read("shm").split(b"*")
+    assert (built.read("files"), int(blocks) * int(size)) == (b"123\n", 1 << 20)
+    assert build(dockerfile).image.id == built.image.id  # from the cache, as in Docker
+    with pytest.raises(InvalidArgument, match="no such limit"):
+        build(dockerfile, limits={"privileged": True})
+
+
+def test_the_memory_of_run_is_limited(build: Build) -> None:
+    dockerfile = "FROM base\nRUN dd if=/dev/zero of=/dev/null bs={} count=1\n"
+    limits = {"memory": 32 << 20, "memory_swap": 32 << 20}
+    try:
+        build(dockerfile.format("1M"), limits=limits)
+    except NotSupported as error:
+        pytest.skip(f"this user has no control group: {error.message}")
+    with pytest.raises(BuildError, match="signal 9|memory|exit code"):
+        build(dockerfile.format("64M"), limits=limits)
+    build(dockerfile.format("64M"))
+
+
+def test_one_stage_without_the_cache(build: Build) -> None:
+    dockerfile = "FROM base AS one\nRUN cat /proc/sys/kernel/random/uuid >/a\n"
+    dockerfile += "FROM base AS two\nRUN cat /proc/sys/kernel/random/uuid >/b\nCOPY --from=one /a /a\n"
+    first = build(dockerfile)
+    again, anew = build(dockerfile), build(dockerfile, no_cache_stages=["ONE"])
+    assert again.image.id == first.image.id
+    assert anew.image.diff_ids[:2] == first.image.diff_ids[:2] and anew.image.diff_ids[2] != first.image.diff_ids[2]
+    with pytest.raises(InvalidArgument, match="stage 'three': there is none"):
+        build(dockerfile, no_cache_stages=["three"])
+
+
 def test_failing_run(build: Build, engine: sampan.Engine) -> None:
     with pytest.raises(BuildError) as caught:
         build("FROM base\nRUN true\n\nRUN echo oops >&2; exit 3\n")

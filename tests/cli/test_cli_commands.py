@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import types
 from typing import Any
 
 import pytest
@@ -456,13 +457,46 @@ def test_build_passes_its_words(tmp_path: pathlib.Path, capsys: pytest.CaptureFi
         "platform": "",
         "network": "",
         "pull": False,
+        "no_cache_stages": [],
+        "limits": {},
     }
+    words = [
+        "-m",
+        "64m",
+        "--memory-swap=-1",
+        "-c",
+        "512",
+        "--cpu-quota=50000",
+        "--cpu-period",
+        "100000",
+        "--shm-size=1m",
+    ]
+    words += ["--cpuset-cpus=0", "--cpuset-mems", "0", "--ulimit", "nofile=9", "--no-cache-filter=a,b"]
+    accepted = ["--compress", "--isolation=default", "--disable-content-trust", "--sbom=false", "--provenance=false"]
+    assert run(engine, "build", *words, *accepted, ".") == 0
+    given = engine.calls[1][2]
+    limits = {"memory": 64 << 20, "memory_swap": -1, "shm_size": 1 << 20, "ulimits": ["nofile=9"]}
+    limits |= {"cpu_shares": 512, "cpu_quota": 50000, "cpu_period": 100000, "cpuset": "0", "cpuset_mems": "0"}
+    assert (given["limits"], given["no_cache_stages"]) == (limits, ["a", "b"])
 
 
-@pytest.mark.parametrize("words", [["--secret", "id=x"], ["--provenance=true"], ["-o", "x"]])
+REFUSED = [["--secret", "id=x"], ["--provenance=true"], ["-o", "x"], ["--sbom"], ["--provenance"], ["--stream"]]
+
+
+@pytest.mark.parametrize("words", [*REFUSED, ["--security-opt", "x"], ["--policy=x"], ["-D"]])
 def test_build_refuses_what_it_would_ignore(words: list[str]) -> None:
-    with pytest.raises(NotSupported):
+    with pytest.raises(NotSupported, match="option (--[a-z-]+|-[oD]) of build: [^:]+"):
         run(Engine(build="x"), "build", *words, ".")
+
+
+def test_build_writes_metadata(tmp_path: pathlib.Path) -> None:
+    engine = Engine(build="sha256:b", images=Part(resolve=types.SimpleNamespace(manifest_digest="sha256:m")))
+    assert run(engine, "build", "-q", "-t", "a", "-t", "b:1", "--metadata-file", f"{tmp_path}/m", ".") == 0
+    assert json.loads((tmp_path / "m").read_text()) == {
+        "containerimage.config.digest": "sha256:b",
+        "containerimage.digest": "sha256:m",
+        "image.name": "docker.io/library/a:latest,docker.io/library/b:1",
+    }
 
 
 def test_version_and_info(capsys: pytest.CaptureFixture[str]) -> None:
