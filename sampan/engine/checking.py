@@ -200,7 +200,12 @@ class Check:
         from sampan.runtime.rootfs import Rootfs
         from sampan.transfer import compare
 
-        fresh = compare.unpack_again(self.store, self._facts(), self._target(), digest, diff_id)
+        try:
+            fresh = compare.unpack_again(self.store, self._facts(), self._target(), digest, diff_id)
+        except Unavailable as exc:
+            why = f"it cannot be compared, as it must be unpacked once more for that: {exc.message}"
+            yield Fault("layer", diff_id, why, self._named(diff_id), _ROOM)
+            return
         try:
             try:
                 wanted, there = Rootfs(directory=fresh[0].upper), Rootfs(directory=directory)
@@ -281,6 +286,7 @@ def _bytes(value: bytes | str) -> bytes:
 
 
 _MOST = 10  # differences of one layer that are told
+_ROOM = "free some space, or use --quick"
 _REPAIR = "run `sampan system check --repair`"
 
 

@@ -155,8 +155,11 @@ def start_failed(engine: Engine, record: Record, error: BaseException) -> None:
     status = state.EXITED if record.started else state.CREATED
     engine.store.containers.update(record.id, status=status, exit_code=code, pid=0)
     text = error.message if isinstance(error, SampanError) else type(error).__name__
-    with open(error_file(engine, record), "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(text)
+    try:
+        with open(error_file(engine, record), "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+    except OSError:
+        files.unlink(error_file(engine, record))  # a full disk: the failure itself is told
 
 
 def error_file(engine: Engine, record: Record) -> str:

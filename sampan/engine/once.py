@@ -48,6 +48,7 @@ def launch(
     child = None if shares else helpers.spawn(*fds)
     record = None
     try:
+        containers.engine.store.db.prepare()  # it is recorded after its start: what a full disk refuses, it refuses now
         record = containers.new(image, options, "", True)
         record.name = names.pick(9)  # known before it is in the store, for its events
         containers.engine.events.container("create", record)

@@ -114,7 +114,7 @@ class Database:
         if self._depth == 0:
             if reserve.is_full(self.paths.root):
                 self._fold(frees)
-            elif frees and not os.path.exists(self.paths.reserve) and not reserve.is_full(self.paths.root, 4):
+            elif frees and not reserve.is_whole(self.paths) and not reserve.is_full(self.paths.root, 4):
                 reserve.make(self.paths)  # given up some time ago, and there is room again
             level = "FULL" if durable else "NORMAL"
             if self._synchronous != level:
@@ -123,17 +123,28 @@ class Database:
             self._run("BEGIN IMMEDIATE", ())
         self._depth += 1
 
+    def prepare(self) -> None:
+        """Raise Unavailable where a transaction that frees nothing would be refused: the disk is full."""
+        if self._depth == 0 and reserve.is_full(self.paths.root):
+            self._fold(False)
+
     def _fold(self, frees: bool) -> None:
-        """Make room in the log, at need by giving up the reserve; where none can be made, refuse what frees nothing."""
+        """Make room in the log. Where the file must grow for it and cannot, what frees something gives up the reserve,
+        and goes on with what room the log has left; anything else is refused.
+        """
+        given = False
         while True:
             try:
                 self._run("PRAGMA wal_checkpoint(PASSIVE)", ())
-                return
+                break
             except Unavailable:
+                if not frees:
+                    raise
                 if not reserve.release(self.paths):
-                    if not frees:
-                        raise
-                    return
+                    break
+                given = True
+        if given:
+            reserve.make(self.paths)  # of what is left
 
     def _end(self, failed: bool) -> None:
         self._depth -= 1

@@ -21,12 +21,28 @@ def failure(action: str, exc: OSError) -> SampanError:
     """Return our error for an OSError met while doing `action`."""
     message = f"cannot {action}: {exc.strerror or exc}"
     if exc.errno in FULL:
-        return Unavailable(message, "free some space, for example with `sampan rm` and `sampan rmi`")
+        what = "inodes, which are used up" if _lacks_inodes(exc) else "space"
+        return Unavailable(message, f"free some {what}, for example with `sampan rm` and `sampan rmi`")
     if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return Denied(message)
     if exc.errno == errno.EIO:
         return IntegrityError(message, "the disk may be failing")
     return Unavailable(message)
+
+
+def _lacks_inodes(exc: OSError) -> bool:
+    if not isinstance(exc.filename, str):
+        return False
+    try:
+        space = os.statvfs(os.path.dirname(exc.filename) or ".")
+    except OSError:
+        return False
+    return has_no_inode(space)
+
+
+def has_no_inode(space: os.statvfs_result) -> bool:
+    """Tell whether all files that a file system can have are there; those that make inodes at need count none."""
+    return space.f_favail == 0 and space.f_files > 0
 
 
 def sync_directory(path: str) -> None:

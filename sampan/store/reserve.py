@@ -16,28 +16,43 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BYTES = 1 << 20
+_SIZES = (BYTES, BYTES >> 1, BYTES >> 2, BYTES >> 4)
 HINT = "free some space, for example with `sampan rm` and `sampan rmi`"
 
 
 def make(paths: Paths) -> None:
-    """Set space aside, so that a store on a full disk can still list, stop and remove.
+    """Set space aside, so that a store on a full disk can still list, stop and remove; what there is, if that is less.
 
-    Without room for it the store works without, until the disk is full.
+    Without any room for it the store works without, until the disk is full.
     """
     try:
         walfiles.reserve_log(paths.database)
-        if os.path.exists(paths.reserve):
-            return
+        fd = os.open(paths.reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
         return
     try:
-        fd = os.open(paths.reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.posix_fallocate(fd, 0, BYTES)
-        finally:
-            os.close(fd)
-    except OSError:
+        for size in _SIZES:
+            if os.fstat(fd).st_size >= size or _allocate(fd, size):
+                return
         release(paths)
+    finally:
+        os.close(fd)
+
+
+def _allocate(fd: int, size: int) -> bool:
+    try:
+        os.posix_fallocate(fd, 0, size)
+    except OSError:
+        return False
+    return True
+
+
+def is_whole(paths: Paths) -> bool:
+    """Tell whether all of the reserve is there."""
+    try:
+        return os.stat(paths.reserve).st_size >= BYTES
+    except OSError:
+        return False
 
 
 def release(paths: Paths) -> bool:
@@ -55,17 +70,12 @@ def is_full(root: str, times: int = 1) -> bool:
         space = os.statvfs(root)
     except OSError:
         return False
-    return space.f_bavail * space.f_frsize < BYTES * times or _has_no_inode(space)
+    return space.f_bavail * space.f_frsize < BYTES * times or files.has_no_inode(space)
 
 
 def fault(root: str) -> str:
     """Say what a full disk lacks."""
-    return "the disk has no inode left" if _has_no_inode(os.statvfs(root)) else "the disk is full"
-
-
-def _has_no_inode(space: os.statvfs_result) -> bool:
-    """Tell whether all files that a file system can have are there; those that make inodes at need count none."""
-    return space.f_favail == 0 and space.f_files > 0
+    return "the disk has no inode left" if files.has_no_inode(os.statvfs(root)) else "the disk is full"
 
 
 def spend(paths: Paths, action: Callable[[], None]) -> None:
