@@ -46,8 +46,8 @@ static void send_head(const struct child *child, const char *path, int error)
 	_exit(127);
 }
 
-/* The program ends with its parent, also when that is killed: nobody would move its output or tell its end.  Set last:
- * changing credentials clears it.  A parent that was gone before shows as an error on the pipe to it. */
+/* What this process becomes ends with its parent, also when that is killed: nobody would move its output or tell its end.
+ * Set last: changing credentials clears it.  A parent that was gone before shows as an error on the pipe to it. */
 static int die_with_parent(const struct child *child)
 {
 	struct pollfd parent = { child->sync, 0, 0 };
@@ -158,6 +158,10 @@ static int do_tree(const struct child *child, const struct op *op)
 	options.base = text(op, 0);
 	options.xattr_opaque = text(op, 1);
 	options.flags = op->flags;
+	/* Else who asked would wait for a report that nobody writes, and this process for a request. */
+	e = die_with_parent(child);
+	if (e)
+		return e;
 	*child->ready = true;
 	close(child->sync);
 	e = op->code == OP_APPLY ? tree_apply(FD_TREE_IN, FD_TREE_OUT, &options) : tree_pack(FD_TREE_IN, FD_TREE_OUT, &options);

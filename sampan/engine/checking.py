@@ -269,7 +269,7 @@ class Check:
     def _volumes(self) -> Iterator[Fault]:
         for volume in self.store.volumes.ls():
             self.checked.volumes += 1
-            if not os.path.isdir(volume.path):
+            if not os.path.isdir(volume.path) and not self.store.volumes.recover(volume.name):
                 users = self.store.volumes.users(volume.name)
                 yield Fault("volume", volume.name, "its directory is missing", users, f"sampan volume rm {volume.name}")
 

@@ -14,6 +14,7 @@ import stat
 from sampan.errors import Conflict, Denied, IntegrityError, NotFound, SampanError, Unavailable
 from sampan.oci import entry as kinds
 from sampan.oci.entry import Entry
+from sampan.store import unnamed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a fifo that takes the place of a file must not stop the copy.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LETTERS = {
     stat.S_IFREG: kinds.FILE,
     stat.S_IFDIR: kinds.DIRECTORY,
@@ -176,9 +176,10 @@ class Writer:
     def __enter__(self) -> Writer:
         try:
             fd = os.open(self.base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._levels = [_Level(fd, b"")]
+            unnamed.sweep(fd)
         except OSError as exc:
             raise failure("write to", self.base, exc) from exc
-        self._levels = [_Level(fd, b"")]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -233,11 +234,12 @@ class Writer:
             self._left_out.add(entry.path)
             self.devices += 1
             return
-        fresh = f".sampan-{os.urandom(8).hex()}"
+        if entry.type == kinds.FILE:
+            self._file(at, name, entry, content)
+            return
+        fresh = unnamed.temporary_name()
         try:
-            if entry.type == kinds.FILE:
-                self._file(at, fresh, entry, content)
-            elif entry.type == kinds.HARD_LINK:
+            if entry.type == kinds.HARD_LINK:
                 self._link(at, fresh, entry)
             else:
                 self._special(at, fresh, entry)
@@ -258,21 +260,22 @@ class Writer:
         except FileExistsError:
             if _kind(at, name) != kinds.DIRECTORY:
                 raise Conflict(f"cannot overwrite {self._shown(entry.path)} with a directory") from None
+            self._levels.append(_Level(os.open(name, _DIRECTORY, dir_fd=at), os.fsencode(name), entry))
+            unnamed.sweep(self._levels[-1].fd)
+            return
         self._levels.append(_Level(os.open(name, _DIRECTORY, dir_fd=at), os.fsencode(name), entry))
 
     def _file(self, at: int, name: str, entry: Entry, content: Content) -> None:
-        fd = os.open(name, _NEW, 0o600, dir_fd=at)
-        try:
+        with unnamed.Unnamed(at) as file:
             for offset, data in content:
                 view = memoryview(data)
                 while view:
-                    done = os.pwrite(fd, view, offset)
+                    done = os.pwrite(file.fd, view, offset)
                     view, offset = view[done:], offset + done
-            os.ftruncate(fd, entry.size)
-            self._finish(fd, entry)
-            self.size += entry.size
-        finally:
-            os.close(fd)
+            os.ftruncate(file.fd, entry.size)
+            self._finish(file.fd, entry)
+            file.publish(name)
+        self.size += entry.size
 
     def _link(self, at: int, name: str, entry: Entry) -> None:
         """Give an earlier file of this copy another name; it is found without following anything."""

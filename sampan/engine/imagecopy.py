@@ -153,8 +153,6 @@ class _Copy:
         picture = copy(source, self._destination(), self._crew())
         if self.referrers:
             self._related(source, picture)
-        if self.end.kind == ARCHIVE:
-            self._archive(picture.digest)
         return Copied(picture.digest, self.end.name)
 
     def _related(self, source: Any, picture: Picture) -> None:
@@ -236,10 +234,11 @@ class _Copy:
             from sampan.transfer.peer import PeerDestination
 
             return PeerDestination(self._pipe(self.end), [str(self._named())], self.listen)
-        from sampan.transfer.layouts import LayoutDestination
+        from sampan.transfer.layouts import ArchiveDestination, LayoutDestination
 
         name = str(reference.parse(self.end.name)) if self.end.name and named else ""
-        return LayoutDestination(self._directory(), name, self.listen)
+        kind = LayoutDestination if self.end.kind == LAYOUT else ArchiveDestination
+        return kind(self.end.where, name, self.listen)
 
     def _named(self) -> reference.Reference:
         if not self.end.name:
@@ -248,37 +247,6 @@ class _Copy:
         if ref.digest:
             raise InvalidArgument(f"cannot copy to {self.end.name}: it has a digest", "give it a tag")
         return ref
-
-    def _directory(self) -> str:
-        """Give the layout's directory; that of an archive is a temporary one beside it."""
-        if self.end.kind == LAYOUT:
-            return self.end.where
-        import tempfile
-
-        above = os.path.dirname(os.path.abspath(self.end.where))
-        if not os.path.isdir(above):
-            raise InvalidArgument(f"cannot write {self.end.where}: there is no directory {above}")
-        self._temporary = self.stack.enter_context(tempfile.TemporaryDirectory(prefix=".sampan-", dir=above))
-        return self._temporary
-
-    def _archive(self, digest: str) -> None:
-        """Write the archive beside its place, then put it there."""
-        from sampan.store import files
-        from sampan.transfer import save
-        from sampan.transfer.layouts import Blobs
-
-        names = [str(reference.parse(self.end.name))] if self.end.name else []
-        path = self._temporary + "/archive"
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            try:
-                save.archive(Blobs(self._temporary), [(digest, names)], fd)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            os.rename(path, self.end.where)
-        except OSError as exc:
-            raise files.failure(f"write {self.end.where}", exc) from exc
 
     def _into_store(self, source: Source) -> Copied:
         from sampan.transfer import pull

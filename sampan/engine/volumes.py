@@ -12,6 +12,7 @@ import time
 
 from sampan.engine import matching
 from sampan.errors import Conflict, InvalidArgument, NotFound
+from sampan.store import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,12 +125,13 @@ def _copy(engine: Engine, name: str, path: str, source: Any) -> None:
     if engine.store.volumes.users(name):
         _apply(engine, path, source)
         return
-    fresh = f"{path}.{os.urandom(4).hex()}"
+    fresh = f"{engine.store.paths.volumes}/{files.temporary_name()}"
     os.mkdir(fresh)
     try:
         os.chmod(fresh, 0o755)
         _apply(engine, fresh, source)
         os.rename(fresh, path)
+        files.sync_directory(os.path.dirname(path))
     except OSError as exc:
         engine.remove_tree(fresh)
         if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # those: another container was faster

@@ -254,4 +254,4 @@ def write_layout(paths: Paths) -> None:
     """Write the file that marks the directory as an OCI image layout, if it is missing."""
     path = paths.oci + "/oci-layout"
     if not os.path.exists(path):
-        files.replace(path, _LAYOUT)
+        files.replace(path, _LAYOUT, mode=0o644)

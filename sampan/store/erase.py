@@ -15,7 +15,6 @@ from sampan.errors import Unavailable
 from sampan.store import files
 from sampan.store.db import Database
 from sampan.store.paths import Paths
-from sampan.store.volumes import GONE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def _erase(db: Database, paths: Paths, held: int, remove_tree: Callable[[str], N
         if any(db.one(f"SELECT 1 FROM {table}") for table in _TABLES):
             return False
         present = {paths.run: _names(paths.run), paths.root: _names(paths.root)}
-        if _names(paths.containers) or any(not name.startswith(GONE) for name in _names(paths.volumes)):
+        if _names(paths.containers) or any(not name.startswith(".") for name in _names(paths.volumes)):
             return False  # files that no record tells of: a damaged database's, say (salvage.py)
         if not all(_is_ours(paths, directory, name) for directory, names in present.items() for name in names):
             return False

@@ -100,9 +100,9 @@ def _roots(db: Database) -> tuple[set[str], set[str]]:
 def _orphans(db: Database, paths: Paths) -> list[str]:
     """Return paths that a crash left; directories are listed before rows, because rows are made before directories."""
     found = _unfinished(paths)
-    for directory in (paths.oci, paths.oci + "/blobs", paths.cache):
+    for directory in (paths.oci, paths.oci + "/blobs", paths.cache, paths.volumes):
         found += [f"{directory}/{name}" for name in _ls(directory) if _is_stale_temporary(name)]
-    found += [f"{paths.volumes}/{name}" for name in _ls(paths.volumes) if name.startswith(volumes.GONE)]
+    found += volumes.orphans(db, paths)
     found += [f"{paths.snapshots}/{name}" for name in _ls(paths.snapshots) if name.startswith(_GONE)]
     containers = [f"{paths.containers}/{name}" for name in _ls(paths.containers) if _is_container(name)]
     known = {f"{paths.containers}/{row[0]}" for row in db.query("SELECT id FROM containers")}

@@ -293,7 +293,7 @@ class Images:
             if frees:
                 self._shrink_index(path, data)
             else:
-                files.replace(path, data)
+                files.replace(path, data, mode=0o644)
         except OSError as exc:
             raise files.failure(f"write {path}", exc) from exc
 
@@ -301,7 +301,7 @@ class Images:
         from sampan.store import files, reserve
 
         try:
-            reserve.spend(self._paths, lambda: files.replace(path, data))
+            reserve.spend(self._paths, lambda: files.replace(path, data, mode=0o644))
         except OSError as exc:
             if exc.errno not in files.FULL:
                 raise

@@ -158,6 +158,8 @@ def _container(records: _Records, name: str, path: str, size: int) -> Line:
 
 
 def _volume(records: _Records, name: str, path: str, size: int) -> Line:
+    if name.startswith(files.TEMPORARY):
+        return _unfinished(name.removeprefix(files.TEMPORARY), path, size)
     if name.startswith(volumes.GONE) or name not in records.volumes:
         return _leftover(name, path, size)
     return Line(VOLUME, path, size, [name], name not in records.used_volumes, name)

@@ -43,7 +43,9 @@ def lost(db: Database, paths: Paths) -> list[str]:
     count = sum(1 for one in _listed(paths) or () if os.path.exists(paths.blob(one["digest"])))
     found = [f"{count} images in {paths.oci}/index.json"] if count else []
     for kind, directory in (("volumes", paths.volumes), ("containers", paths.containers)):
-        names = [name for name in os.listdir(directory) if not name.startswith((volumes.GONE, LOST))]
+        names = [name for name in os.listdir(directory) if not name.startswith((".", LOST))]
+        if directory == paths.volumes:  # one whose making was cut short is empty
+            names = [name for name in names if volumes.has_content(paths, name)]
         found += [f"{len(names)} {kind} in {directory}"] if names else []
     return [f"it is empty, but there are {', '.join(found)}"] if found else []
 
@@ -133,7 +135,7 @@ def _images(paths: Paths, images: Images) -> list[str]:
 def _volumes(db: Database, paths: Paths) -> list[str]:
     said = []
     for name in os.listdir(paths.volumes):
-        if name.startswith(volumes.GONE):
+        if name.startswith("."):
             continue
         row = (name, time.time_ns(), int(len(name) == 64), jsontext.dumps({}))
         with db.transaction():

@@ -2,6 +2,7 @@
 
 Rules: a volume that a container's record names is not removed. Removing renames the directory away in the transaction
 that forgets the name, so a new volume of that name never shows old content; store/gc.py finishes what a crash stopped.
+Where the crash came between the two, the volume is there and its directory is put back (`recover`).
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class Volumes:
     def forget(self, name: str) -> str:
         """Remove a volume from the store, and return where its content waits to be removed; raise as `remove`."""
         path = self._paths.volume(name)
-        gone = f"{self._paths.volumes}/{GONE}{os.urandom(8).hex()}"
+        gone = f"{self._paths.volumes}/{GONE}{os.urandom(8).hex()}-{name}"
         try:
             with self._db.transaction(frees=True):
                 users = self.users(name)
@@ -129,8 +130,21 @@ class Volumes:
                 removed.append(volume.name)
         return removed
 
+    def recover(self, name: str) -> bool:
+        """Put the content of a volume back whose removal was cut short; tell whether its directory is there now."""
+        path = self._paths.volume(name)
+        try:
+            with self._db.transaction(durable=False, frees=True) as db:
+                if not os.path.isdir(path) and db.one("SELECT 1 FROM volumes WHERE name = ?", (name,)) is not None:
+                    _put_back(self._paths.volumes, name)
+        except OSError as exc:
+            raise files.failure(f"recover volume {name}", exc) from exc
+        return os.path.isdir(self._paths.volume_data(name))
+
     def _make_directory(self, name: str) -> None:
         path = self._paths.volume(name)
+        if not os.path.isdir(path):
+            _put_back(self._paths.volumes, name)
         os.makedirs(path, mode=0o700, exist_ok=True)
         data = self._paths.volume_data(name)
         if not os.path.isdir(data):
@@ -138,3 +152,48 @@ class Volumes:
             os.chmod(data, 0o755)
             files.sync_directory(path)
             files.sync_directory(self._paths.volumes)
+
+
+def _put_back(directory: str, name: str) -> None:
+    """Undo the renaming of a removal that was never committed, if there is one; the caller has the write lock."""
+    gone = [entry for entry in os.listdir(directory) if entry.startswith(GONE) and entry[len(GONE) + 17 :] == name]
+    if gone:
+        newest = max(gone, key=lambda entry: os.lstat(f"{directory}/{entry}").st_ctime_ns)
+        os.rename(f"{directory}/{newest}", f"{directory}/{name}")
+
+
+def orphans(db: Database, paths: Paths) -> list[str]:
+    """Give the directories that removals have left, and remove empty ones of volumes whose making was cut short.
+
+    What has content and no record stays: a damaged database may have lost the record.
+    """
+    with db.transaction(durable=False, frees=True):
+        known = {row[0] for row in db.query("SELECT name FROM volumes")}
+        present = set(os.listdir(paths.volumes)) if os.path.isdir(paths.volumes) else set()
+        for name in known - present:
+            _put_back(paths.volumes, name)
+        for name in present - known:
+            if not name.startswith("."):
+                _remove_empty(paths, name)
+        return [f"{paths.volumes}/{name}" for name in os.listdir(paths.volumes) if name.startswith(GONE)]
+
+
+def has_content(paths: Paths, name: str) -> bool:
+    """Tell whether there are files in a volume, as far as this user may look."""
+    try:
+        with os.scandir(paths.volume_data(name)) as entries:
+            return next(entries, None) is not None
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError:
+        return True
+
+
+def _remove_empty(paths: Paths, name: str) -> None:
+    for path in (paths.volume_data(name), paths.volume(name)):
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return  # it has content

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 
 from sampan.errors import Unavailable
+from sampan.store.unnamed import Unnamed, sweep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,58 +23,44 @@ class WholeFile:
         self.path = path
         self.what = what
         self.fd = -1
-        self.new = ""
-        self.named = False
+        self._directory = -1
+        self._file: Unnamed | None = None
 
     def __enter__(self) -> int:
         try:
             self.fd = self._open()
         except OSError as exc:
+            self._close()
             raise Unavailable(f"cannot write {self.what} to {self.path}: {exc.strerror}") from exc
         return self.fd
 
     def _open(self) -> int:
         try:
-            regular = stat.S_ISREG(os.stat(self.path).st_mode)
+            found = os.stat(self.path).st_mode
         except FileNotFoundError:
-            regular = True
-        if not regular:
+            found = stat.S_IFREG
+        if not stat.S_ISREG(found):
             return os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
-        directory, name = os.path.split(self.path)
-        self.new = os.path.join(directory, f".{name}.{os.urandom(4).hex()}")
-        try:
-            # Without a name, so that nothing is left of it when we are killed.
-            return os.open(directory or ".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
-        except OSError as exc:
-            # EISDIR: the kernel has no O_TMPFILE there; EOPNOTSUPP: the file system has none (open(2)).
-            if exc.errno not in (errno.EISDIR, errno.EOPNOTSUPP):
-                raise
-        self.named = True
-        return os.open(self.new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._directory = os.open(os.path.dirname(self.path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        sweep(self._directory)
+        self._file = Unnamed(self._directory)
+        return self._file.fd
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, _: TracebackType | None) -> None:
-        if self.fd < 0:
-            return
         try:
-            if self.new and kind is None:
-                self._publish()
+            if self._file is not None and kind is None:
+                os.fsync(self.fd)
+                self._file.publish(os.path.basename(self.path))
+                os.fsync(self._directory)
         except OSError as error:
             raise Unavailable(f"cannot write {self.what} to {self.path}: {error.strerror}") from error
         finally:
-            os.close(self.fd)
-            if self.named:
-                os.unlink(self.new)
+            self._close()
 
-    def _publish(self) -> None:
-        os.fsync(self.fd)
-        directory = os.open(os.path.dirname(self.path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if not self.named:
-                # With a directory given Python calls linkat(2) with AT_SYMLINK_FOLLOW, without one it does not.
-                os.link(f"/proc/self/fd/{self.fd}", os.path.basename(self.new), dst_dir_fd=directory)
-                self.named = True
-            os.rename(self.new, self.path)
-            self.named = False
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        elif self.fd >= 0:
+            os.close(self.fd)
+        if self._directory >= 0:
+            os.close(self._directory)

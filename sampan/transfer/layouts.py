@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import stat
 import weakref
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from sampan.errors import IntegrityError, InvalidArgument, NotFound, NotSupported
 from sampan.oci import digest as digests
 from sampan.oci import image, reference
-from sampan.store import files
+from sampan.store import files, unnamed
 from sampan.transfer import events, layout
 from sampan.transfer.copy import Part, Picture, of_manifest
 from sampan.transfer.events import Event
@@ -131,24 +131,19 @@ class _Opened:
         self._member.__exit__(None, None, None)
 
 
-class LayoutDestination:
-    """A directory that is, or becomes, a layout; the image gets `name` there.
+class Taker:
+    """Take the blobs of an image; what a class of it does with them is `_size` and `_write`."""
 
-    Below the directory no link is followed: who else may write in it does not choose where blobs go.
-    """
-
-    def __init__(self, directory: str, name: str, listen: Listen = events.ignore) -> None:
-        self.directory = directory
-        self._name = name
+    def __init__(self, listen: Listen) -> None:
         self._listen = listen
-        try:
-            os.makedirs(directory, exist_ok=True)
-            self._blobs = _made(directory, "blobs/sha256")
-            weakref.finalize(self, os.close, self._blobs)
-            if not os.path.exists(f"{directory}/{layout.MARK}"):
-                files.replace(f"{directory}/{layout.MARK}", _MARK, mode=0o644)
-        except OSError as exc:
-            raise files.failure(f"make the image layout {directory}", exc) from exc
+
+    def _size(self, digest: str) -> int:
+        """Give the size of a blob that is there, else -1."""
+        raise NotImplementedError
+
+    def _write(self, digest: str, read: Callable[[int], bytes]) -> None:
+        """Keep one blob."""
+        raise NotImplementedError
 
     def take(self, source: Source, part: Part) -> dict[str, Any]:
         """Write one blob, unless it is there with its size."""
@@ -173,6 +168,44 @@ class LayoutDestination:
         self._listen(Event(events.DONE, part.short, part.size, part.size))
         return known
 
+    def _document(self, picture: Picture) -> None:
+        if self._size(picture.digest) != len(picture.data):
+            pieces = iter((picture.data, b""))
+            self._write(picture.digest, lambda count: next(pieces))
+
+
+def receive(fd: int, digest: str, read: Callable[[int], bytes]) -> None:
+    """Write a blob to a descriptor; IntegrityError when it is not what its digest says."""
+    running = digests.sha256(bulk=True)
+    while data := read(STEP):
+        running.update(data)
+        files.write_all(fd, data)
+    if digests.PREFIX + running.hexdigest() != digest:
+        raise IntegrityError(f"cannot copy blob {digest}: its content has another digest")
+
+
+class LayoutDestination(Taker):
+    """A directory that is, or becomes, a layout; the image gets `name` there.
+
+    Below the directory no link is followed: who else may write in it does not choose where blobs go.
+    """
+
+    def __init__(self, directory: str, name: str, listen: Listen = events.ignore) -> None:
+        super().__init__(listen)
+        self.directory = directory
+        self._name = name
+        try:
+            os.makedirs(directory, exist_ok=True)
+            self._blobs = _made(directory, "blobs/sha256")
+            weakref.finalize(self, os.close, self._blobs)
+            unnamed.sweep(self._blobs)
+            with _opened(directory) as at:
+                unnamed.sweep(at)
+                if layout.MARK not in os.listdir(at):
+                    unnamed.write(at, layout.MARK, _MARK, 0o644)
+        except OSError as exc:
+            raise files.failure(f"make the image layout {directory}", exc) from exc
+
     def _size(self, digest: str) -> int:
         try:
             found = os.stat(digests.hex_of(digest), dir_fd=self._blobs, follow_symlinks=False)
@@ -181,26 +214,13 @@ class LayoutDestination:
         return found.st_size if stat.S_ISREG(found.st_mode) else -1
 
     def _write(self, digest: str, read: Callable[[int], bytes]) -> None:
-        temporary = files.temporary_name()
-        running = digests.sha256(bulk=True)
         try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=self._blobs)
-            try:
-                while data := read(STEP):
-                    running.update(data)
-                    files.write_all(fd, data)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            if digests.PREFIX + running.hexdigest() != digest:
-                raise IntegrityError(f"cannot copy blob {digest}: its content has another digest")
-            os.rename(temporary, digests.hex_of(digest), src_dir_fd=self._blobs, dst_dir_fd=self._blobs)
-        except BaseException as exc:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary, dir_fd=self._blobs)
-            if isinstance(exc, OSError):
-                raise files.failure(f"write blob {digest} in {self.directory}", exc) from exc
-            raise
+            with unnamed.Unnamed(self._blobs, 0o644) as file:
+                receive(file.fd, digest, read)
+                os.fsync(file.fd)
+                file.publish(digests.hex_of(digest))
+        except OSError as exc:
+            raise files.failure(f"write blob {digest} in {self.directory}", exc) from exc
 
     def finish(self, picture: Picture) -> None:
         """Write the manifests, then name the image in index.json."""
@@ -210,28 +230,23 @@ class LayoutDestination:
         os.fsync(self._blobs)
         self._enter(picture)
 
-    def _document(self, picture: Picture) -> None:
-        if self._size(picture.digest) != len(picture.data):
-            pieces = iter((picture.data, b""))
-            self._write(picture.digest, lambda count: next(pieces))
-
     def _enter(self, picture: Picture) -> None:
         import fcntl
 
-        lock = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            entries = [one for one in self._entries() if not self._is_replaced(one, picture)]
-            notes = (
-                {layout.FULL_NAME: self._name, image.REF_NAME: reference.parse(self._name).tag} if self._name else {}
-            )
-            extra = {"annotations": notes} if notes else {}
-            entries.append(image.descriptor(picture.media_type, picture.digest, len(picture.data), **extra))
-            files.replace(f"{self.directory}/{layout.INDEX}", image.build_index(entries), mode=0o644)
+            with _opened(self.directory) as at:
+                fcntl.flock(at, fcntl.LOCK_EX)
+                entries = [one for one in self._entries() if not self._is_replaced(one, picture)]
+                notes = (
+                    {layout.FULL_NAME: self._name, image.REF_NAME: reference.parse(self._name).tag}
+                    if self._name
+                    else {}
+                )
+                extra = {"annotations": notes} if notes else {}
+                entries.append(image.descriptor(picture.media_type, picture.digest, len(picture.data), **extra))
+                unnamed.write(at, layout.INDEX, image.build_index(entries), 0o644)
         except OSError as exc:
             raise files.failure(f"write {self.directory}/{layout.INDEX}", exc) from exc
-        finally:
-            os.close(lock)
 
     def _entries(self) -> list[dict[str, Any]]:
         try:
@@ -251,6 +266,15 @@ class LayoutDestination:
         return named in (self._name, reference.parse(self._name).tag)
 
 
+@contextmanager
+def _opened(directory: str) -> Iterator[int]:
+    at = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield at
+    finally:
+        os.close(at)
+
+
 def _made(directory: str, below: str) -> int:
     """Make directories and open the last of them."""
     at = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -265,22 +289,64 @@ def _made(directory: str, below: str) -> int:
     return at
 
 
-class Blobs:
-    """The blobs of a layout directory, for whoever writes an archive of it."""
+class ArchiveDestination(Taker):
+    """A tar that is a layout, for one image; what it is made of has no names beside it (unnamed.py)."""
 
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
+    def __init__(self, path: str, name: str, listen: Listen = events.ignore) -> None:
+        super().__init__(listen)
+        self._path = path
+        self._names = [name] if name else []
+        self._held: dict[str, unnamed.Unnamed] = {}
+        directory = os.path.dirname(os.path.abspath(path))
+        try:
+            self._at = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, self._at)
+            unnamed.sweep(self._at)
+        except (FileNotFoundError, NotADirectoryError):
+            raise InvalidArgument(f"cannot write {path}: there is no directory {directory}") from None
+        except OSError as exc:
+            raise files.failure(f"write {path}", exc) from exc
 
-    def _path(self, digest: str) -> str:
-        return f"{self._directory}/{layout.blob_name(digest)}"
+    def _size(self, digest: str) -> int:
+        return os.fstat(self._held[digest].fd).st_size if digest in self._held else -1
+
+    def _write(self, digest: str, read: Callable[[int], bytes]) -> None:
+        try:
+            file = unnamed.Unnamed(self._at)
+            weakref.finalize(self, file.close)
+            file.forget()
+            receive(file.fd, digest, read)
+        except OSError as exc:
+            raise files.failure(f"write blob {digest} beside {self._path}", exc) from exc
+        self._held[digest] = file
+
+    def finish(self, picture: Picture) -> None:
+        """Write the archive, and let it be seen."""
+        from sampan.transfer import save
+
+        for below in picture.below:
+            self._document(below)
+        self._document(picture)
+        try:
+            with unnamed.Unnamed(self._at, 0o666) as file:
+                save.archive(self, [(picture.digest, self._names)], file.fd)
+                os.fsync(file.fd)
+                file.publish(os.path.basename(self._path))
+            os.fsync(self._at)
+        except OSError as exc:
+            raise files.failure(f"write {self._path}", exc) from exc
+
+    # What save.archive asks of whoever has the blobs.
 
     def has(self, digest: str) -> bool:
-        """Tell whether a blob is there."""
-        return os.path.exists(self._path(digest))
+        """Tell whether a blob was taken."""
+        return digest in self._held
 
     def open(self, digest: str) -> int:
         """Return a descriptor for reading a blob."""
-        return os.open(self._path(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.dup(self._held[digest].fd)
+        os.lseek(fd, 0, os.SEEK_SET)
+        return fd
 
     def read(self, digest: str) -> bytes:
         """Return a document."""
