@@ -40,7 +40,7 @@ class Files:
 
     def __enter__(self) -> Files:
         containers = self.engine.containers
-        alone = Alone(self.engine.store.paths.container(containers.store.get(self.name).id))
+        alone = Alone(self.engine.store.paths.container(containers.store.get(self.name).id), restore=True)
         alone.__enter__()
         try:
             self.record: Record = containers.get(self.name)
@@ -49,8 +49,8 @@ class Files:
             )
             self.engine.host.add_idmap(self.facts)
             self.engine.warn(self.engine.host.notes)
-        except BaseException:
-            alone.__exit__()
+        except BaseException as exc:
+            alone.__exit__(type(exc))
             raise
         if self.running:
             alone.__exit__()

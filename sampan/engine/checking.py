@@ -260,7 +260,8 @@ class Check:
         for record in self.store.containers.ls():
             self.checked.containers += 1
             hint = f"sampan rm {record.name}"
-            if not os.path.isdir(self.store.paths.container(record.id)):
+            # One that was never started has nothing to lose: a power cut may have taken its directory (alone.py).
+            if record.started and not os.path.isdir(self.store.paths.container(record.id)):
                 yield Fault("container", record.name, "its directory is missing", hint=hint)
             for diff_id in record.config.get("layers") or ():
                 if self.store.snapshots.find(diff_id) is None:

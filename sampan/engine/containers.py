@@ -165,7 +165,7 @@ class Containers(Elsewhere):
 
         keys = terminal.keys(detach_keys)
         with terminal.Forward(attach) as forward:
-            with Alone("" if held else self.paths.container(self.store.get(name).id)):
+            with Alone("" if held else self.paths.container(self.store.get(name).id), restore=not held):
                 record = self.get(name)
                 if record.status == "running":
                     if attach:

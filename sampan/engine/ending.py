@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.engine import outcome, restarting, stopping
+from sampan.engine import alone, outcome, restarting, stopping
 from sampan.engine.alone import Alone
 from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
 from sampan.runtime import cgroup, process, state
@@ -143,8 +143,10 @@ def check_startable(engine: Engine, record: Record) -> None:
 
         restarting.call_off(engine, record)
     home = containers.paths.container(record.id)
-    if not os.path.isdir(home):
-        raise Conflict(f"cannot start container {record.name}: its removal was interrupted", "remove it again")
+    if not os.path.isdir(home + "/upper"):
+        if alone.is_going(home):
+            raise Conflict(f"cannot start container {record.name}: its removal was interrupted", "remove it again")
+        alone.make(home)
     if record.started:
         outcome.require_told(home, containers.socket(record.id), record.name)
 

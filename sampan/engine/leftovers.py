@@ -22,7 +22,8 @@ _HEX = frozenset("0123456789abcdef")
 def collect(engine: Engine, *, seconds: float = 60) -> None:
     """Remove what no record tells of; what cannot be removed is warned of.
 
-    What is younger than `seconds` is left alone: somebody may be starting or removing it.
+    What is younger than `seconds` is left alone: somebody may be starting or removing it. What an interrupted removal
+    has renamed stays until the record is gone too: that tells it from a directory which a power cut took.
     """
     store = engine.store
     names = [name for name in os.listdir(store.paths.containers) if _identity(name)]
@@ -30,7 +31,7 @@ def collect(engine: Engine, *, seconds: float = 60) -> None:
         return
     known = {row[0] for row in store.db.query("SELECT id FROM containers")}
     for name in names:
-        if name not in known:
+        if _identity(name) not in known:
             _collect(engine, name, seconds)
 
 

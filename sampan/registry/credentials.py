@@ -11,6 +11,7 @@ Secrets are in no argument, message or repr.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from sampan.errors import Denied, IntegrityError, InvalidArgument, SampanError, Unavailable
@@ -201,26 +202,49 @@ class _Locked:
         return Denied(f"cannot write {self.path}: {exc.strerror}", "DOCKER_CONFIG chooses another directory")
 
     def write(self) -> None:
-        """Replace the file in one step, with mode 0600."""
+        """Replace the file in one step, with mode 0600; a login that is killed leaves no other file with secrets."""
         import json
 
         data = (json.dumps(self.config, indent="\t") + "\n").encode()
-        temporary = f"{self.path}.{os.urandom(6).hex()}"
+        name = os.path.basename(self.path)
+        fresh = (
+            f".{name}.sampan"  # under the lock nobody else has it: what is there is of a login that was killed
+        )
         try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            _unlink(fresh, self._fd)
+            fd, named = _unnamed(fresh, self._fd)
             try:
                 with open(fd, "wb", buffering=0) as file:
                     rest = memoryview(data)
                     while rest:
                         rest = rest[file.write(rest) or 0 :]
                     os.fsync(fd)
-                os.rename(temporary, self.path)
+                    if not named:  # with a directory given Python calls linkat(2) with AT_SYMLINK_FOLLOW
+                        os.link(f"/proc/self/fd/{fd}", fresh, dst_dir_fd=self._fd)
+                os.rename(fresh, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
             except BaseException:
-                os.unlink(temporary)
+                _unlink(fresh, self._fd)
                 raise
             os.fsync(self._fd)
         except OSError as exc:
             raise self._failure(exc) from exc
+
+
+def _unnamed(name: str, directory: int) -> tuple[int, bool]:
+    """Open a new file without a name, or with this one where the file system knows no other (O_TMPFILE, open(2))."""
+    try:
+        return os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=directory), False
+    except OSError as exc:
+        if exc.errno not in (errno.EISDIR, errno.EOPNOTSUPP):
+            raise
+    return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory), True
+
+
+def _unlink(name: str, directory: int) -> None:
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return
 
 
 def _load(path: str) -> dict[str, Any]:

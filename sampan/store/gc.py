@@ -105,8 +105,10 @@ def _orphans(db: Database, paths: Paths) -> list[str]:
     found += volumes.orphans(db, paths)
     found += [f"{paths.snapshots}/{name}" for name in _ls(paths.snapshots) if name.startswith(_GONE)]
     containers = [f"{paths.containers}/{name}" for name in _ls(paths.containers) if _is_container(name)]
-    known = {f"{paths.containers}/{row[0]}" for row in db.query("SELECT id FROM containers")}
-    found += [path for path in containers if path not in known and not is_starting(path)]
+    known = {row[0] for row in db.query("SELECT id FROM containers")}
+    found += [
+        path for path in containers if os.path.basename(path).removeprefix(_GONE) not in known and not is_starting(path)
+    ]
     return found + _orphaned_snapshots(db, paths)
 
 

@@ -103,14 +103,17 @@ class Volumes:
     def forget(self, name: str) -> str:
         """Remove a volume from the store, and return where its content waits to be removed; raise as `remove`."""
         path = self._paths.volume(name)
-        gone = f"{self._paths.volumes}/{GONE}{os.urandom(8).hex()}-{name}"
+        gone = ""
         try:
             with self._db.transaction(frees=True):
                 users = self.users(name)
                 if users:
                     raise Conflict(f"cannot remove volume {name}: container {users[0]} uses it", "remove it first")
-                if not self._db.execute("DELETE FROM volumes WHERE name = ?", (name,)):
+                row = self._db.one("SELECT created FROM volumes WHERE name = ?", (name,))
+                if row is None:
                     raise NotFound(f"no such volume: {name}")
+                self._db.execute("DELETE FROM volumes WHERE name = ?", (name,))
+                gone = _gone(self._paths, name, row[0])
                 if os.path.isdir(path):
                     os.rename(path, gone)
                     files.sync_directory(self._paths.volumes)
@@ -132,19 +135,16 @@ class Volumes:
 
     def recover(self, name: str) -> bool:
         """Put the content of a volume back whose removal was cut short; tell whether its directory is there now."""
-        path = self._paths.volume(name)
         try:
-            with self._db.transaction(durable=False, frees=True) as db:
-                if not os.path.isdir(path) and db.one("SELECT 1 FROM volumes WHERE name = ?", (name,)) is not None:
-                    _put_back(self._paths.volumes, name)
+            with self._db.transaction(durable=False, frees=True):
+                _put_back(self._db, self._paths, name)
         except OSError as exc:
             raise files.failure(f"recover volume {name}", exc) from exc
         return os.path.isdir(self._paths.volume_data(name))
 
     def _make_directory(self, name: str) -> None:
         path = self._paths.volume(name)
-        if not os.path.isdir(path):
-            _put_back(self._paths.volumes, name)
+        _put_back(self._db, self._paths, name)
         os.makedirs(path, mode=0o700, exist_ok=True)
         data = self._paths.volume_data(name)
         if not os.path.isdir(data):
@@ -154,12 +154,19 @@ class Volumes:
             files.sync_directory(self._paths.volumes)
 
 
-def _put_back(directory: str, name: str) -> None:
+def _gone(paths: Paths, name: str, created: int) -> str:
+    """Give the path of what a removal takes away: never that of another volume that had this name."""
+    return f"{paths.volumes}/{GONE}{created:016x}-{name}"
+
+
+def _put_back(db: Database, paths: Paths, name: str) -> None:
     """Undo the renaming of a removal that was never committed, if there is one; the caller has the write lock."""
-    gone = [entry for entry in os.listdir(directory) if entry.startswith(GONE) and entry[len(GONE) + 17 :] == name]
-    if gone:
-        newest = max(gone, key=lambda entry: os.lstat(f"{directory}/{entry}").st_ctime_ns)
-        os.rename(f"{directory}/{newest}", f"{directory}/{name}")
+    row = db.one("SELECT created FROM volumes WHERE name = ?", (name,))
+    if row is not None and not os.path.lexists(paths.volume(name)):
+        try:
+            os.rename(_gone(paths, name, row[0]), paths.volume(name))
+        except FileNotFoundError:
+            return  # it was lost in another way
 
 
 def orphans(db: Database, paths: Paths) -> list[str]:
@@ -171,7 +178,7 @@ def orphans(db: Database, paths: Paths) -> list[str]:
         known = {row[0] for row in db.query("SELECT name FROM volumes")}
         present = set(os.listdir(paths.volumes)) if os.path.isdir(paths.volumes) else set()
         for name in known - present:
-            _put_back(paths.volumes, name)
+            _put_back(db, paths, name)
         for name in present - known:
             if not name.startswith("."):
                 _remove_empty(paths, name)

@@ -7,8 +7,9 @@ Commands run one after the other, and the log is marked when each has exited wit
 flushed, and any part, in pieces of 4 KiB, of what was written after that; the result is mounted, seen with another boot
 id, and must show
 
-    what was acknowledged before the cut; each image that is listed whole, every blob and every unpacked file of it;
-    and the interrupted load must succeed now, with nothing half-made left after a collection.
+    what was acknowledged before the cut (images, containers and their settings, volumes and their files, logins); each
+    image that is listed whole, every blob and every unpacked file of it; no container running, and each one able to
+    start and to be removed; the interrupted load must succeed now, with nothing half-made left after a collection.
 
 PRELOAD is a library for the commands: the controls take their fsync or syncfs away, and have to be caught.
 """
@@ -24,23 +25,21 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "transfer"), str(HERE.parent / "registry"), str(HERE.parent.parent), str(HERE)]
 
-from recording_disk import FLUSH, MARK, RECORD, WRITE  # noqa: E402
+from recorded import Log, Recorder, Remains, mounted, read_log  # noqa: E402
+from recording_disk import FLUSH, MARK  # noqa: E402
 from registrysupport import running  # noqa: E402
 from transfersupport import config, docker_files, member, simple_layout, tar, tar_of  # noqa: E402
 
 INSIDE = "SAMPAN_POWER_CUT_INSIDE"
 SIZE = 64 << 20
-PIECE = 4096
 CLONE_NEWNS = 0x00020000
-Log = list[tuple[bytes, int, bytes]]
 
 
 # ---- the work ----
@@ -56,14 +55,29 @@ def big_layer(seed: int, files: int) -> bytes:
     return tar(members)
 
 
+PROGRAM = "#include <unistd.h>\nint main(void) { for (;;) pause(); }\n"
+
+
+def runnable(directory: Path) -> bytes:
+    """Give a layer of a program that waits, and of a directory for a volume to be filled with."""
+    (directory / "wait.c").write_text(PROGRAM)
+    subprocess.run(["cc", "-static", "-Os", "-s", "-o", f"{directory}/wait", f"{directory}/wait.c"], check=True)
+    chance = random.Random(9)
+    members = [member("wait", (directory / "wait").read_bytes(), mode=0o755), member("v", type=b"5", mode=0o755)]
+    return tar(members + [member(f"v/{n}", chance.randbytes(chance.randint(1, 9000))) for n in range(40)])
+
+
 class Work:
-    """What the commands read: two archives, a build context, and perhaps `pulled`, an image in a registry."""
+    """What the commands read: archives, a build context, and perhaps `pulled`, an image in a registry (`host`)."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.pulled = ""
+        self.pulled = self.host = ""
         layers = [big_layer(1, 200), big_layer(2, 60), big_layer(3, 20)]
         (directory / "app.tar").write_bytes(tar_of(docker_files(layers, ["app:1"], config(layers))))
+        program = [runnable(directory)]
+        started = config(program, config={"Cmd": ["/wait"]})
+        (directory / "run.tar").write_bytes(tar_of(docker_files(program, ["run:1"], started)))
         base = simple_layout("docker.io/library/base:1", suffix="+gzip")
         (directory / "base.tar").write_bytes(tar_of(base.build()))
         (directory / "plain.tar").write_bytes(big_layer(7, 30))
@@ -76,16 +90,19 @@ class Work:
     def push(self, host: str) -> None:
         """Give the registry an image of three compressed layers."""
         layers = [big_layer(11, 150), big_layer(12, 50), big_layer(13, 10)]
-        self.pulled = f"{host}/team/pulled:1"
+        self.host, self.pulled = host, f"{host}/team/pulled:1"
         path, store = self.directory / "pulled.tar", f"{self.directory}/pushing"
         path.write_bytes(tar_of(docker_files(layers, [self.pulled], config(layers))))
         sampan(["load", "-q", "-i", str(path)], store)
         sampan(["push", "-q", self.pulled], store)
 
     def steps(self) -> list[tuple[list[str], dict[str, bool]]]:
-        """Give the commands, each with the names that are there, or are gone, once it has exited with 0."""
+        """Give the commands, each with what `present` says, or says no more, once it has exited with 0."""
         top = self.directory
         pull = [(["pull", "-q", self.pulled], {self.pulled: True})] if self.pulled else []
+        login = [(["login", "-u", "someone", "-p", "word", self.host], {"login": True})] if self.host else []
+        images = ("base:1", "run:1", "app:1", "built:1", "committed:1", *([self.pulled] if self.pulled else []))
+        pruned = dict.fromkeys((*images, "container renamed", "renamed restarts always"), False)
         return [
             (["load", "-q", "-i", f"{top}/app.tar"], {"app:1": True}),
             (["tag", "app:1", "other:1"], {"other:1": True}),
@@ -94,6 +111,19 @@ class Work:
             (["import", f"{top}/plain.tar", "plain:1"], {"plain:1": True}),
             (["rmi", "plain:1"], {"plain:1": False}),
             *pull,
+            (["create", "--name", "made", "-v", "named:/v", "run:1"], {"container made": True, "volume named": True}),
+            (["run", "-d", "--name", "running", "run:1"], {"container running": True}),
+            (["rename", "made", "renamed"], {"container made": False, "container renamed": True}),
+            (["update", "--restart", "always", "renamed"], {"renamed restarts always": True}),
+            (["volume", "create", "empty"], {"volume empty": True}),
+            *login,
+            (["commit", "renamed", "committed:1"], {"committed:1": True}),
+            (["rm", "-f", "running"], {"container running": False}),
+            (["volume", "rm", "empty"], {"volume empty": False}),
+            (
+                ["system", "prune", "-a", "-f"],
+                dict.fromkeys((*images, "container renamed", "renamed restarts always"), False),
+            ),
         ]
 
 
@@ -103,6 +133,7 @@ def sampan(arguments: list[str], root: str, preload: str = "") -> None:
         **os.environ,
         "SAMPAN_ROOT": root,
         "SAMPAN_RUN": root.rstrip("/") + ".run",
+        "HOME": f"{root}.home",
         "PYTHONPATH": str(HERE.parents[1]),
     }
     if preload:
@@ -112,85 +143,6 @@ def sampan(arguments: list[str], root: str, preload: str = "") -> None:
     )
     if done.returncode:
         raise RuntimeError(f"{arguments}: exit {done.returncode}: {done.stderr[-400:]}")
-
-
-# ---- the disk ----
-
-
-@contextmanager
-def mounted(what: str, point: Path, options: str = "loop") -> Iterator[Path]:
-    point.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "ext4", "-o", options, what, str(point)], check=True)
-    try:
-        yield point
-    finally:
-        subprocess.run(["umount", str(point)], check=True)
-
-
-class Recorder:
-    """The recording disk as a child process."""
-
-    def __init__(self, directory: Path, image: Path) -> None:
-        self.point = directory / "recorder"
-        self.point.mkdir()
-        self.log = directory / "log"
-        argv = [sys.executable, "-S", str(HERE / "recording_disk.py"), str(image), str(self.point), str(self.log)]
-        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
-        assert self.process.stdout and self.process.stdout.readline() == "ready\n"
-
-    def mark(self, name: str) -> None:
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write(name + "\n")
-        assert self.process.stdout.readline() == name + "\n"
-
-    def close(self) -> None:
-        subprocess.run(["umount", str(self.point)], check=True)
-        self.process.communicate(timeout=20)
-
-
-def read_log(path: Path) -> Log:
-    data = path.read_bytes()
-    found: Log = []
-    at = 0
-    while at < len(data):
-        kind, offset, length = RECORD.unpack_from(data, at)
-        at += RECORD.size
-        found.append((kind, offset, data[at : at + length]))
-        at += length
-    return found
-
-
-class Remains:
-    """What the disk holds as the log goes on: `flushed` for sure, `pending` perhaps."""
-
-    def __init__(self, image: Path, log: Log) -> None:
-        self.flushed = bytearray(image.read_bytes())
-        self.pending: list[tuple[int, bytes]] = []
-        self.log = log
-        self.at = 0
-        self.marks: list[str] = []
-
-    def advance(self, to: int) -> None:
-        for kind, offset, data in self.log[self.at : to]:
-            if kind == WRITE:
-                self.pending.append((offset, data))
-            elif kind == FLUSH:
-                for start, piece in self.pending:
-                    self.flushed[start : start + len(piece)] = piece
-                self.pending.clear()
-            elif kind == MARK:
-                self.marks.append(data.decode())
-        self.at = max(self.at, to)
-
-    def write(self, path: Path, chance: random.Random, share: float) -> None:
-        """Write the disk as a cut leaves it, with a `share` of the pieces that were not flushed."""
-        with open(path, "wb") as file:
-            file.write(self.flushed)
-            for start, data in self.pending:
-                for at in range(0, len(data), PIECE):
-                    if chance.random() < share:
-                        file.seek(start + at)
-                        file.write(data[at : at + PIECE])
 
 
 # ---- what must be true ----
@@ -216,25 +168,40 @@ def tree(root: str) -> str:
 
 
 def trees(root: str) -> dict[str, str]:
-    """Give the digests of all unpacked layers of a store."""
+    """Give the digests of all unpacked layers and volumes of a store."""
     import sampan as library
 
     engine = library.Engine(root)
     try:
-        return {diff_id: tree(engine.store.snapshots.path(diff_id)) for diff_id, _, _ in engine.store.snapshots.ls()}
+        store = engine.store
+        found = {volume.name: tree(volume.path) for volume in store.volumes.ls()}
+        return found | {diff_id: tree(store.snapshots.path(diff_id)) for diff_id, _, _ in store.snapshots.ls()}
     finally:
         engine.close()
 
 
-def faults(engine: Any, expected: dict[str, bool], known: dict[str, str]) -> list[str]:
-    """Say what is wrong with a store that a cut has left."""
+def present(engine: Any) -> set[str]:
+    """Name all that a store has, and whether there is a login."""
     from sampan.oci import reference
 
+    store = engine.store
+    names = {reference.parse(name).familiar() for image in store.images.ls() for name in image.references}
+    names |= {f"volume {volume.name}" for volume in store.volumes.ls()}
+    for record in store.containers.ls():
+        names.add(f"container {record.name}")
+        policy = record.config["options"].get("restart")
+        names |= {f"{record.name} restarts {policy}"} if policy else set()
+    logins = Path(f"{store.paths.root}.home/.docker/config.json")
+    return names | ({"login"} if logins.exists() and json.loads(logins.read_text())["auths"] else set())
+
+
+def faults(engine: Any, expected: dict[str, bool], known: dict[str, str]) -> list[str]:
+    """Say what is wrong with a store that a cut has left."""
     store = engine.store
     wrong = []
     if store.db.query("PRAGMA integrity_check") != [("ok",)]:
         wrong.append("the database is damaged")
-    names = {reference.parse(name).familiar() for image in store.images.ls() for name in image.references}
+    names = present(engine)
     for name, there in expected.items():
         if (name in names) != there:
             wrong.append(f"{name} is {'lost' if there else 'back'}")
@@ -249,36 +216,84 @@ def faults(engine: Any, expected: dict[str, bool], known: dict[str, str]) -> lis
                 wrong.append(f"{image.references}: layer {diff_id[:19]} is not unpacked")
             elif tree(store.paths.snapshot(found)) != known.get(diff_id):
                 wrong.append(f"{image.references}: the files of layer {diff_id[:19]} are not what they were")
+    return wrong + volume_faults(engine, expected, known)
+
+
+def volume_faults(engine: Any, expected: dict[str, bool], known: dict[str, str]) -> list[str]:
+    """Say whether the volume that a container was created with has other files than it got; none is right before."""
+    for volume in engine.store.volumes.ls():
+        files = os.listdir(volume.path) if os.path.isdir(volume.path) else []
+        if volume.name == "named" and (files or expected.get("volume named")) and tree(volume.path) != known["named"]:
+            return [f"volume named has {len(files)} files, or others than it was filled with"]
+    return []
+
+
+def container_faults(engine: Any) -> list[str]:
+    """Start and remove each container; say what is wrong with any."""
+    from sampan.errors import Conflict
+
+    wrong = []
+    for row in engine.containers.ls(all=True):
+        if row["State"] not in ("created", "exited"):
+            wrong.append(f"container {row['Names']} is said to be {row['State']}")
+        try:
+            engine.containers.start(row["ID"])
+            if engine.store.containers.get(row["ID"]).status != "running":
+                wrong.append(f"container {row['Names']} does not start")
+        except Conflict as exc:
+            if "its removal was interrupted" not in str(exc):
+                raise
+        engine.containers.remove(row["ID"], force=True)
+    if engine.containers.ls(all=True):
+        wrong.append("a container is not removed")
     return wrong
 
 
 def heal(engine: Any, work: Work, known: dict[str, str]) -> list[str]:
-    """Do what a user would do: load and pull again; then nothing half-made may be left."""
+    """Do what a user would do: use the containers, load and pull again; then nothing half-made may be left."""
+    from sampan.engine import checking, leftovers
     from sampan.store import gc
 
     store = engine.store
+    faulty = checking.Check(engine, quick=True).run()
+    wrong = [f"system check: {fault.kind} {fault.what}: {fault.why}" for fault in faulty]
+    wrong += container_faults(engine)
+    expected = {name: True for name in present(engine) if name in ("base:1", "run:1")}
     engine.images.load(str(work.directory / "app.tar"))
-    expected = {"app:1": True, "base:1": True}
+    expected["app:1"] = True
     if work.pulled:
         engine.images.pull(work.pulled)
         expected[work.pulled] = True
-    wrong = [f"after loading again: {text}" for text in faults(engine, expected, known)]
+    wrong += [f"after loading again: {text}" for text in faults(engine, expected, known)]
+    leftovers.collect(engine, seconds=0)
     gc.collect(store.db, store.content, store.paths, remove_tree=engine.remove_tree)
-    left = os.listdir(store.paths.ingest) + os.listdir(store.paths.active)
-    rows = {number for _, number, _ in store.snapshots.ls()}
-    left += [name for name in os.listdir(store.paths.snapshots) if name.isdecimal() and name not in rows]
-    return wrong + ([f"after a collection there is left: {left}"] if left else [])
+    return wrong + [f"after a collection there is left: {left}" for left in remains(engine) if left]
+
+
+def remains(engine: Any) -> list[list[str]]:
+    """List what is half-made or forgotten."""
+    paths = engine.store.paths
+    rows = {number for _, number, _ in engine.store.snapshots.ls()}
+    volumes = {volume.name for volume in engine.store.volumes.ls()}
+    logins = f"{paths.root}.home/.docker"
+    return [
+        os.listdir(paths.ingest) + os.listdir(paths.active) + os.listdir(paths.containers),
+        [name for name in os.listdir(paths.snapshots) if name.isdecimal() and name not in rows],
+        [name for name in os.listdir(paths.volumes) if name not in volumes],
+        [f"{volume}/{name}" for volume in volumes for name in os.listdir(paths.volume(volume)) if name != "_data"],
+        [name for name in os.listdir(logins) if name != "config.json"] if os.path.isdir(logins) else [],
+    ]
 
 
 def look(image: Path, work: Work, expected: dict[str, bool], known: dict[str, str]) -> tuple[list[str], list[str]]:
     """Mount what a cut has left; give what is wrong, and the names that are there."""
     import sampan as library
 
-    with mounted(str(image), work.directory / "after") as point:
+    with mounted(str(image), work.directory / "live") as point:  # where it was: records name the store's directory
         engine = library.Engine(str(point / "store"))
         try:
             wrong = faults(engine, expected, known)
-            names = [name for row in engine.store.images.ls() for name in row.references]
+            names = sorted(present(engine))
             if not wrong:
                 wrong = heal(engine, work, known)
         except Exception as exc:
@@ -299,7 +314,8 @@ def record(work: Work, preload: str) -> tuple[Log, dict[str, str]]:
         file.truncate(SIZE)
     subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
     with mounted(str(image), directory / "before") as point:
-        sampan(["load", "-q", "-i", f"{directory}/base.tar"], f"{point}/store")
+        for name in ("base", "run"):
+            sampan(["load", "-q", "-i", f"{directory}/{name}.tar"], f"{point}/store")
         known = trees(f"{point}/store")
     recorder = Recorder(directory, image)
     # Without commit=1 the journal would hold most of the work back for five seconds: fewer states to be cut at.
@@ -316,7 +332,7 @@ def record(work: Work, preload: str) -> tuple[Log, dict[str, str]]:
 
 def expectation(marks: list[str], work: Work) -> dict[str, bool]:
     """Give the names whose state is sure after these marks: those of the step that was under way are not."""
-    expected = {"base:1": True}
+    expected = {"base:1": True, "run:1": True}
     steps = work.steps()
     for number in range(len(marks)):
         expected |= steps[number][1]
@@ -361,9 +377,10 @@ def another_boot(directory: Path) -> None:
     path = "/proc/sys/kernel/random/boot_id"
     (directory / "boot_id").write_text("00000000-0000-4000-8000-000000000001\n")
     subprocess.run(["mount", "--bind", str(directory / "boot_id"), path], check=True)
+    from sampan.runtime import process
     from sampan.store import owner
 
-    owner._boot, owner._this = "", (0, "")  # what this process has read of the boot before
+    owner._boot, owner._this, process._boot_id = "", (0, ""), ""  # what this process has read of the boot before
 
 
 def private_mounts() -> None:
