@@ -207,9 +207,7 @@ class _Locked:
 
         data = (json.dumps(self.config, indent="\t") + "\n").encode()
         name = os.path.basename(self.path)
-        fresh = (
-            f".{name}.sampan"  # under the lock nobody else has it: what is there is of a login that was killed
-        )
+        fresh = f".{name}.sampan"  # under the lock nobody else has it: what is there is of a login that was killed
         try:
             _unlink(fresh, self._fd)
             fd, named = _unnamed(fresh, self._fd)

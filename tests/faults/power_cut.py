@@ -120,10 +120,7 @@ class Work:
             (["commit", "renamed", "committed:1"], {"committed:1": True}),
             (["rm", "-f", "running"], {"container running": False}),
             (["volume", "rm", "empty"], {"volume empty": False}),
-            (
-                ["system", "prune", "-a", "-f"],
-                dict.fromkeys((*images, "container renamed", "renamed restarts always"), False),
-            ),
+            (["system", "prune", "-a", "-f"], pruned),
         ]
 
 
