@@ -11,7 +11,7 @@ import os
 
 from sampan.errors import IntegrityError, NotFound, SampanError, Unavailable
 from sampan.oci import jsontext, reference
-from sampan.store import ledger, salvage
+from sampan.store import gc, ledger, salvage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -182,6 +182,7 @@ class Check:
         return found
 
     def _layers(self) -> Iterator[Fault]:
+        _, needed = gc.reachable(self.store.db)
         for diff_id, digest in self._sources().items():
             self.checked.layers += 1
             number = self.store.snapshots.find(diff_id)
@@ -189,7 +190,7 @@ class Check:
                 if diff_id in self._owners:
                     yield self._layer_fault(diff_id, digest, "it is not unpacked")
             elif digest in self._bad or not self.store.content.has(digest):
-                if digest not in self._bad:
+                if digest not in self._bad and diff_id in needed:  # else the next collection takes it
                     yield Fault("layer", diff_id, "it cannot be compared: its blob is not here", self._named(diff_id))
             elif not self.quick:
                 yield from self._compared(diff_id, digest, self.store.paths.snapshot(number))

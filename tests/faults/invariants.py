@@ -1,6 +1,6 @@
 """What must hold of a store and the host after any fault: a checker for every fault test.
 
-store = Store(root, prefix)      # prefix: words that make a command another user's
+store = Store(root, uid, gid)    # root is that user's
 store.check()                    # AssertionError says what is left, or not true
 """
 
@@ -26,8 +26,10 @@ COLLECT = (
 class Store:
     """A store of a test's own, with everything that belongs to it on the host."""
 
-    def __init__(self, root: Path, prefix: list[str]) -> None:
-        self.root, self.prefix = root, prefix
+    def __init__(self, root: Path, uid: int = 0, gid: int = 0) -> None:
+        self.root, self.ids = root, (uid, gid)
+        become = ["setpriv", "--reuid", str(uid), "--regid", str(gid), "--clear-groups"]
+        self.prefix = become if uid else []
         self.mark = f"98765.{int.from_bytes(os.urandom(4), 'big')}"  # an argument of sleep that nobody else uses
         self.seen: set[str] = set()
         self.env = {
@@ -137,3 +139,10 @@ class Store:
         while left := self.processes() + self.groups() + self.mounts() + self.files():
             assert time.monotonic() < deadline, f"left: {left}"
             time.sleep(0.05)
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Choose at most so many of the numbers from 1 to `count`, evenly, the first and the last among them; 0: all."""
+    if not most or count <= most:
+        return list(range(1, count + 1))
+    return sorted({1 + place * (count - 1) // max(1, most - 1) for place in range(most)})

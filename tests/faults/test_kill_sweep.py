@@ -1,7 +1,8 @@
 """kill -9 of each process of each command before each system call that changes something (tracer.py): afterwards `ps`
 is true, the next command works, and nothing is left (invariants.py).
 
-`make test-faults` kills at every call (SAMPAN_FAULTS), `make test` at a few.  A command is added by a row of CASES.
+`make test-faults` (SAMPAN_FAULTS) kills at a dozen calls of each process, `SAMPLE=0` at every one, `make test` at a
+few. A command is added by a row of CASES.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 from typing import Any
 
 import pytest
-from invariants import Store
+from invariants import Store, spread
 
 FULL = "SAMPAN_FAULTS" in os.environ
 AS_USER = ("run --rm", "run -d", "exec", "rm -f")  # where not FULL
@@ -29,6 +30,8 @@ CASES: dict[str, tuple[list[list[str]], list[str]]] = {
     "exec -d": ([["run", "-d", "--name", "t", "base", "sleep", "MARK"]], ["exec", "-d", "t", "true"]),
     "rm": ([["run", "--name", "t", "base", "true"]], ["rm", "t"]),
     "rm -f": ([["run", "-d", "--name", "t", "base", "sleep", "MARK"]], ["rm", "-f", "t"]),
+    "run -d --init": ([], ["run", "-d", "--init", "--name", "t", "base", "sleep", "MARK"]),
+    "diff": ([["run", "-d", "--name", "t", "base", "sleep", "MARK"]], ["diff", "t"]),
 }
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a tracer of set-uid programs must be root")
@@ -45,7 +48,7 @@ def traced(store: Store, case: str, role: str, number: int) -> dict[str, Any]:
 def points(case: str, role: str, count: int, sample: int = 0) -> list[int]:
     """Choose the calls before which to kill: all, a sample, or one that differs from case to case."""
     if FULL or count < 2:
-        return list(range(1, count + 1, max(1, count // sample) if sample else 1))
+        return spread(count, sample)
     places = len(CASES) * len(ROLES)
     place = list(CASES).index(case) * len(ROLES) + ROLES.index(role)
     return [1 + place * 7 % places * count // places]
