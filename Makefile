@@ -1,6 +1,7 @@
 # make helper   compile the helper into the source tree, for development
 # make test     make .venv, install sampan with its dev extra, and run every check
-# make test-faults  power cuts at 500 moments, and what else is too long for `make test` (as root); SAMPLE=5 kills less often
+# make test-faults  power cuts at 500 moments, and what else is too long for `make test` (as root, less than an hour);
+#                   SAMPLE=40 kills oftener than at 12 calls of each process, SAMPLE=0 at every one
 # make test-vm  try it in a virtual machine with cgroup v2 and systemd (as root; see docs/testing.md)
 # make demo     the whole tour: make .venv, install sampan, run examples/demo.py with it
 # make bench    every published figure

@@ -26,22 +26,21 @@ _DAY = 86_400
 
 
 class Unnamed:
-    """Hold a new file in a directory, within a `with` block; `mode` is subject to the umask. Raises OSError."""
+    """Hold a new file in a directory, within a `with` block; `mode` is subject to the umask. Raises OSError.
+
+    `named` gives it a name at once, as where the file system knows no other way.
+    """
 
     __slots__ = ("_directory", "_name", "fd")
 
-    def __init__(self, directory: int, mode: int = 0o600) -> None:
+    def __init__(self, directory: int, mode: int = 0o600, *, named: bool = False) -> None:
         self._directory = directory
         self._name = ""
-        try:
-            self.fd = os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, mode, dir_fd=directory)
-        except OSError as exc:
-            # EISDIR: the kernel has no O_TMPFILE there; EOPNOTSUPP: the file system has none (open(2)).
-            if exc.errno not in (errno.EISDIR, errno.EOPNOTSUPP):
-                raise
-            self._name = temporary_name()
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self.fd = os.open(self._name, flags, mode, dir_fd=directory)
+        self.fd = -1 if named else _open_unnamed(directory, mode)
+        if self.fd < 0:
+            name = temporary_name()
+            self.fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=directory)
+            self._name = name
 
     def __enter__(self) -> Unnamed:
         return self
@@ -77,6 +76,16 @@ class Unnamed:
     def _link(self, name: str) -> None:
         # With a directory given Python calls linkat(2) with AT_SYMLINK_FOLLOW, without one it does not.
         os.link(f"/proc/self/fd/{self.fd}", name, dst_dir_fd=self._directory)
+
+
+def _open_unnamed(directory: int, mode: int) -> int:
+    try:
+        return os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, mode, dir_fd=directory)
+    except OSError as exc:
+        # EISDIR: the kernel has no O_TMPFILE there; EOPNOTSUPP: the file system has none (open(2)).
+        if exc.errno not in (errno.EISDIR, errno.EOPNOTSUPP):
+            raise
+    return -1
 
 
 def write(directory: int, name: str, data: bytes, mode: int = 0o600) -> None:

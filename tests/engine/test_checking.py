@@ -207,9 +207,32 @@ def test_strays_and_lost_directories_are_named(own: sampan.Engine) -> None:
     options = RunOptions()
     options.command = ["true"]
     container_id = own.containers.create("app", options, name="gone")
+    own.containers.start(container_id)
+    own.containers.wait(container_id)
     own.remove_tree(own.store.paths.container(container_id))
     pathlib.Path(own.store.paths.root, "stray").write_text("x")
     assert {(fault.kind, fault.what) for fault in faults(own)[0]} == {("container", "gone"), ("file", "stray")}
+
+
+def test_what_a_kill_left_for_the_next_collection_is_no_damage(own: sampan.Engine) -> None:
+    own.images.remove("app", force=True)
+    own.store.buildcache.prune()
+    unneeded = {diff_id for diff_id, _, _ in own.store.snapshots.ls()}
+    unneeded -= set(own.store.images.resolve("base").diff_ids)
+    assert unneeded
+    for digest in unneeded:
+        own.store.content.delete(digest)
+    assert faults(own)[0] == []
+
+
+def test_an_empty_volume_without_a_record_is_no_lost_database(tmp_path: pathlib.Path) -> None:
+    engine = sampan.Engine(str(tmp_path / "store"))
+    engine.images.ls()
+    os.makedirs(engine.store.paths.volume_data("begun"))
+    assert faults(engine)[0] == []
+    pathlib.Path(engine.store.paths.volume_data("begun"), "file").touch()
+    with pytest.raises(Unavailable):
+        faults(engine)
 
 
 def test_the_command(own: sampan.Engine, capsys: pytest.CaptureFixture[str]) -> None:

@@ -313,6 +313,7 @@ def test_a_boot_says_what_could_not_be_started(engine: sampan.Engine) -> None:
     reboot(engine, name)
     os.rmdir(home(engine, name) + "/work/work") if os.path.isdir(home(engine, name) + "/work/work") else None
     os.rename(home(engine, name) + "/upper", home(engine, name) + "/elsewhere")
+    Path(home(engine, name), "upper").touch()
     words = [sys.executable, "-m", "sampan", "--root", engine.store.paths.root, "system", "boot"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1 and done.stderr.startswith("sampan: cannot ") and not done.stdout

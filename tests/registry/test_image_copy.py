@@ -16,6 +16,7 @@ from registrysupport import Registry, needs_registry, needs_skopeo, skopeo
 
 import sampan
 from sampan.errors import InvalidArgument, NotFound, NotSupported, SampanError, Unavailable
+from sampan.store import owner
 from sampan.transfer.events import Event
 from sampan.transfer.ssh import Host
 
@@ -99,6 +100,30 @@ def test_an_archive_is_what_save_writes(
     other.images.copy(f"oci-archive:{tmp_path}/copied.tar", "x:1")
     assert layers(other, "x:1") == layers(filled, "app:2")
     assert {path.name for path in tmp_path.iterdir() if path.name.startswith(".sampan-")} == set()
+
+
+def test_an_archive_in_the_making_has_no_name_and_neither_has_what_goes_into_it(
+    filled: sampan.Engine, tmp_path: Path
+) -> None:
+    seen: list[list[str]] = []
+    copied = tmp_path / "copied"
+    copied.mkdir()
+    filled.images.copy("app:2", f"oci-archive:{copied}/a.tar", listen=lambda event: seen.append(os.listdir(copied)))
+    assert len(seen) > 3 and not any(seen) and os.listdir(copied) == ["a.tar"]
+
+
+def test_a_copy_takes_away_what_a_killed_one_left(filled: sampan.Engine, tmp_path: Path) -> None:
+    place = tmp_path / "layout"
+    left = f".sampan-{owner.boot_id()}.{owner.this_process().split('.')[1]}.4194303.1.abcd"
+    living = f".sampan-{owner.this_process()}.abcd"
+    (place / "blobs/sha256").mkdir(parents=True)
+    for directory in (tmp_path, place, place / "blobs/sha256"):
+        for name in (left, living):
+            (directory / name).touch()
+    filled.images.copy("app:2", f"oci:{place}")
+    filled.images.copy("app:2", f"oci-archive:{tmp_path}/a.tar")
+    for directory in (tmp_path, place, place / "blobs/sha256"):
+        assert [name for name in os.listdir(directory) if name.startswith(".")] == [living]
 
 
 def test_a_damaged_layout_is_refused(filled: sampan.Engine, tmp_path: Path) -> None:

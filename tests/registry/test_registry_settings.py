@@ -293,3 +293,14 @@ def test_certificates_are_looked_for_below_their_directory(tmp_path: Path, host:
     (tmp_path / "certs").mkdir()
     (tmp_path / "x").mkdir()
     assert certificates.directories(host, {"SAMPAN_CERTS_DIR": str(tmp_path / "certs")}) == []
+
+
+def test_a_login_that_was_killed_leaves_no_secrets_after_the_next(tmp_path: Path) -> None:
+    place = tmp_path / "docker"
+    kept = Credentials({"DOCKER_CONFIG": str(place)})
+    place.mkdir()
+    (place / ".config.json.sampan").write_text("secret")
+    kept.store("a.example", Login("me", "word"))
+    kept.store("b.example", Login("me", "word"))
+    assert os.listdir(place) == ["config.json"]
+    assert (place / "config.json").stat().st_mode & 0o777 == 0o600

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from storekit import Spawn, Store, finish, killed
 
 from sampan.errors import Conflict, InvalidArgument, NotFound
-from sampan.store import names
+from sampan.store import names, owner
 from sampan.store.containers import Record
 
 BAD_NAMES = ["..", ".", "a/b", "x" * 4096, "a\0", "-a", "é", "a b", "_a", ".a", "\udcff"]
@@ -213,3 +214,33 @@ def test_a_mistyped_name_is_told_what_was_meant(store: Store) -> None:
     with pytest.raises(NotFound) as caught:
         store.containers.get("database")
     assert caught.value.hint == ""
+
+
+class Cut(Exception):
+    """What ends a command in the middle."""
+
+
+def test_a_removal_that_was_cut_short_is_undone(store: Store) -> None:
+    for undo in (lambda: store.volumes.create("data"), lambda: store.volumes.recover("data"), store.collect):
+        Path(store.volumes.ensure("data"), "kept").touch()
+        with pytest.raises(Cut), store.db.transaction():
+            store.volumes.forget("data")
+            raise Cut
+        assert [volume.name for volume in store.volumes.ls()] == ["data"]
+        assert "data" not in os.listdir(store.paths.volumes)
+        undo()
+        assert os.listdir(store.volumes.ensure("data")) == ["kept"]
+        assert os.listdir(store.paths.volumes) == ["data"]
+
+
+def test_what_killed_commands_left_of_volumes_is_collected(store: Store) -> None:
+    store.volumes.ensure("data")
+    half = f"{store.paths.volumes}/.new-{owner.boot_id()}.{owner.this_process().split('.')[1]}.4194303.1.abcd"
+    living = f"{store.paths.volumes}/.new-{owner.this_process()}.abcd"
+    for path in (store.paths.volume_data("made"), store.paths.volume("begun"), half + "/file", living):
+        os.makedirs(path)
+    Path(store.paths.volume_data("made")).chmod(0o755)
+    os.makedirs(store.paths.volume_data("lost"))
+    Path(store.paths.volume_data("lost"), "file").touch()  # perhaps the database lost it
+    store.collect()
+    assert set(os.listdir(store.paths.volumes)) == {"data", "lost", os.path.basename(living)}

@@ -39,6 +39,13 @@ def test_an_image_is_resolved_by_every_name_it_has(store: Store) -> None:
     assert found.diff_ids == [digest.of(b"layer")]
 
 
+def test_whoever_is_let_into_the_layout_reads_all_of_it(store: Store) -> None:
+    store.image(b"layer", tag="app:1")
+    top = Path(store.paths.oci)
+    files = [top / "index.json", top / "oci-layout", *(top / "blobs/sha256").iterdir()]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o644} and top.stat().st_mode & 0o777 == 0o700
+
+
 @pytest.mark.parametrize(
     "text", ["other", "app:2", "", "g" * 12, "sha256:", "../x", "App", "\udcff", "app:2@{}", "other@{}"]
 )

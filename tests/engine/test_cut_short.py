@@ -1,0 +1,89 @@
+"""Containers after kills and power cuts: what can be made again is, and what was begun ends with who began it."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+import sampan
+from sampan.engine import checking, leftovers
+from sampan.engine.access import Files
+from sampan.errors import Conflict, NotFound
+from sampan.oci.options import RunOptions
+from sampan.runtime import tree
+
+
+@pytest.fixture
+def made(engine: sampan.Engine) -> Iterator[str]:
+    options = RunOptions()
+    options.command = ["sh", "-c", "echo x >/made; ls -ld / >/seen"]
+    container_id = engine.containers.create("base", options)
+    yield container_id
+    for row in engine.containers.ls(all=True):
+        if row["ID"] == container_id[:12] or row["ID"] == container_id:
+            engine.containers.remove(container_id, force=True)
+
+
+def home_of(engine: sampan.Engine, container_id: str) -> str:
+    return engine.store.paths.container(container_id)
+
+
+@pytest.mark.parametrize("lost", ["", "/upper"])
+def test_a_container_whose_directory_was_lost_starts_and_is_copied_to(
+    engine: sampan.Engine, made: str, lost: str, tmp_path: os.PathLike[str]
+) -> None:
+    home = home_of(engine, made)
+    shutil.rmtree(home + lost)
+    assert [fault.what for fault in checking.Check(engine, quick=True).run() if fault.kind == "container"] == []
+    engine.containers.start(made)
+    assert engine.containers.wait(made) == 0
+    assert set(os.listdir(home + "/upper")) >= {"made", "seen"}
+    with open(home + "/upper/seen") as file:
+        assert file.read().startswith("drwxr-xr-x")
+    shutil.rmtree(home)
+    source = os.path.join(tmp_path, "file")
+    with open(source, "w") as file:
+        file.write("content")
+    engine.containers.copy_in(made, source, "/")
+    assert os.path.exists(home + "/upper/file")
+
+
+def test_a_removal_that_was_cut_short_is_told_apart(engine: sampan.Engine, made: str) -> None:
+    home = home_of(engine, made)
+    gone = f"{os.path.dirname(home)}/.gone-{made}"
+    os.rename(home, gone)
+    leftovers.collect(engine, seconds=0)
+    with pytest.raises(Conflict, match="its removal was interrupted"):
+        engine.containers.start(made)
+    assert not os.path.exists(home)
+    engine.containers.remove(made)
+    assert not os.path.exists(home) and not os.path.exists(gone)
+
+
+def test_looking_for_a_container_that_was_removed_makes_no_directory(engine: sampan.Engine, made: str) -> None:
+    home = home_of(engine, made)
+    shutil.rmtree(home)
+    record = engine.store.containers.get(made)
+    engine.store.containers.remove(made)
+    from sampan.engine.alone import Alone
+
+    with pytest.raises(NotFound), Alone(home, restore=True):
+        engine.store.containers.get(made)
+    assert not os.path.exists(home)
+    engine.store.containers.insert(record)
+
+
+def test_a_helper_that_reads_files_ends_with_its_supervisor(engine: sampan.Engine, made: str) -> None:
+    with Files(engine, made) as files:
+        _, child, fds = files._open_reader(tree.NO_KERNEL)
+        os.kill(child.helper_pid, signal.SIGKILL)
+        ready, _, _ = select.select([fds[0]], [], [], 60)
+        assert ready and os.read(fds[0], 1) == b"", "the child waits for requests"
+        for fd in fds:
+            os.close(fd)
+        child.close()
