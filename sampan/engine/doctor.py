@@ -139,12 +139,17 @@ def _start(subject: Subject) -> Iterator[Finding]:
 
 
 class _Scratch:
-    """Make a directory beside the store for a trial, and remove it."""
+    """Make a directory in the store, or where it will be, for a trial, and remove it; what was killed here goes too."""
 
     def __init__(self, parent: str) -> None:
-        from tempfile import mkdtemp
+        from sampan.engine.removal import remove_own
+        from sampan.store import files, gc, owner
 
-        self.path = mkdtemp(prefix=".sampan-probe-", dir=parent)
+        for name in os.listdir(parent):
+            if gc.is_stale_probe(name):
+                remove_own(f"{parent}/{name}")
+        self.path = f"{parent}/{files.PROBE}{owner.this_process()}.{os.urandom(4).hex()}"
+        os.mkdir(self.path, 0o700)
 
     def __enter__(self) -> str:
         return self.path
@@ -273,9 +278,7 @@ def _store(subject: Subject) -> Iterator[Finding]:
 
 
 def _takes_attributes(parent: str) -> bool:
-    from tempfile import TemporaryDirectory
-
-    with TemporaryDirectory(prefix=".sampan-probe-", dir=parent) as directory:
+    with _Scratch(parent) as directory:
         return host.takes_attributes(directory)
 
 

@@ -14,6 +14,7 @@ from sampan.store import owner
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 TEMPORARY = ".new-"  # begins the name of a file that becomes visible by a rename; its owner follows
+PROBE = ".sampan-probe-"  # begins the name of a directory in which `doctor` tries something; its owner follows
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

@@ -102,6 +102,7 @@ def _orphans(db: Database, paths: Paths) -> list[str]:
     found = _unfinished(paths)
     for directory in (paths.oci, paths.oci + "/blobs", paths.cache, paths.volumes):
         found += [f"{directory}/{name}" for name in _ls(directory) if _is_stale_temporary(name)]
+    found += [f"{paths.root}/{name}" for name in _ls(paths.root) if is_stale_probe(name)]
     found += volumes.orphans(db, paths)
     found += [f"{paths.snapshots}/{name}" for name in _ls(paths.snapshots) if name.startswith(_GONE)]
     containers = [f"{paths.containers}/{name}" for name in _ls(paths.containers) if _is_container(name)]
@@ -163,6 +164,11 @@ def is_starting(home: str, seconds: float = _SECONDS_TO_LOCK) -> bool:
 
 def _is_stale_temporary(name: str) -> bool:
     return name.startswith(files.TEMPORARY) and not _is_owned(name.removeprefix(files.TEMPORARY))
+
+
+def is_stale_probe(name: str) -> bool:
+    """Tell whether a file has the name of a trial of `doctor` that was killed."""
+    return name.startswith(files.PROBE) and not _is_owned(name.removeprefix(files.PROBE))
 
 
 def _is_owned(name: str) -> bool:

@@ -199,6 +199,8 @@ _TOP = {
 
 
 def _top(name: str, path: str, size: int) -> Line:
+    if name.startswith(files.PROBE):
+        return _unfinished(name.removeprefix(files.PROBE), path, size)
     if name.startswith("sampan.db.damaged-"):
         return Line(LEFTOVER, path, size, ["a database that was replaced by system check --repair"], False)
     if name in _TOP:

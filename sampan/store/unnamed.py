@@ -106,7 +106,7 @@ def sweep(directory: int) -> None:
     """Remove what killed processes have left in a directory; what this user may not remove stays."""
     for name in os.listdir(directory):
         if name.startswith(PREFIX) and _is_left(directory, name):
-            with suppress(FileNotFoundError, PermissionError):
+            with suppress(FileNotFoundError, PermissionError, IsADirectoryError):
                 os.unlink(name, dir_fd=directory)
 
 

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 import pytest
 
 import sampan
-from sampan.engine import checking, leftovers
+from sampan.engine import checking, doctor, leftovers
 from sampan.engine.access import Files
 from sampan.errors import Conflict, NotFound
 from sampan.oci.options import RunOptions
 from sampan.runtime import tree
+from sampan.store import gc, owner
 
 
 @pytest.fixture
@@ -87,3 +88,16 @@ def test_a_helper_that_reads_files_ends_with_its_supervisor(engine: sampan.Engin
         for fd in fds:
             os.close(fd)
         child.close()
+
+
+def test_a_trial_of_doctor_that_was_killed_is_no_stray_file_and_goes(engine: sampan.Engine) -> None:
+    boot, namespace, _, _ = owner.this_process().split(".")
+    killed = f"{engine.store.paths.root}/.sampan-probe-{boot}.{namespace}.4194303.1.abcd"
+    for end in (
+        lambda: doctor.report_for(engine),
+        lambda: gc.collect(engine.store.db, engine.store.content, engine.store.paths),
+    ):
+        os.makedirs(killed + "/work")
+        assert [fault.what for fault in checking.Check(engine, quick=True).run() if fault.kind == "file"] == []
+        end()
+        assert not os.path.exists(killed)

@@ -50,6 +50,7 @@ CASES: dict[str, tuple[list[list[str]], list[str]]] = {
     "create": ([], ["create", "--name", "t", "-v", "named:/v", "base", "true"]),
     "volume create": ([["-", "volume", "rm", "v"]], ["volume", "create", "v"]),
     "volume rm": ([["volume", "create", "v"]], ["volume", "rm", "v"]),
+    "doctor": ([], ["doctor"]),
     "login": ([], ["login", "-u", "somebody", "-p", "secret", "REG"]),
 }  # fmt: skip
 
