@@ -43,7 +43,7 @@ CASES: dict[str, tuple[list[list[str]], list[str]]] = {
     "image copy oci": ([], ["image", "copy", "-q", "base", "oci:FILES/layout"]),
     "image copy archive": ([], ["image", "copy", "-q", "base", "oci-archive:FILES/archive.tar"]),
     "image copy in": ([], ["image", "copy", "-q", "oci-archive:FILES/loaded.tar", "copied"]),
-    "prune": ([["load", "-q", "-i", "FILES/loaded.tar"], ["volume", "create", "v"], CREATED],
+    "prune": ([["import", "FILES/root.tar", "imported"], ["volume", "create", "v"], CREATED],
               ["system", "prune", "-a", "-f", "--volumes", "--filter", "label!=keep"]),
     "rename": ([CREATED], ["rename", "t", "renamed"]),
     "update": ([CREATED], ["update", "--restart", "always", "t"]),
@@ -60,7 +60,7 @@ pytestmark = [
     pytest.mark.parametrize("store", ["root", "user", "mapped"] if FULL else ["root"], indirect=True, scope="module"),
 ]
 
-DOCKERFILE = "FROM base\nLABEL keep=yes\nRUN sh -c 'echo x > /made'\nCOPY file /copied\n"
+DOCKERFILE = "FROM base\nRUN sh -c 'echo x > /made'\nCOPY file /copied\n"
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,9 @@ def registry(store: Store) -> Iterator[str]:
     os.chown(beside, *store.ids)
     store.env["HOME"] = str(beside)
     with running(beside / "registry") as served:
+        (beside / "kept").mkdir()
+        (beside / "kept/Dockerfile").write_text("FROM base\nLABEL keep=yes\n")
+        store.succeeds("build", "-q", "-t", "base", f"{beside}/kept")
         store.succeeds("build", "-q", "-t", f"{served.host}/small:1", "-t", "loaded:1", f"{beside}/context")
         store.succeeds("push", "-q", f"{served.host}/small:1")
         store.succeeds("save", "-o", f"{beside}/loaded.tar", "loaded:1")
