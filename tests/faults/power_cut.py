@@ -344,7 +344,10 @@ def cut_all(work: Work, cuts: int, seed: int, preload: str) -> dict[str, Any]:
     another_boot(work.directory)
     chance = random.Random(seed)
     after_marks = [index + 1 for index, (kind, _, _) in enumerate(log) if kind == MARK]
-    places = sorted(after_marks + [chance.randrange(len(log)) for _ in range(max(0, cuts - len(after_marks)))])
+    # Each command is cut as often as any other, however little it writes.
+    parts = [part for part in zip([0, *after_marks], after_marks, strict=False) if part[0] < part[1]]
+    places = [chance.randrange(*parts[number % len(parts)]) for number in range(max(0, cuts - len(after_marks)))]
+    places = sorted(after_marks + places)
     remains = Remains(work.directory / "disk.img", log)
     wrong: list[str] = []
     seen: dict[str, int] = {}
