@@ -263,5 +263,6 @@ int main(void)
 	close_unused(&plan);
 	if (plan.ops[plan.split].code == OP_ENTER && hide(&plan) < 0)
 		return 125;
+	leave_cgroups(&plan);
 	return supervise(&plan);
 }

@@ -21,7 +21,7 @@
 
 enum { PLAN_VERSION = 1, PLAN_MAX = 16 << 20, FIELDS_MAX = 65535 };
 
-enum { OOM_UNASKED = 1 };
+enum { OOM_UNASKED = 1, LEAVE_V1 = 1 };
 
 /* Well-known descriptors: the plan and answers come in on 3, reports leave on 4, tree streams use 5 and 6,
  * a pidfd of the container to join is 7. */
@@ -41,6 +41,7 @@ enum op_code {
 	OP_RESTART = 10,  /* policy file, mark of a stop by hand, argv of a program that starts the container again */
 	OP_HEALTH = 11,   /* plan file, status file, interval, timeout, start period, start interval (ms), retries, words */
 	OP_JOIN = 12,     /* flags: CLONE_NEW*; namespaces of FD_TARGET that the child shares */
+	OP_LEAVE = 13,    /* directory of a cgroup for the supervisor; flags: LEAVE_V1 where it is of version 1 */
 	/* the split */
 	OP_CLONE = 20, /* flags: CLONE_NEW* */
 	OP_ENTER = 21, /* flags: CLONE_NEW*, into the namespaces of FD_TARGET */
@@ -164,6 +165,7 @@ int is_kind(int fd, bool directory);                     /* 0, ENOTDIR, EISDIR o
 int not_procfs(int fd);
 
 int split(const struct plan *plan, int (*body)(void *), void *argument, pid_t *pid, int *pidfd);
+void leave_cgroups(const struct plan *plan);             /* may go on in another process */
 int supervise(struct plan *plan);
 
 #endif

@@ -21,6 +21,9 @@ OPTIONS = Command(
     (
         Option("unit", "", FLAG, "Print a systemd unit that does this at each boot, and how to install it"),
         Option("install", "", FLAG, "Write that unit to where systemd looks for it"),
+        Option(
+            "down", "", FLAG, "Tell all containers to end, as when the host goes down: the next boot starts them again"
+        ),
         Option("cron", "", FLAG, "Print a line for crontab that does this at each boot, for hosts without systemd"),
     ),
     examples=("sampan system boot --install && systemctl enable sampan-boot.service", "sampan system boot --cron"),
@@ -40,8 +43,13 @@ def run(engine: Engine, values: Values) -> int:
         output.write(booting.unit(engine))
         _say(engine, f"save this as {booting.unit_path(engine)} (or use --install), then:")
         return 0
-    started, failed = booting.boot(engine)
-    for name in started:
+    if values.down:
+        from sampan.engine import goingdown
+
+        done, failed = goingdown.down(engine)
+    else:
+        done, failed = booting.boot(engine)
+    for name in done:
         output.line(name)
     if failed:
         from sampan.cli import failure

@@ -53,15 +53,18 @@ def _is_due(engine: Engine, record: Any) -> bool:
 def unit(engine: Engine) -> str:
     """Give the text of a systemd unit that does it at each boot: of the system's manager for root, else of the user's.
 
-    RemainAfterExit keeps the unit's group, where the supervisors of what it starts live: stopping the unit sends them
-    TERM, which they pass on. Delegate lets a user's containers have limits.
+    When it is stopped, as the host goes down, all containers are told to end, whoever started them; each has its own
+    time, which systemd must not cut short. Delegate lets a user's containers have limits.
     """
     target = "default.target" if engine.host.rootless else "multi-user.target"
     after = "" if engine.host.rootless else "After=local-fs.target network-online.target\nWants=network-online.target\n"
-    words = " ".join(_quoted(word) for word in engine.command(["system", "boot"]))
+    words, down = (
+        " ".join(_quoted(word) for word in engine.command(["system", "boot", *more])) for more in ([], ["--down"])
+    )
     return (
         f"[Unit]\nDescription=Start sampan's containers as their restart policies ask\n{after}\n"
-        f"[Service]\nType=oneshot\nRemainAfterExit=yes\nDelegate=yes\nExecStart={words}\n\n"
+        f"[Service]\nType=oneshot\nRemainAfterExit=yes\nDelegate=yes\nExecStart={words}\n"
+        f"ExecStop={down}\nTimeoutStopSec=infinity\n\n"
         f"[Install]\nWantedBy={target}\n"
     )
 

@@ -75,6 +75,7 @@ def plan_for(
         why = cgroup.detect().why
         engine.warn([f"container {record.name}: its limits do not hold for what is executed from here: {why}"])
     if detach:
+        facts.away = cgroup.away()
         facts.record, facts.transient = (
             os.path.join(engine.store.paths.container(record.id), "exec"),  # the helper writes none for exec
             True,

@@ -167,6 +167,7 @@ def remove(engine: Engine, name: str, *, force: bool = False, volumes: bool = Fa
         if force or ended:
             cgroup.kill(cgroup.named(record.id))  # what shared the host's pid namespace, or lost its supervisor
         engine.containers.delete(record, volumes=volumes or record.auto_remove)
+    cgroup.tidy()
     return record.id
 
 

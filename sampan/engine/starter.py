@@ -307,6 +307,8 @@ def launch_facts(engine: Engine, record: Record, *, foreground: bool, interactiv
     facts.size = terminal.size(fds[1]) if tty and foreground else (0, 0)
     if supervised:
         _supervise(engine, record, facts, home, asked.get("stop_timeout"), restarts)
+    if not foreground:
+        facts.away = cgroup.away()
     facts.events = engine.events.for_supervisor(record, paths.volumes)
     return facts
 

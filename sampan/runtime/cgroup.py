@@ -189,6 +189,20 @@ def can_join(placement: Placement) -> bool:
     return not placement.v2_dir or bool(base and placement.v2_dir.startswith(base + "/"))
 
 
+def away() -> list[tuple[str, bool]]:
+    """Return the groups that the supervisor of something detached leaves for (`cgroupaway.py`)."""
+    from sampan.runtime import cgroupaway
+
+    return cgroupaway.groups(detect())
+
+
+def tidy() -> None:
+    """Remove the group of supervisors when none is left in it."""
+    from sampan.runtime import cgroupaway
+
+    cgroupaway.tidy(detect())
+
+
 def remove(placement: Placement, patience: float = PATIENCE) -> None:
     """Remove the groups, with those that the container made below; Conflict if processes stay in one."""
     for directory in placement.directories():

@@ -73,6 +73,7 @@ class Facts:
     __slots__ = (
         "accounts",
         "ambient",
+        "away",
         "caps",
         "cgroup",
         "cgroup_v1",
@@ -122,6 +123,7 @@ class Facts:
         self.uid_map = self.gid_map = self.newuidmap = self.newgidmap = ""
         self.cgroup = ""
         self.cgroup_v1: list[str] = []
+        self.away: list[tuple[str, bool]] = []  # cgroupaway.py
         self.cgroup_version = "v2"
         self.devices = b""
         self.host_devices: list[HostDevice] = []
@@ -219,6 +221,8 @@ def supervisor(plan: Plan, facts: Facts) -> None:
     if facts.record or facts.socket:
         fields = (facts.record, facts.socket, *([facts.stop_seconds] if facts.stop_seconds else []))
         plan.add(p.SUPERVISE, *fields, flags=int(facts.transient), label="stay as its supervisor")
+    for directory, v1 in facts.away:
+        plan.add(p.LEAVE, directory, flags=int(v1), label=f"put its supervisor into cgroup {directory}")
     if facts.cleanup:
         plan.add(p.CLEANUP, *facts.cleanup)
     if facts.health:

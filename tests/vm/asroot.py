@@ -189,6 +189,48 @@ def root_written_slowly() -> None:
     holds(time.monotonic() - began > 2, "3 MiB at 1 MiB a second took less than two seconds")
 
 
+def root_few_reads() -> None:
+    """Reads a second, of what no page cache holds: eight and more of 128 KiB, at four a second."""
+    words = ["--device", "/dev/vda:/dev/vda:r", "--device-read-iops", "/dev/vda:4"]
+    read = "dd if=/dev/vda of=/dev/null bs=128k skip=15000 count=8 2>/dev/null; cat /sys/fs/cgroup/io.max"
+    began = time.monotonic()
+    found = sampan("run", "--rm", *words, "base", "sh", "-c", read)
+    equal((found.code, found.out.split()[1:]), (0, ["rbps=max", "wbps=max", "riops=4", "wiops=max"]))
+    holds(time.monotonic() - began > 1, "eight reads at four a second took less than a second")
+
+
+def root_shm_and_files() -> None:
+    """The size of /dev/shm and the limit of open files bite."""
+    script = "dd if=/dev/zero of=/dev/shm/f bs=1M count=3; ls -l /dev/shm/f; exec 19>/tmp/a; echo opened"
+    words = ["--shm-size", "2m", "--ulimit", "nofile=16:32"]
+    found = sampan("run", "--rm", *words, "base", "sh", "-c", script)
+    holds("No space left" in found.err and f" {2 << 20} " in found.out, "/dev/shm took more than 2 MiB")
+    holds("opened" not in found.out and found.code, "descriptor 19 of 16 could be opened")
+
+
+def root_shown() -> None:
+    """`inspect` shows each limit that a container has, as Docker does."""
+    words = ["-m", "64m", "--memory-swap", "96m", "--memory-reservation", "32m", "--cpus", "0.5", "--cpu-shares", "512"]
+    words += ["--cpuset-cpus", "0", "--cpuset-mems", "0", "--pids-limit", "99", "--shm-size", "2m"]
+    words += ["--ulimit", "nofile=16:32", "--oom-score-adj", "200"]
+    words += [f"--device-{kind}={'/dev/vda:'}{number}" for kind, number in (("read-bps", "1mb"), ("write-bps", "2mb"))]
+    words += [f"--device-{kind}={'/dev/vda:'}{number}" for kind, number in (("read-iops", 30), ("write-iops", 40))]
+    equal(sampan("run", "-d", "--name", "shown", *words, "base", "sleep", "1000").err, "")
+    host = json.loads(sampan("inspect", "shown").out)[0]["HostConfig"]
+    wanted = {"Memory": 64 << 20, "MemorySwap": 96 << 20, "MemoryReservation": 32 << 20, "NanoCpus": 500000000}
+    wanted |= {"CpuShares": 512, "PidsLimit": 99, "ShmSize": 2 << 20, "OomScoreAdj": 200}
+    equal({key: host[key] for key in wanted}, wanted)
+    equal((host["CpusetCpus"], host["CpusetMems"]), ("0", "0"))
+    equal(host["Ulimits"], [{"Name": "nofile", "Hard": 32, "Soft": 16}])
+    rates = ("BlkioDeviceReadBps", "BlkioDeviceWriteBps", "BlkioDeviceReadIOps", "BlkioDeviceWriteIOps")
+    equal([host[key][0]["Rate"] for key in rates], [1 << 20, 2 << 20, 30, 40])
+    io = ROOT.file("shown", "io.max").split()[1:]
+    equal(io, [f"rbps={1 << 20}", f"wbps={2 << 20}", "riops=30", "wiops=40"])
+    equal(ROOT.file("shown", "cpuset.mems"), "0")
+    equal(sampan("exec", "shown", "cat", "/proc/1/oom_score_adj").out, "200\n")
+    equal(sampan("rm", "-f", "shown").code, 0)
+
+
 def root_swap() -> None:
     """As much swap as was asked for, and not more."""
     for words in (["fallocate", "-l", "160M", "/var/tmp/swap"], ["chmod", "600", "/var/tmp/swap"]):
@@ -250,6 +292,7 @@ def root_shares() -> None:
 FIRST = (root_host, root_doctor, root_import, root_run, root_capabilities)
 TESTS = (
     *(root_cgroup_of_the_host, root_limits, root_cpus, root_shares, root_throttle, root_written_slowly, root_swap),
+    *(root_few_reads, root_shm_and_files, root_shown),
     *(root_resources, root_refused, root_kept_from_systemd, root_update, root_update_below_use, root_update_kills),
     *(root_devices, root_build, root_observed),
 )

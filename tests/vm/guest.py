@@ -14,6 +14,7 @@ import sys
 
 import asroot
 import asuser
+import detached
 import reboot
 import scenarios
 from guestkit import ROOT, check, failures
@@ -36,6 +37,8 @@ def before() -> None:
     if wanted("root_disk", only):
         check("root_disk", scenarios.disk, ROOT)
     asuser.run(lambda name: wanted(name, only))
+    if "add_users" not in failures:
+        detached.run(lambda name: wanted(name, only))
     if wanted("reboot", only):
         check("reboot_prepared", reboot.prepare, keeps=True)
 

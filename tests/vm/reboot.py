@@ -7,7 +7,7 @@ import pwd
 import time
 
 from asuser import SCOPE, alice, user_group
-from guestkit import GROUPS, ROOT, Login, Place, check, command, equal, holds, until
+from guestkit import GROUPS, ROOT, Ended, Login, Place, base_tar, check, command, equal, holds, until
 
 TRAP = "trap 'echo told; exit 0' TERM; echo up; while :; do sleep 0.1; done"
 BOOTED = {  # state after the boot; each ran when the machine went down, but for `stopped`
@@ -35,8 +35,18 @@ def _start(place: Place) -> None:
     equal(place("stop", "-t", "5", "stopped").code, 0)
 
 
+def _alone(*words: str) -> Ended:
+    """Run sampan on a store for which no unit is installed."""
+    return command("env", "SAMPAN_ROOT=/var/lib/alone", "SAMPAN_RUN=/run/alone", *words)
+
+
+ALONE = Place(_alone, "/var/lib/alone", GROUPS)
+
+
 def prepare() -> None:
     """Install the units, and have containers of each policy run."""
+    equal(ALONE("import", base_tar(), "base").code, 0)
+    ALONE.do("run", "-d", "--name", "alone", "--restart", "always", "base", "sh", "-c", TRAP)
     login, place = rooted()
     equal(place("system", "boot", "--install").code, 0)
     equal(command("systemctl", "daemon-reload").code, 0)
@@ -65,8 +75,9 @@ def _booted(place: Place) -> None:
 
 
 def root_booted() -> None:
+    command("systemctl", "status", "--no-pager", "sampan-boot.service")  # for the report of a failure
+    until(lambda: command("systemctl", "is-active", "sampan-boot.service").out == "active\n", "the unit is not active")
     _booted(ROOT)
-    equal(command("systemctl", "is-active", "sampan-boot.service").out, "active\n")
     equal(ROOT("system", "boot").out, "")  # twice does it once
 
 
@@ -79,6 +90,15 @@ def user_booted() -> None:
     until(lambda: place("ps", "-q").out == "", "stopping the unit does not end its containers")
     equal(place("rm", *BOOTED).code, 0)
     login.close()
+
+
+def root_without_unit() -> None:
+    """Also where no unit is installed the container was told, by systemd's last round of signals, and is as it was."""
+    equal(ALONE("logs", "alone").out.split(), ["up", "told"])
+    state = ALONE.state("alone")
+    equal((state["Status"], state["ExitCode"]), ("exited", 0))
+    equal(ALONE("system", "boot").out, "alone\n")
+    equal(ALONE("rm", "-f", "alone").code, 0)
 
 
 def root_unit_stopped() -> None:
@@ -97,4 +117,5 @@ def run() -> None:
     print(f"the way down and up took {time.time() - began:.0f} s", flush=True)
     check("root_booted", root_booted, keeps=True)
     check("user_booted", user_booted, keeps=True)
+    check("root_without_unit", root_without_unit, keeps=True)
     check("root_unit_stopped", root_unit_stopped)

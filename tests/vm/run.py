@@ -29,15 +29,15 @@ Description=Tests of sampan
 After=systemd-user-sessions.service systemd-logind.service dbus.service local-fs.target
 [Service]
 Type=exec
-ExecStartPre=/bin/mkdir -p /opt/sampan
-ExecStartPre=/bin/mount -o ro /dev/vdb /opt/sampan
 ExecStart=/usr/bin/python3 -u /opt/sampan/tests/vm/guest.py
 StandardOutput=tty
 StandardError=tty
 TTYPath=/dev/ttyS0
 """
+# What is started at a boot is executed from there.
+MOUNTS = "/dev/vdb /opt/sampan ext4 ro 0 0\n"
 # The recipe of the system's disk; a disk of another one is not used.
-RECIPE = hashlib.sha256((PACKAGES + UNIT).encode()).hexdigest()[:12]
+RECIPE = hashlib.sha256((PACKAGES + UNIT + MOUNTS).encode()).hexdigest()[:12]
 SYSTEM = os.path.join(CACHE, f"system-{RECIPE}.ext4")
 BOOT = "root=/dev/vda rw console=ttyS0 quiet systemd.show_status=0 systemd.mask=serial-getty@ttyS0.service"
 LIMIT = int(os.environ.get("SAMPAN_VM_SECONDS", "1200"))
@@ -61,6 +61,9 @@ def make_system() -> None:
         units = os.path.join(root, "etc/systemd/system")
         with open(os.path.join(units, "sampan-test.service"), "w", encoding="ascii") as file:
             file.write(UNIT)
+        os.makedirs(os.path.join(root, "opt/sampan"))
+        with open(os.path.join(root, "etc/fstab"), "a", encoding="ascii") as file:
+            file.write(MOUNTS)
         os.makedirs(os.path.join(units, "multi-user.target.wants"), exist_ok=True)
         os.symlink("../sampan-test.service", os.path.join(units, "multi-user.target.wants/sampan-test.service"))
         for name in ("vmlinuz", "initrd.img"):
