@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import os
 
-from sampan.errors import IntegrityError, InvalidArgument, NotSupported
+from sampan.errors import IntegrityError, InvalidArgument
 from sampan.oci import digest as digests
 from sampan.oci import image
-from sampan.transfer.ahead import Ahead, close_all
+from sampan.transfer import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,14 +35,7 @@ if TYPE_CHECKING:
         @property
         def buildcache(self) -> BuildCache: ...
 
-    class Encoder(Protocol):
-        """A running compression."""
 
-        def compress(self, data: bytes, /) -> bytes: ...
-        def flush(self) -> bytes: ...
-
-
-STEP = 1 << 20
 MEDIA_TYPES = {"": image.OCI_LAYER, "gzip": image.OCI_LAYER_GZIP, "zstd": image.OCI_LAYER_ZSTD}
 
 
@@ -120,17 +113,20 @@ class Compressed(Upload):
         self._store = store
         self._key = _key(layer["digest"], compression)
         self._diff_id: str = layer["digest"]
-        self._encoder: Encoder | None = encoder(compression)
-        self._file = store.content.open(self._diff_id)
         self._plain = digests.sha256(bulk=True)
-        self._packed = digests.sha256(bulk=True)
+        self._sha256 = digests.sha256(bulk=True)
         self._sent = 0
-        self._source = Ahead(lambda count: os.read(self._file, count), self._plain.update)
-        self._ahead = Ahead(self._encode, self._packed.update)
+        self._file = store.content.open(self._diff_id)
+        try:
+            self._packed = encode.begin(compression, self._read)
+        except BaseException:
+            os.close(self._file)
+            raise
 
     def read(self, count: int) -> bytes:
         """Give up to `count` bytes; none means the end, and that the digest is known."""
-        data = self._ahead.read(count)
+        data = self._packed.read(count)
+        self._sha256.update(data)
         self._sent += len(data)
         if not data and not self.digest:
             self._end()
@@ -140,25 +136,19 @@ class Compressed(Upload):
         """Stop compressing."""
         if self._file < 0:
             return
-        close_all((self._ahead, self._source))
+        self._packed.close()
         os.close(self._file)
         self._file = -1
 
-    def _encode(self, count: int) -> bytes:
-        while self._encoder is not None:
-            data = self._source.read(count)
-            if data:
-                out = self._encoder.compress(data)
-            else:
-                out, self._encoder = self._encoder.flush(), None
-            if out:
-                return out
-        return b""
+    def _read(self, count: int) -> bytes:
+        data = os.read(self._file, count)
+        self._plain.update(data)
+        return data
 
     def _end(self) -> None:
         if digests.PREFIX + self._plain.hexdigest() != self._diff_id:
             raise _damaged(self._diff_id)
-        self.digest = digests.PREFIX + self._packed.hexdigest()
+        self.digest = digests.PREFIX + self._sha256.hexdigest()
         self.size = self._sent
         self._store.buildcache.put(self._key, {"digest": self.digest, "size": self.size})
 
@@ -195,33 +185,3 @@ def known(store: Store, layer: dict[str, Any], compression: str = "gzip") -> dic
     ):
         return None
     return image.descriptor(MEDIA_TYPES[compression], found["digest"], found["size"])
-
-
-def encoder(compression: str) -> Encoder:
-    """Begin a compression: zstd's level 3, or igzip's level 1: as small as zlib's default and 20 times as fast."""
-    if compression == "gzip":
-        return _gzip()
-    if compression == "zstd":
-        try:
-            import zstandard
-        except ImportError as exc:
-            raise NotSupported(
-                "cannot compress with zstd: the zstandard library is not installed",
-                "pip install zstandard",
-            ) from exc
-        zstd: Encoder = zstandard.ZstdCompressor(level=3, write_checksum=True).compressobj()
-        return zstd
-    raise InvalidArgument(f"cannot compress with {compression!r}", "use gzip or zstd")
-
-
-def _gzip() -> Encoder:
-    made: Encoder
-    try:
-        from isal import isal_zlib
-    except ImportError:  # no wheel for this host
-        import zlib
-
-        made = zlib.compressobj(6, zlib.DEFLATED, 31)
-    else:
-        made = isal_zlib.compressobj(1, isal_zlib.DEFLATED, 31)
-    return made

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +19,7 @@ import zstandard
 import sampan
 from sampan.errors import IntegrityError, InvalidArgument
 from sampan.oci import image
-from sampan.transfer import compress
+from sampan.transfer import compress, encode
 from sampan.transfer.ahead import Ahead, Behind
 
 DATA = b"".join(b"%d\n" % number for number in range(1_000_000))
@@ -99,15 +98,70 @@ def test_an_upload_that_is_dropped_ends_its_threads(engine: sampan.Engine) -> No
     assert threading.active_count() == before
 
 
+def packed(data: bytes, threads: int, pace: int) -> bytes:
+    """Compress data that comes in pieces of at most `pace` bytes."""
+    source, out = io.BytesIO(data), []
+    with encode.Gzip(lambda count: source.read(min(count, pace)), threads) as stream:
+        while piece := stream.read(10_000):
+            out.append(piece)
+    return b"".join(out)
+
+
 def test_without_igzip_zlib_compresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "isal", None)
-    running = compress.encoder("gzip")
-    assert zlib.decompress(running.compress(DATA) + running.flush(), 31) == DATA
+    assert gzip.decompress(packed(DATA, 2, BIG)) == DATA
 
 
 def test_an_unknown_compression_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="lzma"):
-        compress.encoder("lzma")
+        encode.begin("lzma", io.BytesIO().read)
+
+
+@pytest.mark.parametrize("size", [0, 1, encode.BLOCK - 1, encode.BLOCK, encode.BLOCK + 1, 3 * encode.BLOCK + 7])
+def test_gzip_is_the_same_for_any_number_of_threads_and_any_pace_of_its_source(size: int) -> None:
+    data = (DATA + os.urandom(encode.BLOCK))[-size:] if size else b""
+    made = set[bytes]()
+    for threads, pace in ((1, BIG), (2, BIG), (3, 4096), (8, 65521)):
+        made.add(packed(data, threads, pace))
+    assert len(made) == 1
+    out = made.pop()
+    assert gzip.decompress(out) == data
+    assert subprocess.run(["gzip", "-dc"], input=out, stdout=subprocess.PIPE, check=True).stdout == data
+
+
+def test_what_a_source_raises_is_raised_by_the_read_that_comes_to_it() -> None:
+    source = io.BytesIO(os.urandom(2 * encode.BLOCK))
+
+    def fails(count: int) -> bytes:
+        if data := source.read(count):
+            return data
+        raise OSError(5, "a bad sector")
+
+    got = 0
+    with encode.Gzip(fails, 3) as stream, pytest.raises(OSError, match="bad sector"):
+        while data := stream.read(BIG):
+            got += len(data)
+    assert got > 2 * encode.BLOCK
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_compressing_does_not_run_away_from_its_reader(compression: str) -> None:
+    noise, taken = os.urandom(encode.BLOCK), [0]
+
+    def source(count: int) -> bytes:
+        taken[0] += 1
+        return noise[:count] if taken[0] < 1000 else b""
+
+    with encode.begin(compression, source) as stream:
+        assert stream.read(1)
+        before = -1
+        while before != taken[0]:
+            before = taken[0]
+            time.sleep(0.3)
+        assert taken[0] < 100  # of a mebibyte each
+        while stream.read(BIG):
+            pass
+    assert taken[0] >= 1000
 
 
 # -- reading ahead --
