@@ -134,22 +134,12 @@ class Files:
     # ---- reading ----
 
     def _open_reader(self, flags: int) -> tuple[tree.Packer, Child, list[int]]:
-        out_read, out_write = os.pipe()
-        in_read, in_write = os.pipe()
         how = flags | tree.REQUESTS
 
         def add(plan: Plan) -> None:
             plan.add(p.PACK, "", rootfs.opaque_name(self.facts.rootless), flags=how, label="read files")
 
-        try:
-            child = self._start(False, add, in_read, out_write)
-        except BaseException:
-            os.close(out_read)
-            os.close(in_write)
-            raise
-        finally:
-            os.close(in_read)
-            os.close(out_write)
+        out_read, in_write, child = rootfs.piped(lambda source, sink: self._start(False, add, source, sink))
         return tree.Packer(out_read, in_write, child.wait), child, [out_read, in_write]
 
     def close_reader(self) -> None:

@@ -134,10 +134,15 @@ def open_pack(facts: Facts, root: Rootfs, target: str, base: str = "", flags: in
 
     flags |= tree.RECORDED if facts.rootless else 0
     set_root(facts, root, target)
+    return piped(lambda source, sink: start(_tree_plan(facts, p.PACK, base, flags, "read files"), source, sink))
+
+
+def piped(begin: Callable[[int, int], Child]) -> tuple[int, int, Child]:
+    """Start a child between two pipes; give the end to read from, the one to write to, and the child."""
     out_read, out_write = os.pipe()
     in_read, in_write = os.pipe()
     try:
-        child = start(_tree_plan(facts, p.PACK, base, flags, "read files"), in_read, out_write)
+        child = begin(in_read, out_write)
     except BaseException:
         os.close(out_read)
         os.close(in_write)
