@@ -140,10 +140,10 @@ class Compressed(Upload):
         os.close(self._file)
         self._file = -1
 
-    def _read(self, count: int) -> bytes:
-        data = os.read(self._file, count)
-        self._plain.update(data)
-        return data
+    def _read(self, buffer: memoryview) -> int:
+        size = os.readv(self._file, [buffer])
+        self._plain.update(buffer[:size])
+        return size
 
     def _end(self) -> None:
         if digests.PREFIX + self._plain.hexdigest() != self._diff_id:

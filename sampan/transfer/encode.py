@@ -1,6 +1,6 @@
 """Compress a stream, on several threads and always to the same bytes, whatever their number.
 
-    with encode.begin("gzip", source) as packed:      `source(count)` gives bytes, none at the end
+    with encode.begin("gzip", source) as packed:      `source(buffer)` fills it, and says how far
         while piece := packed.read(1 << 20): …
 
 gzip is made of blocks of a mebibyte that know nothing of each other, in one member (RFC 1952); that costs 0.1 %.
@@ -16,16 +16,11 @@ from sampan.transfer.ahead import Ahead
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
-    from typing import Protocol
+    from typing import Any, Protocol
 
-    from sampan.transfer.ahead import Read
-
-    class Deflate(Protocol):
-        """A running compression by zlib or igzip."""
-
-        def compress(self, data: bytes, /) -> bytes: ...
-        def flush(self, mode: int, /) -> bytes: ...
+    ReadInto = Callable[[memoryview], int]  # 0: the end
 
     class Packed(Protocol):
         """A stream that is compressed while it is read; a context manager."""
@@ -46,7 +41,7 @@ _HEADER = b"\x1f\x8b\x08\0\0\0\0\0\x04\xff"  # no name, no time; fastest; unknow
 _LAST = b"\x03\0"  # an empty block that says it is the last (RFC 1951, 3.2.6)
 
 
-def begin(compression: str, source: Read) -> Packed:
+def begin(compression: str, source: ReadInto) -> Packed:
     """Compress what `source` gives with "gzip" or "zstd"; raise InvalidArgument, NotSupported."""
     threads = min(len(os.sched_getaffinity(0)), MOST)
     if compression == "gzip":
@@ -57,14 +52,13 @@ def begin(compression: str, source: Read) -> Packed:
 
 
 class Gzip:
-    """A gzip stream of what `source(count)` gives, each block by the next free thread; a context manager."""
+    """A gzip stream of what `source` gives, each block by the next free thread; a context manager."""
 
-    def __init__(self, source: Read, threads: int) -> None:
+    def __init__(self, source: ReadInto, threads: int) -> None:
         import threading
-        from zlib import crc32
 
         self._source = source
-        self._crc32 = crc32
+        self._zlib, self._level = _zlib()
         self._crc = self._size = 0
         self._turn = threading.Lock()  # whose holder reads from the source
         self._changed = threading.Condition()
@@ -116,14 +110,24 @@ class Gzip:
         return made or _LAST + self._crc.to_bytes(4, "little") + (self._size & 0xFFFFFFFF).to_bytes(4, "little")
 
     def _work(self) -> None:
+        buffer = memoryview(bytearray(BLOCK))
         while self._has_room():
             with self._turn:
-                number, data = self._taken, self._take()
+                number, data = self._taken, self._take(buffer)
                 self._taken += 1
-            made = _deflated(data) if isinstance(data, bytes) else data
+            made = data if isinstance(data, BaseException) else self._deflated(data)
             with self._changed:
                 self._made[number] = made
                 self._changed.notify_all()
+
+    def _deflated(self, data: memoryview) -> bytes | BaseException:
+        """Compress one block; nothing stays nothing."""
+        try:
+            made = self._zlib.compressobj(self._level, self._zlib.DEFLATED, -15)
+            out: bytes = made.compress(data) + made.flush(_FULL_FLUSH) if data else b""
+            return out
+        except Exception as exc:  # no memory: for whoever reads
+            return exc
 
     def _has_room(self) -> bool:
         with self._changed:
@@ -131,45 +135,34 @@ class Gzip:
                 self._changed.wait()
             return not self._over
 
-    def _take(self) -> bytes | BaseException:
+    def _take(self, buffer: memoryview) -> memoryview | BaseException:
         """Read one whole block, so that its borders do not depend on how the source gives it."""
-        data = b""
+        size = 0
         try:
-            while len(data) < BLOCK and (more := self._source(BLOCK - len(data))):
-                data += more
+            while size < BLOCK and (more := self._source(buffer[size:])):
+                size += more
         except BaseException as exc:  # handed on to whoever reads
             self._over = True
             return exc
-        self._over = self._over or not data
-        self._crc = self._crc32(data, self._crc)
-        self._size += len(data)
-        return data
+        self._over = self._over or not size
+        self._crc = self._zlib.crc32(buffer[:size], self._crc)
+        self._size += size
+        return buffer[:size]
 
 
-def _deflated(data: bytes) -> bytes | BaseException:
-    """Compress one block; nothing stays nothing."""
-    try:
-        made = _deflate()
-        return made.compress(data) + made.flush(_FULL_FLUSH) if data else b""
-    except Exception as exc:  # no memory: for whoever reads
-        return exc
-
-
-def _deflate() -> Deflate:
-    """Begin a raw deflate: igzip's level 1 is as small as zlib's default and 20 times as fast."""
-    made: Deflate
+def _zlib() -> tuple[Any, int]:
+    """Choose a library and its level: igzip's level 1 is as small as zlib's default and 20 times as fast."""
     try:
         from isal import isal_zlib
+
+        return isal_zlib, 1
     except ImportError:  # no wheel for this host
         import zlib
 
-        made = zlib.compressobj(6, zlib.DEFLATED, -15)
-    else:
-        made = isal_zlib.compressobj(1, isal_zlib.DEFLATED, -15)
-    return made
+        return zlib, 6
 
 
-def _zstd(source: Read, threads: int) -> Ahead:
+def _zstd(source: ReadInto, threads: int) -> Ahead:
     """Compress with zstd's level 3; its result is the same for any number of threads but none."""
     try:
         import zstandard
@@ -178,14 +171,15 @@ def _zstd(source: Read, threads: int) -> Ahead:
             "cannot compress with zstd: the zstandard library is not installed", "pip install zstandard"
         ) from exc
     encoder = zstandard.ZstdCompressor(level=3, write_checksum=True, threads=threads).compressobj()
+    buffer = memoryview(bytearray(BLOCK))
     ended = False
 
     def read(count: int) -> bytes:
         nonlocal ended
         while not ended:
-            data = source(count)
-            ended = not data
-            if out := encoder.compress(data) if data else encoder.flush():
+            size = source(buffer)
+            ended = not size
+            if out := encoder.compress(buffer[:size]) if size else encoder.flush():
                 return out
         return b""
 

@@ -101,7 +101,7 @@ def test_an_upload_that_is_dropped_ends_its_threads(engine: sampan.Engine) -> No
 def packed(data: bytes, threads: int, pace: int) -> bytes:
     """Compress data that comes in pieces of at most `pace` bytes."""
     source, out = io.BytesIO(data), []
-    with encode.Gzip(lambda count: source.read(min(count, pace)), threads) as stream:
+    with encode.Gzip(lambda buffer: source.readinto(buffer[:pace]), threads) as stream:
         while piece := stream.read(10_000):
             out.append(piece)
     return b"".join(out)
@@ -114,7 +114,7 @@ def test_without_igzip_zlib_compresses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_unknown_compression_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="lzma"):
-        encode.begin("lzma", io.BytesIO().read)
+        encode.begin("lzma", io.BytesIO().readinto)
 
 
 @pytest.mark.parametrize("size", [0, 1, encode.BLOCK - 1, encode.BLOCK, encode.BLOCK + 1, 3 * encode.BLOCK + 7])
@@ -132,9 +132,9 @@ def test_gzip_is_the_same_for_any_number_of_threads_and_any_pace_of_its_source(s
 def test_what_a_source_raises_is_raised_by_the_read_that_comes_to_it() -> None:
     source = io.BytesIO(os.urandom(2 * encode.BLOCK))
 
-    def fails(count: int) -> bytes:
-        if data := source.read(count):
-            return data
+    def fails(buffer: memoryview) -> int:
+        if size := source.readinto(buffer):
+            return size
         raise OSError(5, "a bad sector")
 
     got = 0
@@ -148,9 +148,10 @@ def test_what_a_source_raises_is_raised_by_the_read_that_comes_to_it() -> None:
 def test_compressing_does_not_run_away_from_its_reader(compression: str) -> None:
     noise, taken = os.urandom(encode.BLOCK), [0]
 
-    def source(count: int) -> bytes:
+    def source(buffer: memoryview) -> int:
         taken[0] += 1
-        return noise[:count] if taken[0] < 1000 else b""
+        buffer[:] = noise
+        return len(buffer) if taken[0] < 1000 else 0
 
     with encode.begin(compression, source) as stream:
         assert stream.read(1)
