@@ -244,12 +244,7 @@ def open_peers(names: Sequence[str], top: str, rootfs_tar: str) -> tuple[list[Pe
     missing: dict[str, str] = {}
     for name in names:
         try:
-            if name in ("crun", "runc"):
-                ready.append(Runtime(name, top, rootfs_tar))
-            else:
-                ready.append(
-                    {"sampan": Sampan, "podman": Podman, "docker": Docker, "bwrap": Bwrap}[name](top, rootfs_tar)
-                )
+            ready.append(KINDS[name](top, rootfs_tar) if name in KINDS else Runtime(name, top, rootfs_tar))
         except (RuntimeError, OSError, subprocess.SubprocessError) as exc:
             missing[name] = " ".join(str(exc).split())
     return ready, missing

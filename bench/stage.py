@@ -45,7 +45,7 @@ def arguments(names: Sequence[str], text: str | None, count: int = 0) -> argpars
     """Parse --runs, --peers, and --count where there is a default for it."""
     parser = argparse.ArgumentParser(description=text)
     parser.add_argument("--runs", type=int, default=20, help="runs of each case in each rhythm")
-    parser.add_argument("--peers", nargs="*", default=list(names), help="which engines to measure")
+    parser.add_argument("--peers", nargs="*", default=list(names), choices=names, help="which engines to measure")
     if count:
         parser.add_argument("--count", type=int, default=count, help="how many containers")
     return parser.parse_args()
