@@ -80,9 +80,6 @@ def _tagged(speaker: Registries, ref: Reference, listen: Listen) -> list[Referen
 def _one(
     engine: Engine, speaker: Registries, ref: Reference, wanted: platforms.Platform, strict: bool, listen: Listen
 ) -> Pulled:
-    from sampan.store import gc
-    from sampan.transfer import pull as moving
-
     images = engine.images
     source = _source(engine, speaker, ref, wanted, strict, listen)
     listen(events.Event(events.TEXT, text=_greeting(ref)))
@@ -99,6 +96,9 @@ def _one(
             images.store.tag(str(ref) if not ref.digest else here[1], here[0].manifest_digest)
             engine.events.emit("image", "pull", ref.familiar(), {"name": ref.familiar_name()})
             return Pulled(ref, here[1].partition("@")[2], here[0].id, before != here[0].manifest_digest)
+        from sampan.store import gc
+        from sampan.transfer import pull as moving
+
         gc.sweep(engine.store.paths, remove_tree=engine.remove_tree)
         picture, replaced = moving.pull(
             engine.store,

@@ -183,7 +183,7 @@ class Registry:
         if after != message.origin(self.base):
             headers.pop("Authorization", None)
         trusted = after == message.origin(self.base)
-        return Request(request.method, url, headers, request.body, request.length, trusted=trusted)
+        return Request(request.method, url, headers, request.body, request.length, trusted=trusted, brief=request.brief)
 
     def failure(self, response: Response, action: str) -> SampanError:
         """Give the error for an answer that is not what was asked for, with the registry's own words; closes it."""
@@ -280,9 +280,8 @@ class Repository:
 
         NotFound when there is none.
         """
-        with self.registry.send(
-            Request("HEAD", self.url("manifests/" + name), {"Accept": ACCEPT}), self.pull_scope
-        ) as response:
+        request = Request("HEAD", self.url("manifests/" + name), {"Accept": ACCEPT}, brief=True)
+        with self.registry.send(request, self.pull_scope) as response:
             if response.status == 404:
                 raise self.registry.failure(response, f"{self.verb} {self._named(name)}")
             if response.status in (401, 403):

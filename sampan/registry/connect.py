@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 
-from sampan.errors import NotSupported, Unavailable
+from sampan.errors import Unavailable
 from sampan.registry import settings as configuration
 from sampan.registry.client import Registry, Repository
 from sampan.registry.credentials import Credentials
+from sampan.registry.transport import HttpTransport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,13 +23,6 @@ class Registries:
     """The registries that one command speaks to."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        try:
-            from sampan.registry.transport import HttpTransport
-        except ImportError as exc:
-            raise NotSupported(
-                f"cannot speak to registries: the Python library {exc.name} is not installed",
-                "pip install 'urllib3>=2'",
-            ) from exc
         self.settings = configuration.load(environ)
         self.credentials = Credentials(environ)
         self.transport = HttpTransport(self.settings, environ)

@@ -36,9 +36,12 @@ class Refused(SampanError):
 
 
 class Request:
-    """One request: `body` is bytes, or a function that opens a reader of `length` bytes."""
+    """One request: `body` is bytes, or a function that opens a reader of `length` bytes.
 
-    __slots__ = ("body", "headers", "length", "method", "trusted", "url")
+    `brief` says that it has none and that its answer is short.
+    """
+
+    __slots__ = ("body", "brief", "headers", "length", "method", "trusted", "url")
 
     def __init__(
         self,
@@ -49,18 +52,20 @@ class Request:
         length: int = -1,
         *,
         trusted: bool = True,
+        brief: bool = False,
     ) -> None:
         self.method = method
         self.url = url
         self.headers = dict(headers or {})
         self.body = body
         self.length = len(body) if isinstance(body, bytes) else length
+        self.brief = brief
         self.trusted = trusted  # the user named this address, a peer did not
 
     def with_headers(self, **more: str) -> Request:
         """Give the same request with more headers; underscores in their names mean hyphens."""
         headers = {**self.headers, **{name.replace("_", "-"): value for name, value in more.items()}}
-        return Request(self.method, self.url, headers, self.body, self.length, trusted=self.trusted)
+        return Request(self.method, self.url, headers, self.body, self.length, trusted=self.trusted, brief=self.brief)
 
 
 class Response:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import transfersupport as ts
+from lyingregistry import Answer, Asked, lying
 from registrysupport import Registry, needs_registry, needs_skopeo, skopeo
 
 import sampan
 from sampan.errors import NotFound
+from sampan.registry.message import Request
+from sampan.registry.settings import Settings
+from sampan.registry.transport import HttpTransport
 
 pytestmark = [needs_registry, needs_skopeo]
 
@@ -63,6 +71,54 @@ def test_a_second_pull_fetches_nothing(plain: Registry, engine: sampan.Engine, t
     before = plain.log.stat().st_size
     (pulled,) = engine.images.pull(f"{plain.host}/second:1")
     assert not pulled.new and fetched(plain, before) == []
+
+
+SECOND = """
+import sys, sampan
+from pathlib import Path
+engine = sampan.Engine(sys.argv[1])
+(pulled,) = engine.images.pull(sys.argv[2])
+assert not pulled.new
+heavy = {"urllib3", "http.client", "tomllib", "sampan.transfer.pull"} & set(sys.modules)
+print(sorted(heavy))
+"""
+
+
+def test_a_pull_that_fetches_nothing_loads_little(engine: sampan.Engine) -> None:
+    """Also where a token is needed: urllib3's import alone would take longer than all the rest."""
+
+    def hook(request: Asked) -> Answer | None:
+        if request.path == "/token":
+            return Answer(200, {}, json.dumps({"token": "t"}).encode())
+        if request.headers.get("Authorization") != "Bearer t":
+            where = f'Bearer realm="{registry.base}/token",service="s"'
+            return Answer(401, {"WWW-Authenticate": where}, b"{}")
+        return None
+
+    with lying() as registry:
+        registry.manifest("app", "1", registry.image([ts.BASE]))
+        registry.hook = hook
+        engine.images.pull(f"{registry.host}/app:1")
+        before = len(registry.requests)
+        words = [sys.executable, "-c", SECOND, engine.store.paths.root, f"{registry.host}/app:1"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        assert done.stdout == "['http.client']\n", done.stdout + done.stderr
+        asked = [(one.method, one.path) for one in registry.requests[before:]]
+        assert asked == [("HEAD", "/v2/app/manifests/1"), ("GET", "/token"), ("HEAD", "/v2/app/manifests/1")]
+
+
+def test_a_registry_that_closes_between_requests_is_asked_again(engine: sampan.Engine) -> None:
+    with lying() as registry:
+        registry.manifest("app", "1", registry.image([ts.BASE]))
+        registry.hook = lambda asked: Answer(401, {}, b"", close=True) if asked.path == "/v2/" else None
+        transport = HttpTransport(Settings(), {})
+        for _ in range(2):
+            url = f"{registry.base}/v2/app/manifests/1"
+            with transport.send(Request("HEAD", url, brief=True)) as response:
+                assert response.status == 200 and response.read(10) == b""
+            (connection,) = transport._brief._open.values()  # type: ignore[union-attr]
+            connection.sock.shutdown(socket.SHUT_RDWR)
+        transport.close()
 
 
 def test_a_digest_names_what_it_was_pulled_by(plain: Registry, engine: sampan.Engine, tmp_path: Path) -> None:

@@ -133,6 +133,22 @@ def auth(user: str, password: str) -> str:
     return base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
+def test_what_distributions_bring_is_not_parsed(tmp_path: Path) -> None:
+    """Comments and short names: everything else is read whole, and faults are told."""
+    for text, nothing in (
+        ('# a comment\n\n[aliases]\n  # fedora\n  "almalinux" = "docker.io/library/almalinux"\n', True),
+        ("", True),
+        ('"registry" = "x"\n', False),
+        ('[aliases]\n"a" = "b\\\\"\n', False),
+        ("[aliases]\n[[registry]]\nprefix = 'a.example'\nblocked = true\n", False),
+        ('insecure-networks = ["10.0.0.0/8"]\n', False),
+    ):
+        (tmp_path / "file").write_text(text)
+        assert settings._says_nothing(text.encode()) is nothing
+    blocked = settings.load({"SAMPAN_REGISTRIES_CONF": str(tmp_path / "file")})
+    assert not blocked.plain_allowed("9.0.0.1") and blocked.plain_allowed("10.0.0.1")
+
+
 def test_logins_are_found_where_docker_and_containers_keep_them(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(
         json.dumps(
