@@ -1,5 +1,7 @@
 """Measure how an image moves: load, save, push and pull (a registry on this machine), beside podman, docker, skopeo.
 
+Also what a pull costs when all of the image, or all but one small layer, is here.
+
 The image is Debian with gcc and Python, some 570 MB in 15,000 files, made by `sampan bootstrap debian:bookworm` (with
 mmdebstrap, from the host's own archive), or SAMPAN_BENCH_IMAGE, a tar of a root file system. Every peer loads the same
 archive and pulls the same compressed layer. What sampan acknowledges is on the disk by then; the peers sync nothing.
@@ -16,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -50,13 +53,9 @@ class Timed:
 
         def run() -> None:
             before = processor_seconds(daemon)
-            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            actions = [(os.POSIX_SPAWN_DUP2, null, number) for number in (0, 1)]
-            pid = os.posix_spawnp(argv[0], list(argv), {**os.environ, **peer.env}, file_actions=actions)
-            os.close(null)
-            _, status, usage = os.wait4(pid, 0)
+            status, usage, said = spawned(argv, {**os.environ, **peer.env})
             if status:
-                raise RuntimeError(f"{' '.join(argv)}: exit {os.waitstatus_to_exitcode(status)}")
+                raise RuntimeError(f"{' '.join(argv)}: exit {os.waitstatus_to_exitcode(status)}: {said}")
             self.peaks[name] = max(self.peaks.get(name, 0), usage.ru_maxrss)
             self.seconds.setdefault(name, []).append(processor_seconds(daemon) - before)
 
@@ -69,6 +68,18 @@ class Timed:
             seconds = sorted(self.seconds[name])[len(self.seconds[name]) // 2]
             lines.append(f"  {name:<34} {peak / 1024:>8.0f} MiB {seconds:>10.2f} s")
         return "\n".join(lines)
+
+
+def spawned(argv: Sequence[str], env: dict[str, str]) -> tuple[int, resource.struct_rusage, str]:
+    """Run a command to its end; give its status, what it used, and the end of what it wrote as errors."""
+    with tempfile.TemporaryFile() as words:
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        actions = [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in ((null, 0), (null, 1), (words.fileno(), 2))]
+        pid = os.posix_spawnp(argv[0], list(argv), env, file_actions=actions)
+        os.close(null)
+        _, status, usage = os.wait4(pid, 0)
+        words.seek(0)
+        return status, usage, words.read().decode(errors="replace").strip()[-400:]
 
 
 def adopt_orphans() -> None:
@@ -226,9 +237,45 @@ class Moves:
         """Pull it into a store without it."""
         name = registry.name("kept")
         for peer in self.peers:
-            words = ["--tls-verify=false"] if peer.name == "podman" else []
-            argv = [peer.program, "pull", "-q", *words, name]
-            yield self._case("pull", peer.name, argv, peer, remove(peer, name, pushed))
+            yield self._case("pull", peer.name, self._pull(peer, name), peer, remove(peer, name, pushed))
+
+    def pull_again(self, registry: Registry) -> Iterator[Case]:
+        """Pull what is here whole."""
+        name = registry.name("kept")
+        for peer in self.peers:
+            argv = self._pull(peer, name)
+            yield self._case("pull again", peer.name, argv, peer, lambda: None)
+
+    def pull_one_layer(self, registry: Registry) -> Iterator[Case]:
+        """Pull an image of which all layers but one small one are here."""
+        name = registry.name("more")
+        for peer in self.peers:
+            peer.command(*self._pull(peer, registry.name("kept")))
+            yield self._case("pull of one layer", peer.name, self._pull(peer, name), peer, forget(peer, name))
+
+    def _pull(self, peer: CommandLine, name: str) -> list[str]:
+        words = ["--tls-verify=false"] if peer.name == "podman" else []
+        return [peer.program, "pull", "-q", *words, name]
+
+    def push_one_more(self, registry: Registry) -> None:
+        """Put beside the image that the registry keeps one that stands on it, with one small layer more."""
+        sampan = next(peer for peer in self.peers if peer.name == "sampan")
+        directory = f"{self.top}/more"
+        os.makedirs(directory, exist_ok=True)
+        with open(f"{directory}/Dockerfile", "w", encoding="ascii") as file:
+            file.write(f"FROM {registry.name('kept')}\nCOPY Dockerfile /more\n")
+        sampan.command(sampan.program, "build", "-q", "--push", "-t", registry.name("more"), directory)
+        forget(sampan, registry.name("more"))()
+
+
+def forget(peer: CommandLine, name: str) -> Callable[[], None]:
+    """Return what takes a name away from an image, and with its last name the image."""
+
+    def run() -> None:
+        env = {**os.environ, **peer.env}
+        subprocess.run([peer.program, "rmi", name], env=env, capture_output=True, check=False)
+
+    return run
 
 
 @contextmanager
@@ -251,12 +298,17 @@ def with_registries(stage: Stage, moves: Moves, runs: int, missing: dict[str, st
         with registries(stage) as (kept, pushed):
             target = f"docker://{kept.name('kept')}"
             words = ["--quiet", "--dest-tls-verify=false", f"docker-archive:{moves.image}", target]
-            subprocess.run(["skopeo", "--insecure-policy", "copy", *words], check=True)
+            subprocess.run(["skopeo", "--insecure-policy", "copy", *words], check=True, capture_output=True)
             push = measure(list(moves.push(pushed)), runs, ("loop",), warm=1)
             pull = measure(list(moves.pull(kept, pushed.name("pushed"))), runs, ("loop",), warm=1)
+            again = measure(list(moves.pull_again(kept)), runs * 4, ("loop",), warm=1)
+            moves.push_one_more(kept)
+            shared = measure(list(moves.pull_one_layer(kept)), runs * 4, ("loop",), warm=1)
     except RuntimeError as exc:
         return [f"push and pull are not measured: docker-registry or skopeo: {exc}"]
-    return [table("push", push, "sampan", missing), table("pull", pull, "sampan", missing)]
+    titles = ("push", push), ("pull", pull), ("pull again: all of it is here", again)
+    titles += (("pull of one layer: all others are here", shared),)
+    return [table(title, results, "sampan", missing) for title, results in titles]
 
 
 def report(stage: Stage) -> str:

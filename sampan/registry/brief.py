@@ -76,8 +76,9 @@ class Brief:
     ) -> http.client.HTTPConnection | None:
         _, host, port = where
         try:
-            sock = socket.create_connection((host, port), self._limits[0])
-        except OSError:
+            name: Any = host.encode("ascii")  # as bytes: for a text Python loads the tables of IDNA, whatever it holds
+            sock = socket.create_connection((name, port), self._limits[0])
+        except (OSError, UnicodeEncodeError):
             return None
         try:
             sock.settimeout(self._limits[1])
@@ -86,7 +87,7 @@ class Brief:
 
                 check_peer(sock, *guard)
             if context is not None:
-                sock = context.wrap_socket(sock, server_hostname=host)
+                sock = context.wrap_socket(sock, server_hostname=name)
         except OSError:
             sock.close()
             return None

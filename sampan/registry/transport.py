@@ -152,7 +152,8 @@ class HttpTransport:
         quiet = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         quiet.check_hostname, quiet.verify_mode = False, ssl.CERT_NONE
         try:
-            with socket.create_connection((host, port), CONNECT) as raw, quiet.wrap_socket(raw, server_hostname=host):
+            name: Any = host.encode("ascii") if host.isascii() else host  # as brief.py says
+            with socket.create_connection((name, port), CONNECT) as raw, quiet.wrap_socket(raw, server_hostname=name):
                 return True
         except ssl.SSLError as exc:
             return exc.reason not in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNEXPECTED_EOF_WHILE_READING", None)

@@ -79,7 +79,7 @@ from pathlib import Path
 engine = sampan.Engine(sys.argv[1])
 (pulled,) = engine.images.pull(sys.argv[2])
 assert not pulled.new
-heavy = {"urllib3", "http.client", "tomllib", "sampan.transfer.pull"} & set(sys.modules)
+heavy = {"urllib3", "http.client", "tomllib", "stringprep", "sampan.transfer.pull"} & set(sys.modules)
 print(sorted(heavy))
 """
 
