@@ -242,7 +242,7 @@ def test_another_hosts_docker_gives_one_image_and_no_name(
     [
         ("while :; do printf %070000d 1; done", "docker on 127.0.0.1:.* sends an answer without end"),
         (
-            "while :; do printf '%070000d\\n' 1 >&2; done & sleep 1; kill $!; wait $!; echo >&2; echo broken >&2; exit 3",
+            "while :; do printf %070000d 1 >&2; done & sleep 1; kill $!; wait $!; echo >&2; echo broken >&2; exit 3",
             "broken$",
         ),
     ],
