@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 int read_full(int fd, void *buffer, size_t length)
@@ -41,10 +42,20 @@ int write_full(int fd, const void *buffer, size_t length)
 int report(enum report_kind kind, uint32_t op, int error, int value, uint64_t extra, const void *bytes, uint32_t length)
 {
 	struct report head = { kind, op, error, value, extra, length, 0 };
-	int e = write_full(FD_OUT, &head, sizeof head);
-	if (e == 0 && length > 0)
-		e = write_full(FD_OUT, bytes, length);
-	return e;
+	struct iovec parts[] = { { &head, sizeof head }, { (void *)(uintptr_t)bytes, length } };
+	/* In one go: a child that is killed between two would leave half a report, before its parent's. */
+	ssize_t n = writev(FD_OUT, parts, 2);
+	size_t done = n > 0 ? (size_t)n : 0;
+	if (n < 0 && errno != EINTR)
+		return errno;
+	if (done < sizeof head) {
+		int e = write_full(FD_OUT, (char *)&head + done, sizeof head - done);
+		if (e)
+			return e;
+		done = sizeof head;
+	}
+	done -= sizeof head;
+	return done < length ? write_full(FD_OUT, (const char *)bytes + done, length - done) : 0;
 }
 
 const char *text(const struct op *op, unsigned i)

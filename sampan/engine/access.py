@@ -40,10 +40,11 @@ class Files:
 
     def __enter__(self) -> Files:
         containers = self.engine.containers
-        alone = Alone(self.engine.store.paths.container(containers.store.get(self.name).id), restore=True)
+        record_id = containers.store.get(self.name).id
+        alone = Alone(self.engine.store.paths.container(record_id), restore=True)
         alone.__enter__()
         try:
-            self.record: Record = containers.get(self.name)
+            self.record: Record = containers.get(self.name, record_id)
             self.running = bool(self.record.pid) and process.alive(
                 self.record.pid, self.record.pid_start, self.record.boot_id
             )

@@ -3,47 +3,68 @@
 from __future__ import annotations
 
 import os
+from _thread import get_ident
+
+_held: set[tuple[str, int]] = set()  # the directories that threads of this process hold
 
 
 class Alone:
     """Hold a container's directory within a `with` block: nobody else starts or removes it meanwhile (flock(2)).
 
-    A record is durable before its directory is: where a power cut took that, `restore` makes it again, empty as it was.
+    Whoever holds it may take it again.  A record is durable before its directory is: where a power cut took that,
+    `restore` makes it again, empty as it was.  Without `wait` BlockingIOError is raised when somebody else has it.
     """
 
-    __slots__ = ("fd", "home", "made", "restore")
+    __slots__ = ("_key", "_wait", "fd", "home", "made", "restore")
 
-    def __init__(self, home: str, restore: bool = False) -> None:
+    def __init__(self, home: str, restore: bool = False, *, wait: bool = True) -> None:
         self.home = home
         self.restore = restore
         self.fd = -1
         self.made = False
+        self._key = (home, get_ident())
+        self._wait = wait
 
     def __enter__(self) -> Alone:
         import fcntl
 
+        if self._key in _held:
+            return self
         try:
-            self.fd = os.open(self.home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = os.open(self.home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             if not self.restore or is_going(self.home):
                 return self  # it has been removed, as whoever looks it up next is told
             self.made = True
             make(self.home)
-            self.fd = os.open(self.home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(self.fd, fcntl.LOCK_EX)
+            fd = os.open(self.home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if self._wait else fcntl.LOCK_NB))
+        except BaseException:
+            os.close(fd)
+            raise
+        self.fd = fd
+        _held.add(self._key)
         return self
 
     def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         if self.fd >= 0:
+            _held.discard(self._key)
             os.close(self.fd)
+            self.fd = -1
         if self.made and kind is not None:
             unmake(self.home)
 
 
-def is_going(home: str) -> bool:
-    """Tell whether the removal of a container has begun: its directory has another name (Containers.delete)."""
+def gone(home: str) -> str:
+    """Give the name that the directory of a container has once its removal has begun (Containers.delete)."""
     directory, name = os.path.split(home)
-    return os.path.isdir(f"{directory}/.gone-{name}")
+    return f"{directory}/.gone-{name}"
+
+
+def is_going(home: str) -> bool:
+    """Tell whether the removal of a container has begun."""
+    return os.path.isdir(gone(home))
 
 
 def make(home: str) -> None:

@@ -47,14 +47,22 @@ class Containers(Elsewhere):
     ) -> str:
         """Create a container from an image and give its id; NotFound when the image is not here."""
         record = self.new(image, options, name, auto_remove)
+        with self._enter(record, durable):
+            return record.id
+
+    def _enter(self, record: Record, durable: bool) -> Alone:
+        """Put a new container into the store, and give its lock, held: nobody else starts or removes it before."""
+        alone = Alone(self.paths.container(record.id))
         try:
-            self.store.insert(record, durable=durable)
             self.make_home(record.id)
+            alone.__enter__()
+            self.store.insert(record, durable=durable)
         except BaseException:
             self.discard(record)
+            alone.__exit__()
             raise
         self.engine.events.container("create", record)
-        return record.id
+        return alone
 
     def new(self, image: str, options: RunOptions, name: str, auto_remove: bool) -> Record:
         """Make the record of a container that is not in the store yet."""
@@ -156,17 +164,17 @@ class Containers(Elsewhere):
         attach: bool = False,
         interactive: bool = False,
         detach_keys: str = terminal.DETACH_KEYS,
-        held: bool = False,
+        id: str = "",
     ) -> int | None:
-        """Start a created or exited container, whose lock is `held` by the caller or not; with `attach` wait and give
-        the exit code.
-        """
+        """Start a created or exited container; with `attach` wait and give the exit code.  `id` as in `get`."""
         from sampan.engine import starter
 
         keys = terminal.keys(detach_keys)
+        # Looked up once: when the lock is ours, another container may have the name.
+        id = id or self.store.get(name).id
         with terminal.Forward(attach) as forward:
-            with Alone("" if held else self.paths.container(self.store.get(name).id), restore=not held):
-                record = self.get(name)
+            with Alone(self.paths.container(id), restore=True):
+                record = self.get(name, id)
                 if record.status == "running":
                     if attach:
                         raise Conflict(
@@ -212,29 +220,29 @@ class Containers(Elsewhere):
             return once.run(self.engine, image, options, sig_proxy=sig_proxy, on_create=on_create)
         from sampan.engine import starter
 
+        record = self.new(image, options, name, auto_remove)
         # Nothing is acknowledged before it runs: the next transaction makes both durable, with one sync.
-        container_id = self.create(image, options, name=name, auto_remove=auto_remove, durable=False)
-        record = self.store.get(container_id)
+        alone = self._enter(record, durable=False)
         with terminal.Forward(not detach, sig_proxy) as forward:
-            try:
-                if on_create is not None:
-                    on_create(container_id)
-                if not detach:
-                    self.engine.events.container("attach", record)
-                keys = terminal.keys(detach_keys) if options.tty else ""
-                supervised = detach or options.tty or not auto_remove
-                with Alone(self.paths.container(container_id) if supervised else ""):
+            with alone:
+                try:
+                    if on_create is not None:
+                        on_create(record.id)
+                    if not detach:
+                        self.engine.events.container("attach", record)
+                    keys = terminal.keys(detach_keys) if options.tty else ""
+                    supervised = detach or options.tty or not auto_remove
                     child = starter.start_record(
                         self.engine, record, foreground=not detach, interactive=options.interactive,
                         supervised=supervised, keys=keys,
                     )  # fmt: skip
                     self.mark_running(record, child)
-            except BaseException as error:
-                self._failed(record, error)
-                raise
+                except BaseException as error:
+                    self._failed(record, error)
+                    raise
             if detach:
                 child.close()
-                return container_id
+                return record.id
             return self.foreground(record, child, forward)
 
     def _failed(self, record: Record, error: BaseException) -> None:
@@ -287,9 +295,12 @@ class Containers(Elsewhere):
 
     # ---- look ----
 
-    def get(self, name: str) -> Record:
-        """Give the container with its state as it is now."""
-        return self.refresh(self.store.get(name))
+    def get(self, name: str, id: str = "") -> Record:
+        """Give the container with its state as it is now; `id` is which one `name` meant when that was looked up."""
+        try:
+            return self.refresh(self.store.get(id or name))
+        except NotFound as error:
+            raise NotFound(f"no such container: {name[:300]}", error.hint) from error
 
     def refresh(self, record: Record) -> Record:
         """Bring a record that says running up to date: the kernel knows better whether it is, or is paused."""
@@ -309,6 +320,9 @@ class Containers(Elsewhere):
         # On a full disk `ps` still tells, and `rm`, which makes room, comes this way too.
         if final and self._note(record, now):
             return self.store.get(record.id)
+        latest = self.store.get(record.id)
+        if latest.pid != record.pid:
+            return self.refresh(latest)  # it has been started again meanwhile
         for field, value in now.items():
             setattr(record, field, value)
         return record
@@ -327,11 +341,13 @@ class Containers(Elsewhere):
 
     def _discard_ended(self, record: Record, child: Child | None = None) -> bool:
         """Remove a container that removes itself; False when somebody restarts it."""
-        if os.path.exists(self.paths.container(record.id) + "/restarted"):
-            from sampan.engine import ending
+        home = self.paths.container(record.id)
+        with Alone(home):
+            if os.path.exists(home + "/restarted"):
+                from sampan.engine import ending
 
-            return ending.discard_unless_restarted(self.engine, record)
-        self.discard(record, child)
+                return ending.discard_unless_restarted(self.engine, record)
+            self.discard(record, child)
         return True
 
     def settled(self, record: Record) -> int:

@@ -50,9 +50,9 @@ def stop_signal(record: Record) -> int:
         return process.signal_number("TERM")
 
 
-def _present(engine: Engine, name: str) -> tuple[Record, bool]:
+def _present(engine: Engine, name: str, id: str = "") -> tuple[Record, bool]:
     """Give a container as it is; the restart of one that is restarting is called off, which the flag says."""
-    record = engine.containers.get(name)
+    record = engine.containers.get(name, id)
     if record.status != state.RESTARTING:
         return record, False
     record = restarting.stop(engine, record)
@@ -80,14 +80,20 @@ def kill(engine: Engine, name: str, signal: str = "KILL") -> None:
 
 
 def stop(
-    engine: Engine, name: str, timeout: float | None = None, signal: str | None = None, *, full_wait: bool = False
+    engine: Engine,
+    name: str,
+    timeout: float | None = None,
+    signal: str | None = None,
+    *,
+    full_wait: bool = False,
+    id: str = "",
 ) -> None:
     """Send the stop signal and later KILL (engine/stopping.py says when); a stopped container is left as it is.
 
-    `full_wait` waits Docker's ten seconds also where the signal can never arrive.
+    `full_wait` waits Docker's ten seconds also where the signal can never arrive.  `id` as in `Containers.get`.
     """
     chosen = process.signal_number(signal) if signal else 0
-    record, _ = _present(engine, name)
+    record, _ = _present(engine, name, id)
     if record.status not in (state.RUNNING, state.PAUSED):
         return
     seconds = timeout if timeout is not None else (record.config.get("options") or {}).get("stop_timeout")
@@ -110,13 +116,19 @@ def restart(engine: Engine, name: str, timeout: float | None = None, signal: str
     home = engine.store.paths.container(record.id)
     with Alone(home if record.auto_remove else ""):
         if record.auto_remove:
-            with open(f"{home}/restarted", "wb"):
-                files.sync_directory(home)
-        stop(engine, record.id, timeout, signal)
-        if record.auto_remove:  # a volatile overlay leaves a mark there, with which it cannot be mounted again
-            engine.remove_tree(f"{home}/work/work")
-        engine.containers.start(record.id, held=record.auto_remove)
-    engine.events.container("restart", engine.store.containers.get(record.id))
+            _outlive(home)
+        stop(engine, name, timeout, signal, id=record.id)
+        engine.containers.start(name, id=record.id)
+    engine.events.container("restart", record)
+
+
+def _outlive(home: str) -> None:
+    """Have a container that removes itself outlive its end: who would remove it waits for the lock, and looks again."""
+    try:
+        with open(f"{home}/restarted", "wb"):
+            files.sync_directory(home)
+    except FileNotFoundError:
+        return  # it has just been removed, as whoever looks it up next is told
 
 
 def discard_unless_restarted(engine: Engine, record: Record) -> bool:
@@ -144,11 +156,26 @@ def check_startable(engine: Engine, record: Record) -> None:
         restarting.call_off(engine, record)
     home = containers.paths.container(record.id)
     if not os.path.isdir(home + "/upper"):
-        if alone.is_going(home):
-            raise Conflict(f"cannot start container {record.name}: its removal was interrupted", "remove it again")
-        alone.make(home)
+        _restore(engine, record, home)
     if record.started:
         outcome.require_told(home, containers.socket(record.id), record.name)
+        if record.auto_remove:  # a volatile overlay leaves a mark there, with which it cannot be mounted again
+            _outlive(home)
+            engine.remove_tree(f"{home}/work/work")
+
+
+def _restore(engine: Engine, record: Record, home: str) -> None:
+    """Make a directory again that a power cut took; Conflict where a removal did: who removes one has it renamed first,
+    and holds it on.
+    """
+    try:
+        with Alone(alone.gone(home), wait=False):
+            engine.store.containers.get(record.id)
+    except (BlockingIOError, NotFound):
+        raise Conflict(f"cannot start container {record.name}: it is being removed") from None
+    if alone.is_going(home):
+        raise Conflict(f"cannot start container {record.name}: its removal was interrupted", "remove it again")
+    alone.make(home)
 
 
 def start_failed(engine: Engine, record: Record, error: BaseException) -> None:
@@ -218,24 +245,34 @@ def _doze() -> None:
 def ended(engine: Engine, record: Record) -> tuple[dict[str, Any], bool]:
     """Give the state of a container whose first process is gone; the flag says that it is final."""
     containers = engine.containers
-    end = outcome.await_end(containers.paths.container(record.id), containers.socket(record.id), record.pid)
+    home = containers.paths.container(record.id)
+    end = outcome.await_end(home, containers.socket(record.id), record.pid, record.pid_start)
     if end.code == outcome.KILLED and not end.oom:  # a group that `update` made is not the supervisor's to look at
         end.oom = int(cgroup.oom_kills(cgroup.named(record.id)) > 0)
-    if end.lost and engine.store.containers.get(record.id).pid == record.pid:
-        _clear(engine, record)
+    cleared = not end.lost or _clear(engine, record)
     if end.lost and record.status == state.RESTARTING:  # whoever started it again was killed: it never ran
         end.code, end.oom, end.finished = record.exit_code, record.oom, record.finished
-    due = restarting.waiter(containers.paths.container(record.id), record.boot_id) is not None
+    due = restarting.waiter(home, record.boot_id) is not None
     status = state.RESTARTING if due else state.EXITED
     state_now = {"status": status, "exit_code": end.code, "finished": end.finished, "pid": 0, "oom": end.oom}
-    return state_now, not (end.holder or due)
+    return state_now, cleared and not (end.holder or due)
 
 
-def _clear(engine: Engine, record: Record) -> None:
-    """Remove what the supervisor of an ended container would have removed, had it lived."""
-    placement = cgroup.named(record.id)
+def _clear(engine: Engine, record: Record) -> bool:
+    """Remove what the supervisor of an ended container would have removed, had it lived; say whether that is settled.
+
+    While another holds the lock it is not: he may have begun to start it again, and what is there is new.
+    """
     try:
-        cgroup.kill(placement)
-        cgroup.remove(placement)
+        with Alone(engine.store.paths.container(record.id), wait=False):
+            if engine.store.containers.get(record.id).pid == record.pid:
+                placement = cgroup.named(record.id)
+                cgroup.kill(placement)
+                cgroup.remove(placement)
+    except BlockingIOError:
+        return False
+    except NotFound:
+        return True
     except (SampanError, OSError) as error:
         engine.warn([f"container {record.name}: {error}"])
+    return True

@@ -6,6 +6,7 @@ applies the same capabilities, filter and user rules as for the first process.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from sampan.engine import starter, terminal
@@ -118,6 +119,10 @@ def start(engine: Engine, record: Record, plan: Plan, spec: dict[str, Any], fds:
     except launch.StartFailure as failure:
         if failure.code != p.EXEC and not process.alive(record.pid, record.pid_start, record.boot_id):
             raise Conflict(ended) from failure
+        if os.WIFSIGNALED(failure.status) and failure.errno != errno.ENOMEM:
+            name = process.signal_name(os.WTERMSIG(failure.status))
+            why = f"cannot execute in container {record.name}: {name} ended it before its program began"
+            raise Conflict(why, "the container may be stopping", exit_code=126) from failure
         raise _cannot(launch.translate(failure)) from failure
     except BaseException as error:
         child.signal(9)

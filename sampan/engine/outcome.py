@@ -36,8 +36,8 @@ class End:
         self.holder = holder
 
 
-def await_end(home: str, socket_path: str, pid: int) -> End:
-    """Give the end of a container whose first process `pid` is gone.
+def await_end(home: str, socket_path: str, pid: int, start: int, patience: float = PATIENCE) -> End:
+    """Give the end of a container whose first process `pid`, which started at `start` (clock ticks), is gone.
 
     Without a record, because the supervisor was killed or the host lost power, the code is KILLED.
     """
@@ -46,12 +46,13 @@ def await_end(home: str, socket_path: str, pid: int) -> End:
     if found is not None:
         return found
     holder = supervisor(socket_path)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while _lives(holder):
         found = _read(path)
         if found is not None:
             return found
-        if time.monotonic() > deadline or _state(holder) == "T":
+        # A supervisor that is younger than the process is the one of the next start, which removed the record.
+        if time.monotonic() > deadline or _state(holder) == "T" or _start(holder) > start:
             return End(_zombie_code(pid), 0, time.time_ns(), holder=holder)
         time.sleep(0.001)
     return _read(path) or End(KILLED, 0, time.time_ns(), lost=True)
@@ -79,6 +80,12 @@ def require_told(home: str, socket_path: str, name: str) -> None:
     if os.path.exists(os.path.join(home, "exit")):
         return
     holder = supervisor(socket_path)
+    deadline = time.monotonic() + PATIENCE
+    # One whose start failed has no more to tell, and is about to end.
+    while _lives(holder) and _state(holder) != "T" and time.monotonic() < deadline:
+        if os.path.exists(os.path.join(home, "exit")):
+            return
+        time.sleep(0.001)
     if not _lives(holder):
         return
     what = f"process {holder}" if holder > 0 else "a process"
@@ -134,6 +141,11 @@ def _lives(pid: int) -> bool:
 def _state(pid: int) -> str:
     fields = _stat(pid)
     return fields[0].decode() if fields else ""
+
+
+def _start(pid: int) -> int:
+    fields = _stat(pid)
+    return int(fields[19]) if fields else 0
 
 
 def _stat(pid: int) -> list[bytes]:

@@ -6,12 +6,14 @@ never written down: `ps` reads it.
 
 from __future__ import annotations
 
-from sampan.errors import NotSupported
+from sampan.errors import NotSupported, Unavailable
 from sampan.runtime import cgroup, state
 from sampan.runtime.cgrouphost import Placement
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sampan.engine.engine import Engine
     from sampan.store.containers import Record
 
@@ -25,11 +27,19 @@ def _placement(record: Record, action: str) -> Placement:
     raise NotSupported(f"cannot {action} container {record.name}: it has no control group of its own: {why}", hint)
 
 
+def _change(engine: Engine, record: Record, action: str, change: Callable[[Placement], None]) -> None:
+    try:
+        change(_placement(record, action))
+    except (NotSupported, Unavailable):  # its group goes when it ends: then that is what is to be told
+        state.require(engine.containers.get(record.name, record.id).status, action, record.name)
+        raise
+
+
 def pause(engine: Engine, name: str) -> None:
     """Freeze a running container; Conflict when it does not run or is paused already."""
     record = engine.containers.get(name)
     state.require(record.status, "pause", record.name)
-    cgroup.freeze(_placement(record, "pause"))
+    _change(engine, record, "pause", cgroup.freeze)
     engine.events.container("pause", record)
 
 
@@ -37,5 +47,5 @@ def unpause(engine: Engine, name: str) -> None:
     """Let a paused container go on; Conflict when it is not paused."""
     record = engine.containers.get(name)
     state.require(record.status, "unpause", record.name)
-    cgroup.thaw(_placement(record, "unpause"))
+    _change(engine, record, "unpause", cgroup.thaw)
     engine.events.container("unpause", record)

@@ -153,8 +153,9 @@ def remove(engine: Engine, name: str, *, force: bool = False, volumes: bool = Fa
 
     With `ended` a running one is left alone: somebody has restarted it since the end that asked for the removal.
     """
-    with Alone(engine.store.paths.container(engine.store.containers.get(name).id)):
-        record = engine.containers.get(name)
+    record_id = engine.store.containers.get(name).id
+    with Alone(engine.store.paths.container(record_id)):
+        record = engine.containers.get(name, record_id)
         if record.status in ("running", "paused", "restarting"):
             if ended:
                 return record.id

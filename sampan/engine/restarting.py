@@ -127,9 +127,9 @@ def call_off(engine: Engine, record: Record) -> Record:
         try:
             process.send(found.pid, found.start, record.boot_id, 9)
         except NotFound:
-            return engine.containers.get(record.id)
+            return engine.containers.get(record.name, record.id)
         process.wait(found.pid, found.start, record.boot_id, 10)
-    return engine.containers.get(record.id)
+    return engine.containers.get(record.name, record.id)
 
 
 def wait(engine: Engine, record: Record) -> None:
@@ -146,7 +146,7 @@ def stop(engine: Engine, record: Record) -> Record:
     home = engine.store.paths.container(record.id)
     forbid(home)
     with Alone(home):
-        now = engine.containers.get(record.id)
+        now = engine.containers.get(record.name, record.id)
         return call_off(engine, now) if now.status == "restarting" else now
 
 
@@ -154,9 +154,10 @@ def again(engine: Engine, name: str) -> bool:
     """Start a container again as its waiter, which this process must be; say whether it was."""
     from sampan.engine.alone import Alone
 
-    home = engine.store.paths.container(engine.store.containers.get(name).id)
+    record_id = engine.store.containers.get(name).id
+    home = engine.store.paths.container(record_id)
     with Alone(home):
-        record = engine.containers.get(name)
+        record = engine.containers.get(name, record_id)
         found = waiter(home, record.boot_id)
         if found is None or found.pid != os.getpid():
             return False

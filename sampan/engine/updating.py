@@ -47,7 +47,7 @@ def update(engine: Engine, name: str, changes: dict[str, Any]) -> None:
             raise InvalidArgument(f"cannot update {field!r} of a container", "limits can be: " + ", ".join(LIMITS))
     record_id = engine.containers.store.get(name).id
     with Alone(engine.store.paths.container(record_id)):
-        record = engine.containers.get(record_id)
+        record = engine.containers.get(name, record_id)
         if "restart" in changes:
             restarting.check(changes["restart"], record.auto_remove)
         options, limits = _merged(record, changes)
