@@ -11,14 +11,29 @@
 enum { SPAN = 600 };
 static const off_t MOST = 64 << 20;
 
+/* Since it was started, `sampan rename` may have given it another name, which then lies beside its record. */
+static int put_name(const struct supervisor *s, const struct op *subject, char *to, size_t size)
+{
+	char name[160];
+	if (subject->count < 6)
+		return *to = 0;
+	int fd = s->home < 0 ? -1 : openat(s->home, "name", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	ssize_t n = fd < 0 ? -1 : read(fd, name, sizeof name - 1);
+	close_once(&fd);
+	name[n > 0 ? n : 0] = 0;
+	return snprintf(to, size, ",\"name\":\"%s\"", n > 0 ? name : text(subject, 5));
+}
+
 static void append(const struct supervisor *s, const struct op *subject, const char *action, const char *more)
 {
-	char name[32], tail[512];
+	char name[32], called[192], tail[512];
 	struct timespec now;
 	if (s->events < 0 || *action == 0 || subject->count < 2 || clock_gettime(CLOCK_REALTIME, &now) < 0)
 		return;
 	snprintf(name, sizeof name, "%lld", (long long)now.tv_sec / SPAN);
-	int length = snprintf(tail, sizeof tail, "%s}},\"Action\":\"%s\",\"timeNano\":%lld%09ld}\n", more, action,
+	if (put_name(s, subject, called, sizeof called) < 0)
+		return;
+	int length = snprintf(tail, sizeof tail, "%s%s}},\"Action\":\"%s\",\"timeNano\":%lld%09ld}\n", called, more, action,
 	                      (long long)now.tv_sec, now.tv_nsec);
 	int fd = openat(s->events, name, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0 || length < 0 || (size_t)length >= sizeof tail) {

@@ -37,7 +37,8 @@ enum op_code {
 	OP_STDIO = 6,     /* flags: enum stdio_flags; log path, max size, max files */
 	OP_SUPERVISE = 7, /* outlive the caller; exit record path, attach socket path, seconds to stop in (- for ever) */
 	OP_CLEANUP = 8,   /* argv of a program to start after the exit */
-	OP_EVENTS = 9,    /* directory of events, beginning of each of ours, action at the start, action at the end */
+	OP_EVENTS = 9,    /* directory of events, beginning of each of ours, actions at the start and the end; the container's
+	                     directory, where a newer name may lie, and its name */
 	OP_RESTART = 10,  /* policy file, mark of a stop by hand, argv of a program that starts the container again */
 	OP_HEALTH = 11,   /* plan file, status file, interval, timeout, start period, start interval (ms), retries, words */
 	OP_JOIN = 12,     /* flags: CLONE_NEW*; namespaces of FD_TARGET that the child shares */

@@ -157,6 +157,8 @@ static int open_outside(struct supervisor *s)
 		return e;
 	if (s->subject)
 		s->events = open(text(s->subject, 0), O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (s->subject && s->subject->count > 4)
+		s->home = open(text(s->subject, 4), O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (*path == 0)
 		return 0;
 	if (strlen(path) >= sizeof address.sun_path)

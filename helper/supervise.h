@@ -38,7 +38,7 @@ struct supervisor {
 	bool hurry;                    /* a stop is on its way: from now on output waits for no client */
 	bool input_ended;              /* close `to` after the above */
 	int listener, signals, pidfd;
-	int events;                    /* directory of the record of events, or -1 */
+	int events, home;              /* directories of the record of events and of the container, or -1 */
 	int record_fd;                 /* the exit record: its space is taken at the start, for a disk that is full at the end */
 	uint64_t oom_kills;
 	struct log log;

@@ -36,7 +36,7 @@ def run(engine: Engine, values: Values) -> int:
     from sampan.cli.variables import environment
 
     if values.tty and values.interactive and not values.detach and not os.isatty(0):
-        raise InvalidArgument("cannot use -t with -i: standard input is not a terminal", "leave -t out")
+        raise InvalidArgument("cannot use -t with -i: the input device is not a TTY", "leave -t out", exit_code=1)
     code: int = engine.containers.exec(
         values.args[0],
         values.args[1:],

@@ -40,7 +40,7 @@ def run(engine: Engine, values: Values) -> int:
     if values.explain:
         return _explain(engine, image, options)
     if values.tty and values.interactive and not values.detach and not os.isatty(0):
-        raise InvalidArgument("cannot use -t with -i: standard input is not a terminal", "leave -t out")
+        raise InvalidArgument("cannot use -t with -i: the input device is not a TTY", "leave -t out", exit_code=1)
     if values.attach:
         _attach(values, options)
     on_create = runflags.cidfile(values.cidfile)

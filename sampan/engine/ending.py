@@ -7,6 +7,7 @@ import os
 from sampan.engine import alone, outcome, restarting, stopping
 from sampan.engine.alone import Alone
 from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
+from sampan.oci import restart as policies
 from sampan.runtime import cgroup, process, state
 from sampan.store import files
 
@@ -42,12 +43,23 @@ def thaw(record: Record) -> None:
 
 def stop_signal(record: Record) -> int:
     """Give the number of the signal that stops a container: its own, its image's, else (also for nonsense) TERM."""
-    annotations = record.config["spec"].get("annotations", {})
-    options = record.config.get("options") or {}
     try:
-        return process.signal_number(options.get("stop_signal") or annotations.get("sampan.stop_signal") or "TERM")
+        return process.signal_number(_chosen_signal(record) or "TERM")
     except InvalidArgument:  # of an image: Docker's fallback too
         return process.signal_number("TERM")
+
+
+def _chosen_signal(record: Record) -> str:
+    annotations = record.config["spec"].get("annotations", {})
+    options = record.config.get("options") or {}
+    return str(options.get("stop_signal") or annotations.get("sampan.stop_signal") or "")
+
+
+def _ends(record: Record, number: int) -> bool:
+    """Say whether Docker takes a signal of `kill` as the wish that the container ends (moby, daemon/kill.go): KILL and
+    the stop signal where one was chosen, else any.
+    """
+    return number == 9 or not _chosen_signal(record) or number == stop_signal(record)
 
 
 def _present(engine: Engine, name: str, id: str = "") -> tuple[Record, bool]:
@@ -65,18 +77,20 @@ def _present(engine: Engine, name: str, id: str = "") -> tuple[Record, bool]:
 def kill(engine: Engine, name: str, signal: str = "KILL") -> None:
     """Send a signal to the first process of a running container; Conflict when it does not run.
 
-    As with Docker, KILL and the stop signal also let a paused container go on, and its restart policy does not start it
-    again; one that is restarting now is then stopped.
+    As with Docker, a signal that is meant to end it (see `_ends`) also lets a paused container go on, and its restart
+    policy does not start it again; after any signal the policy `unless-stopped` does not.  One that is restarting now
+    is then stopped.
     """
     number = process.signal_number(signal)
     record, called_off = _present(engine, name)
     if called_off:
         return
     state.require(record.status, "kill", record.name)
-    if number in (9, stop_signal(record)):
+    ends = _ends(record, number)
+    if ends or restarting.policy(record)[0] == policies.UNLESS_STOPPED:
         restarting.forbid(engine.store.paths.container(record.id))
     engine.events.container("kill", record, signal=number)
-    send(record, number, resume=number in (9, stop_signal(record)))
+    send(record, number, resume=ends)
 
 
 def stop(

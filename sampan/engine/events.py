@@ -24,7 +24,8 @@ class Events:
     """The events of one engine's store."""
 
     def __init__(self, engine: Engine) -> None:
-        self.directory = engine.store.paths.events
+        self.paths = engine.store.paths
+        self.directory = self.paths.events
 
     def emit(self, type: str, action: str, id: str, attributes: Mapping[str, Any] | None = None) -> None:
         """Record an event; it is lost, and nothing else, when it cannot be written."""
@@ -35,24 +36,26 @@ class Events:
         known = record_of.container_attributes(record)
         record_of.emit(self.directory, "container", action, record.id, {**known, **attributes})
 
-    def for_supervisor(self, record: Record, volumes: str) -> list[tuple[str, bytes, str, str]]:
+    def for_supervisor(self, record: Record) -> list[tuple[str | bytes, ...]]:
         """Give what a supervisor needs to record itself, in their true order, `start`, `oom` and `die` of the container
-        and `mount` and `unmount` of its volumes, which lie below `volumes`.
+        and `mount` and `unmount` of its volumes.
         """
-        found = [record_of.for_supervisor(self.directory, record, "start", "die")]
+        volumes, home = self.paths.volumes, self.paths.container(record.id)
+        found = [record_of.for_supervisor(self.directory, record, home, "start", "die")]
         for mount in record.config["spec"]["mounts"]:
             if str(mount.get("source") or "").startswith(volumes + "/"):
                 found.append(record_of.for_volume(self.directory, record.id, mount, volumes))
         return found
 
-    def for_exec(self, record: Record, args: list[str]) -> list[tuple[str, bytes, str, str]]:
+    def for_exec(self, record: Record, args: list[str]) -> list[tuple[str | bytes, ...]]:
         """Record that an exec is made and started, and give what its supervisor needs to record its end."""
         import os
 
         exec_id, words = os.urandom(32).hex(), " ".join(args)
         for action in ("exec_create", "exec_start"):
             self.container(f"{action}: {words}", record, execID=exec_id)
-        return [record_of.for_supervisor(self.directory, record, "", "exec_die", execID=exec_id)]
+        home = self.paths.container(record.id)
+        return [record_of.for_supervisor(self.directory, record, home, "", "exec_die", execID=exec_id)]
 
     def __call__(
         self,

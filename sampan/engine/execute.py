@@ -61,7 +61,7 @@ def plan_for(
     size: tuple[int, int],
     detach: bool,
     identity: tuple[int, int, list[int]] | None = None,
-    events: list[tuple[str, bytes, str, str]] | None = None,
+    events: list[tuple[str | bytes, ...]] | None = None,
 ) -> Plan:
     """Compile the plan that joins; without `identity` (uid, gid, groups) the helper asks who the user is."""
     facts = compile.Facts()

@@ -309,7 +309,9 @@ def launch_facts(engine: Engine, record: Record, *, foreground: bool, interactiv
         _supervise(engine, record, facts, home, asked.get("stop_timeout"), restarts)
     if not foreground:
         facts.away = cgroup.away()
-    facts.events = engine.events.for_supervisor(record, paths.volumes)
+    if record.started:
+        files.unlink(os.path.join(home, "name"))  # which `rename` left for the supervisor of before
+    facts.events = engine.events.for_supervisor(record)
     return facts
 
 

@@ -15,6 +15,7 @@ from sampan.oci import resources
 from sampan.oci.options import RunOptions, options_dict
 from sampan.runtime import cgroup, cgroupapply
 from sampan.runtime.cgrouphost import Layout, Placement, parse_own, read
+from sampan.store import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,11 +33,15 @@ _DEVICES = ("blkio_weight_device", "device_read_bps", "device_write_bps", "devic
 
 def rename(engine: Engine, name: str, new: str) -> None:
     """Give a container another name; Conflict when it is taken, also by itself."""
-    record = engine.containers.store.get(name)
-    new = new.removeprefix("/")
-    if new == record.name:
-        raise Conflict(f"cannot rename container {record.name}: that is its name already")
-    engine.containers.store.rename(record.id, new)
+    record_id, new = engine.containers.store.get(name).id, new.removeprefix("/")
+    home = engine.store.paths.container(record_id)
+    with Alone(home):  # a start tells its supervisor the name
+        record = engine.containers.get(name, record_id)
+        if new == record.name:
+            raise Conflict(f"cannot rename container {record.name}: that is its name already")
+        engine.containers.store.rename(record.id, new)
+        if record.status in ("running", "paused", "restarting"):
+            files.replace(f"{home}/name", new.encode(), durable=False)  # for its supervisor's events
     engine.events.container("rename", engine.containers.store.get(record.id), oldName="/" + record.name)
 
 

@@ -117,7 +117,7 @@ class Facts:
         self.stop_seconds = ""
         self.transient = False
         self.rootless = self.single_id = False
-        self.events: list[tuple[str, bytes, str, str]] = []  # helper/events.c
+        self.events: list[tuple[str | bytes, ...]] = []  # helper/events.c
         self.health: list[str | int] = []  # helper/health.c
         self.restart: list[str] = []  # helper/restart.c
         self.uid_map = self.gid_map = self.newuidmap = self.newgidmap = ""

@@ -46,15 +46,19 @@ def container_attributes(record: Record) -> dict[str, str]:
     return {**labels, "image": record.image_reference or record.image_id, "name": record.name}
 
 
-def for_supervisor(directory: str, record: Record, start: str, end: str, **more: str) -> tuple[str, bytes, str, str]:
-    """Give what helper/events.c needs: the directory, the beginning of each event, the actions at start and end."""
-    actor = {"ID": record.id, "Attributes": {**container_attributes(record), **more}}
-    return directory, jsontext.dumps({"Type": "container", "Actor": actor})[:-3], start, end
+def for_supervisor(
+    directory: str, record: Record, home: str, start: str, end: str, **more: str
+) -> tuple[str | bytes, ...]:
+    """Give what helper/events.c needs: the directory, the beginning of each event, the actions at start and end, and
+    the container's directory `home`, where `sampan rename` leaves a newer name, with its name now.
+    """
+    attributes = {**container_attributes(record), **more}
+    del attributes["name"]
+    actor = {"ID": record.id, "Attributes": attributes}
+    return directory, jsontext.dumps({"Type": "container", "Actor": actor})[:-3], start, end, home, record.name
 
 
-def for_volume(
-    directory: str, container_id: str, mount: Mapping[str, Any], volumes: str
-) -> tuple[str, bytes, str, str]:
+def for_volume(directory: str, container_id: str, mount: Mapping[str, Any], volumes: str) -> tuple[str | bytes, ...]:
     """Give the same for a volume that a container mounts while it runs."""
     words, name = mount.get("options", ()), str(mount["source"])[len(volumes) + 1 :].partition("/")[0]
     attributes = {"container": container_id, "destination": mount["destination"], "driver": "local"}

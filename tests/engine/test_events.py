@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import sampan
+from sampan.engine import stopping
 from sampan.errors import InvalidArgument
 from sampan.oci.options import RunOptions
 from sampan.store import events as record_of
@@ -174,6 +175,31 @@ def test_an_exec_tells_of_its_whole_life(engine: sampan.Engine) -> None:
     assert ids[0] == ids[1] == ids[2] != ids[3] == ids[4] == ids[5]
     assert [event["Actor"]["Attributes"].get("exitCode") for event in found] == [None, None, "5", None, None, "6"]
     assert len(told(engine, since, event=["die"])) == 1
+
+
+def test_what_a_renamed_container_does_is_told_with_its_new_name(engine: sampan.Engine) -> None:
+    since = time.time()
+    options = RunOptions(command=["sleep", "300"], labels={"name": "label"})
+    container_id = str(engine.containers.run(options, image="base", name="before", detach=True))
+    entered = subprocess.Popen(cli(engine, "exec", "-i", "before", "cat"), stdin=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 60
+        while len(stopping.others(engine.containers.get("before"))) < 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        engine.containers.rename("before", "after")
+        entered.communicate(timeout=60)
+        engine.containers.kill("after")
+        engine.containers.wait("after")
+        engine.containers.rename("after", "later")  # it has ended: nothing is left for its supervisor
+        engine.containers.start("later")
+    finally:
+        entered.kill()
+        engine.containers.remove(container_id, force=True)
+    wanted = ["start", "rename", "exec_die", "die"]
+    found = [(event["Action"], event["Actor"]["Attributes"]["name"]) for event in told(engine, since, event=wanted)]
+    assert found[:4] == [("start", "before"), ("rename", "after"), ("exec_die", "after"), ("die", "after")]
+    assert found[4:] == [("rename", "later"), ("start", "later"), ("die", "later")]
 
 
 def test_volumes_are_mounted_before_and_unmounted_after(engine: sampan.Engine) -> None:

@@ -92,6 +92,32 @@ def test_on_failure_ends_after_its_number_of_restarts(engine: sampan.Engine) -> 
     engine.containers.remove(name)
 
 
+@pytest.mark.parametrize(
+    ("policy", "chosen", "signal_name", "again"),
+    [
+        ("always", "", "USR1", False),
+        ("on-failure", "", "USR1", False),
+        ("always", "TERM", "USR1", True),
+        ("always", "USR1", "USR1", False),
+        ("on-failure", "TERM", "USR1", True),
+        ("unless-stopped", "TERM", "USR1", False),
+        ("always", "TERM", "KILL", False),
+    ],
+)
+def test_which_signals_of_kill_cancel_the_policy(
+    engine: sampan.Engine, policy: str, chosen: str, signal_name: str, again: bool
+) -> None:
+    script = "trap 'exit 9' USR1; echo ready; while :; do sleep 0.02; done"
+    name = run(engine, policy, script, stop_signal=chosen)
+    ready(engine, name)
+    engine.containers.kill(name, signal_name)
+    if again:
+        until(lambda: len(starts(engine, name)) == 2)
+    else:
+        until(lambda: state(engine, name) == "exited")
+    engine.containers.remove(name, force=True)
+
+
 def test_success_is_no_failure(engine: sampan.Engine) -> None:
     name = run(engine, "on-failure", "exit 0")
     until(lambda: state(engine, name) == "exited")

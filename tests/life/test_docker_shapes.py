@@ -134,3 +134,21 @@ def test_removals_beside_each_other_are_nobodys_error(engine: sampan.Engine, sam
             done = sampan_run("rm", "-f", *names)
             assert one.stderr is not None and one.stderr.read() == ""
         assert "internal" not in done.stderr
+
+
+def test_a_terminal_of_a_pipe_is_refused_as_dockers_client_does(started: Callable[..., str], sampan_run: Run) -> None:
+    name = started("sleep 60")
+    for words in (["run", "--rm", "-it", "base", "true"], ["exec", "-it", name, "true"]):
+        done = sampan_run(*words)
+        assert done.returncode == 1 and "the input device is not a TTY" in done.stderr
+
+
+def test_a_signal_lets_a_paused_container_go_on_where_no_stop_signal_was_chosen(
+    started: Callable[..., str], sampan_run: Run
+) -> None:
+    for options, state in (((), "running"), (("--stop-signal", "TERM"), "paused")):
+        name = started("trap : USR1; echo ready; while :; do sleep 0.02; done", *options)
+        if sampan_run("pause", name).returncode:
+            pytest.skip("needs a freezer")
+        assert sampan_run("kill", "-s", "USR1", name).returncode == 0
+        assert sampan_run("ps", "--filter", f"id={name}", "--format", "{{.State}}").stdout == f"{state}\n"
