@@ -1,4 +1,8 @@
-/* The log of a container: Docker's json-file lines, rotated by size.  Memory is one line of each stream, whatever comes. */
+/* The log of a container: Docker's json-file lines, rotated by size.  Memory is one line of each stream, whatever comes.
+ *
+ * The file's blocks are taken ahead (FALLOC_FL_KEEP_SIZE), and the last TAIL bytes of them are for no line: when the disk is
+ * full, lines go to a buffer of that size, which has the newest.  They are written when there is room again, or at the end
+ * into what was kept.  So a disk that stays full loses lines of the middle, and never the last ones. */
 #include "log.h"
 
 #include <errno.h>
@@ -54,23 +58,101 @@ size_t escape(char *to, const char *from, size_t length)
 	return (size_t)(at - to);
 }
 
-static void rotate(struct log *s)
+/* The last lines of a full disk: when `now_` cannot take one more the other half, with the lines before, is begun anew. */
+static char tails[2][ENTRY];
+static size_t used[2];
+static int now_;
+
+static void keep(const char *entry, size_t length)
+{
+	if (used[now_] > 0 && used[now_] + length > TAIL / 2) {
+		now_ ^= 1;
+		used[now_] = 0;
+	}
+	memcpy(tails[now_] + used[now_], entry, length);
+	used[now_] += length;
+}
+
+static bool is_full(int e)
+{
+	return e == ENOSPC || e == EDQUOT || e == EFBIG;
+}
+
+/* Takes the blocks for `length` more bytes and those of the end, more if it can; false: the disk is full. */
+static bool take(struct log *s, size_t length)
+{
+	struct stat st;
+	off_t least = (off_t)length + TAIL, most = length > 0 && s->max >= TAIL ? least + AHEAD : least;
+	if (fstat(s->fd, &st) < 0)
+		return false;
+	s->size = s->taken = (uint64_t)st.st_size; /* somebody may have cut it */
+	for (off_t more = most; more > 0; more = more > least ? least : 0) {
+		if (fallocate(s->fd, FALLOC_FL_KEEP_SIZE, st.st_size, more) == 0) {
+			s->taken = s->size + (uint64_t)more;
+			return true;
+		}
+		if (!is_full(errno))
+			return s->plain = true;
+	}
+	return false;
+}
+
+static bool has_room(struct log *s, size_t length)
+{
+	return s->plain || s->size + length + TAIL <= s->taken || take(s, length);
+}
+
+/* The blocks beyond the end go back. */
+static void trim(int fd)
+{
+	struct stat st;
+	if (fstat(fd, &st) == 0 && st.st_size < (off_t)st.st_blocks * 512 && ftruncate(fd, st.st_size) < 0)
+		return; /* they go with the file */
+}
+
+static int shift(const struct log *s)
 {
 	char from[4096], to[4096];
-	const char *path = s->path;
-	for (unsigned i = s->files - 1; s->files > 1 && i > 0; i--) {
+	for (unsigned i = s->files - 1; i > 0; i--) {
 		if (i == 1)
-			snprintf(from, sizeof from, "%s", path);
+			snprintf(from, sizeof from, "%s", s->path);
 		else
-			snprintf(from, sizeof from, "%s.%u", path, i - 1);
-		snprintf(to, sizeof to, "%s.%u", path, i);
+			snprintf(from, sizeof from, "%s.%u", s->path, i - 1);
+		snprintf(to, sizeof to, "%s.%u", s->path, i);
 		if (rename(from, to) < 0 && errno != ENOENT)
-			return;
+			return errno;
 	}
-	if (s->fd >= 0)
+	return 0;
+}
+
+/* The next file is there, with its blocks, before the log leaves the one it has: else it stays.  On a full disk the oldest
+ * file makes room, which it would do anyway. */
+static void rotate(struct log *s)
+{
+	char next[4096], oldest[4096];
+	int old = s->fd;
+	uint64_t size = s->size, taken = s->taken;
+	if (s->files <= 1) {
+		if (ftruncate(s->fd, 0) == 0)
+			s->size = s->taken = 0;
+		return;
+	}
+	snprintf(next, sizeof next, "%s.new", s->path);
+	snprintf(oldest, sizeof oldest, "%s.%u", s->path, s->files - 1);
+	s->fd = open(next, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0640);
+	bool ready = s->fd >= 0 && (take(s, 0) || (unlink(oldest) == 0 && take(s, 0)));
+	if (ready && shift(s) == 0 && rename(next, s->path) == 0) {
+		trim(old);
+		close(old);
+		return;
+	}
+	if (s->fd >= 0) {
 		close(s->fd);
-	s->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0640);
-	s->size = 0;
+		unlink(next);
+	}
+	s->fd = old;
+	s->size = size;
+	s->taken = taken;
 }
 
 void time_text(char text[40], const struct timespec *time)
@@ -81,13 +163,51 @@ void time_text(char text[40], const struct timespec *time)
 	snprintf(text + n, 40 - n, ".%09ldZ", time->tv_nsec % 1000000000);
 }
 
+static bool put(struct log *s, const char *entry, size_t length)
+{
+	struct stat st;
+	if (write_full(s->fd, entry, length) == 0) {
+		s->size += length;
+		return true;
+	}
+	if (fstat(s->fd, &st) == 0 && ((uint64_t)st.st_size < s->size || ftruncate(s->fd, (off_t)s->size) < 0))
+		s->size = s->taken = (uint64_t)st.st_size; /* somebody cut it; or a half line stays: readers pass over it */
+	return false;
+}
+
+/* What was kept back goes to the log, the older half first; on a full disk the blocks of the end take it. */
+static void put_kept(struct log *s)
+{
+	for (int i = 0; i < 2; i++) {
+		now_ ^= 1;
+		if (used[now_] > 0)
+			put(s, tails[now_], used[now_]);
+		used[now_] = 0;
+	}
+	s->full = false;
+}
+
+/* A disk that was full is asked ten times a second whether it still is: a file system may look for room for long. */
+static bool may_try(struct log *s)
+{
+	struct timespec now;
+	if (!s->full)
+		return true;
+	if (clock_gettime(CLOCK_MONOTONIC, &now) < 0)
+		return false;
+	int64_t passed = ((int64_t)now.tv_sec - s->tried.tv_sec) * 1000 + (now.tv_nsec - s->tried.tv_nsec) / 1000000;
+	if (passed < 100)
+		return false;
+	s->tried = now;
+	return true;
+}
+
 void log_line(struct log *s, int stream)
 {
-	static char out[LINE * 6 + 256];
+	static char out[ENTRY];
 	struct timespec now;
 	char stamp[40];
 	size_t n, start = s->line_size[stream];
-	int written;
 	s->line_size[stream] = 0;
 	if (s->fd < 0 || start == 0)
 		return;
@@ -96,14 +216,32 @@ void log_line(struct log *s, int stream)
 	memcpy(out, "{\"log\":\"", 8);
 	n = 8 + escape(out + 8, s->line[stream], start);
 	n += (size_t)sprintf(out + n, "\",\"stream\":\"%s\",\"time\":\"%s\"}\n", stream ? "stderr" : "stdout", stamp);
-	if (s->max && s->size + n > s->max && s->size > 0)
+	bool tries = may_try(s);
+	if (tries && s->max && s->size + n > s->max && s->size > 0)
 		rotate(s);
-	/* A full disk loses lines, never the container: they are dropped until there is room. */
-	written = s->fd >= 0 ? write_full(s->fd, out, n) : EBADF;
-	if (written == 0)
-		s->size += n;
-	else if (s->fd >= 0 && ftruncate(s->fd, (off_t)s->size) < 0)
-		s->size += n; /* the half line stays; readers pass over it */
+	if (tries && has_room(s, n + used[0] + used[1])) {
+		if (s->full)
+			put_kept(s);
+		if (put(s, out, n))
+			return;
+	}
+	s->full = true;
+	keep(out, n);
+}
+
+void log_begin(struct log *s)
+{
+	if (s->fd >= 0)
+		has_room(s, 0);
+}
+
+void log_end(struct log *s)
+{
+	if (s->fd < 0)
+		return;
+	if (s->full)
+		put_kept(s);
+	trim(s->fd);
 }
 
 void log_bytes(struct log *s, int stream, const char *bytes, size_t length)

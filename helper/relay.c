@@ -224,6 +224,7 @@ static void drain(struct supervisor *s)
 		close_once(&s->from[stream]);
 		log_line(&s->log, stream);
 	}
+	log_end(&s->log);
 }
 
 /* Says whether somebody waits for output. */
@@ -248,6 +249,7 @@ void relay(struct supervisor *s)
 {
 	bool going = true;
 	never_block(s);
+	log_begin(&s->log);
 	while (going && !s->exited) {
 		struct watched w = { .count = 0 };
 		watch(&w, s->signals, POLLIN, SIGNALS, NULL, 0);

@@ -217,9 +217,10 @@ int supervise(struct plan *plan)
 	s.restart = find(plan, OP_RESTART);
 	s.health = find(plan, OP_HEALTH);
 	s.exited = s.dismissed = s.hurry = s.input_ended = s.kept = false;
+	s.log.plain = s.log.full = false;
 	s.kill_at = 0;
 	s.input_size = s.input_at = s.rest_size[0] = s.rest_size[1] = 0;
-	s.chunk_size = s.log.size = s.log.max = s.log.line_size[0] = s.log.line_size[1] = 0;
+	s.chunk_size = s.log.size = s.log.max = s.log.taken = s.log.line_size[0] = s.log.line_size[1] = 0;
 	for (int i = 0; i < CLIENTS; i++) {
 		s.clients[i].attached = s.clients[i].caller = false;
 		s.clients[i].matched = s.clients[i].pending = s.clients[i].key_count = 0;

@@ -186,10 +186,15 @@ set -e
 mount -t tmpfs -o size=24m none "$1"
 sampan() { "$@"; }
 $SAMPAN bootstrap -t base host sh dd true yes sleep
-$SAMPAN run -d --name full base sh -c 'sleep 0.3; i=0; while [ $i -lt 500 ]; do echo line $i; i=$((i+1)); done; exit 7'
-dd if=/dev/zero of="$1/ballast" bs=64k 2>/dev/null || true
+mkdir "$2/go"
+program='while [ ! -e /go/on ]; do sleep 0.05; done; i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done'
+$SAMPAN run -d --name full -v "$2/go:/go" base sh -c "$program; echo to stderr >&2; exit 7"
+for size in 64k 512; do dd if=/dev/zero bs=$size >> "$1/ballast" 2>/dev/null || true; done
+touch "$2/go/on"
 echo "waited $($SAMPAN wait full)"
 $SAMPAN ps -a --format '{{.Names}} {{.Status}}'
+echo "kept $($SAMPAN logs full 2>/dev/null | wc -l)"
+$SAMPAN logs --tail 3 full 2>&1
 $SAMPAN rm full
 rm "$1/ballast"
 $SAMPAN run --rm base true
@@ -197,13 +202,22 @@ $SAMPAN run --rm base true
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="mounts a small tmpfs")
-def test_a_disk_that_is_full_at_the_end_hides_no_exit_code(engine: sampan.Engine, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_at_the_end_hides_neither_exit_code_nor_last_lines(
+    engine: sampan.Engine, tmp_path: Path
+) -> None:
+    (tmp_path / "st").mkdir()
     words = engine.command([])
-    words[words.index("--root") + 1] = str(tmp_path)
-    words[words.index(engine.store.paths.run)] = str(tmp_path) + "/run"
+    words[words.index("--root") + 1] = f"{tmp_path}/st"
+    words[words.index(engine.store.paths.run)] = f"{tmp_path}/st/run"
     script = FULL.replace("$SAMPAN", " ".join(f"'{word}'" for word in words))
     done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", script, "sh", str(tmp_path)], capture_output=True, text=True, timeout=60
+        ["unshare", "--mount", "sh", "-c", script, "sh", f"{tmp_path}/st", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "waited 7\n" in done.stdout and "full Exited (7)" in done.stdout
+    kept = int(done.stdout.partition("kept ")[2].split()[0])
+    assert 100 < kept < 1000, done.stdout  # the disk was full: of the lines between some are lost
+    assert "line 1998\nline 1999\nto stderr\n" in done.stdout
