@@ -22,7 +22,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-enum { ACCOUNTS_MAX = 4 << 20, LAST_CAP = 40 };
+enum { ACCOUNTS_MAX = 4 << 20, CHUNK = 1 << 16, LAST_CAP = 40 };
 
 static int do_loopback(void)
 {
@@ -79,11 +79,12 @@ static int send_file(uint32_t at, int which, const char *path)
 	size_t length = 0;
 	int e = 0, fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
-		bytes = malloc(ACCOUNTS_MAX);
+		size_t most = st.st_size < ACCOUNTS_MAX - CHUNK ? (size_t)st.st_size + CHUNK : ACCOUNTS_MAX;
+		bytes = malloc(most);
 		if (bytes == NULL)
 			e = ENOMEM;
-		while (!e && length < ACCOUNTS_MAX) {
-			ssize_t n = read(fd, bytes + length, ACCOUNTS_MAX - length);
+		while (!e && length < most) {
+			ssize_t n = read(fd, bytes + length, most - length);
 			if (n < 0)
 				e = errno;
 			if (n <= 0)
@@ -99,16 +100,21 @@ static int send_file(uint32_t at, int which, const char *path)
 	return e;
 }
 
-/* The answer: u32 uid, gid, group count, environment count; the groups; per variable u32 length and the bytes. */
+/* Asks; the answer is read when it is needed, as meanwhile there are other things to do. */
 static int do_accounts(struct child *child)
 {
-	struct identity *who = &child->identity;
-	uint32_t head[4];
 	int e = send_file(child->at, 0, "/etc/passwd");
 	if (!e)
 		e = send_file(child->at, 1, "/etc/group");
-	if (!e)
-		e = read_full(FD_IN, head, sizeof head);
+	child->identity.asked = !e;
+	return e;
+}
+
+/* The answer: u32 uid, gid, group count, environment count; the groups; per variable u32 length and the bytes. */
+static int take_answer(struct identity *who)
+{
+	uint32_t head[4];
+	int e = read_full(FD_IN, head, sizeof head);
 	if (e)
 		return e;
 	if (head[2] > 65536 || head[3] > 1024)
@@ -151,6 +157,11 @@ static void own_streams(uid_t uid)
 static int do_user(struct child *child, const struct op *op)
 {
 	struct identity *who = &child->identity;
+	if (!(op->flags & 1) && who->asked) {
+		int e = take_answer(who);
+		if (e)
+			return e;
+	}
 	if (op->flags & 1) {
 		if (op->count < 2)
 			return EINVAL;

@@ -43,6 +43,9 @@ uint64_t oom_kills(const struct plan *plan)
 		if (op->code != OP_CGROUP && op->code != OP_CGROUP_V1)
 			continue;
 		counter = op->code == OP_CGROUP ? "memory.events" : "memory.oom_control";
+		char file[4096];
+		if ((size_t)snprintf(file, sizeof file, "%s/%s", text(op, 0), counter) >= sizeof file || access(file, F_OK) < 0)
+			continue; /* of another controller, or gone: nothing is counted there */
 		if (nftw(text(op, 0), count_kills, 8, FTW_PHYS) < 0)
 			continue; /* a group that is gone has counted nothing that we could still read */
 	}

@@ -142,19 +142,24 @@ static int do_detach(struct child *child)
 static int do_mount(const struct op *op)
 {
 	const char *target = text(op, 2);
-	int fd, e;
-	e = resolve_directory(target, true, 0755, &fd);
-	if (e)
-		return e;
+	bool own = op->flags & 1u << 31;
+	int fd = own ? open_in_root(AT_FDCWD, target, O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS) : -1, e = 0;
+	if (own && fd < 0 && errno != ENOENT)
+		return errno;
+	if (fd < 0) {
+		e = resolve_directory(target, true, 0755, &fd);
+		if (e)
+			return e;
+		if (own) {
+			close(fd);
+			fd = open_in_root(AT_FDCWD, target, O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
+			if (fd < 0)
+				return errno;
+		}
+	}
 	e = is_kind(fd, true);
 	if (!e && strcmp(text(op, 0), "proc") != 0)
 		e = not_procfs(fd);
-	if (!e && op->flags & 1u << 31) {
-		close(fd);
-		fd = open_in_root(AT_FDCWD, target, O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
-		if (fd < 0)
-			return errno;
-	}
 	if (e) {
 		close(fd);
 		return e;

@@ -129,6 +129,7 @@ int report(enum report_kind kind, uint32_t op, int error, int value, uint64_t ex
 
 /* Who the process becomes; resolved by the caller when the plan asks with OP_ACCOUNTS. */
 struct identity {
+	bool asked;          /* the answer is still to be read */
 	uint32_t uid, gid;
 	uint32_t group_count;
 	gid_t *groups;

@@ -20,6 +20,28 @@ int open_in_root(int dir, const char *path, uint64_t flags, uint64_t resolve)
 	return (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
 }
 
+/* What most often is there: all of an absolute PATH, or all but its last directory, which is made.  ENOENT: look closer. */
+static int resolve_at_once(const char *path, bool create, mode_t mode, int *fd)
+{
+	char parent[PATH_MAX];
+	const char *name = strrchr(path, '/');
+	int e = ENOENT, at;
+	*fd = open_in_root(AT_FDCWD, path, O_PATH, RESOLVE_NO_MAGICLINKS);
+	if (*fd >= 0 || errno != ENOENT || !create || name == path || name[1] == 0)
+		return *fd >= 0 ? 0 : errno;
+	memcpy(parent, path, (size_t)(name - path));
+	parent[name - path] = 0;
+	at = open_in_root(AT_FDCWD, parent, O_PATH, RESOLVE_NO_MAGICLINKS);
+	if (at < 0)
+		return errno;
+	if (mkdirat(at, name + 1, mode) == 0) {
+		*fd = open_in_root(at, name + 1, O_PATH | O_NOFOLLOW | O_DIRECTORY, RESOLVE_NO_MAGICLINKS);
+		e = *fd < 0 ? errno : 0;
+	}
+	close(at);
+	return e;
+}
+
 /* Opens PATH below "/", with the kernel following links inside the root only.  With CREATE, missing directories are made;
  * a dangling link is followed and its target made, as runc does.  */
 int resolve_directory(const char *path, bool create, mode_t mode, int *fd)
@@ -28,6 +50,11 @@ int resolve_directory(const char *path, bool create, mode_t mode, int *fd)
 	int at, links = 0;
 	if (strlen(path) >= sizeof want)
 		return ENAMETOOLONG;
+	if (path[0] == '/') {
+		int e = resolve_at_once(path, create, mode, fd);
+		if (e != ENOENT || !create)
+			return e;
+	}
 	strcpy(want, path);
 again:
 	at = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);

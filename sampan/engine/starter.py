@@ -12,7 +12,7 @@ import stat
 from sampan.engine import terminal
 from sampan.engine.containers import SHARED
 from sampan.errors import InvalidArgument, NotSupported
-from sampan.runtime import accounts, capabilities, cgroup, compile, launch
+from sampan.runtime import cgroup, compile, launch
 from sampan.runtime import plan as p
 from sampan.store import files
 
@@ -131,18 +131,23 @@ class Prepared:
         self.warnings: list[str] = []  # those of `complete` too
         self.target = -1  # pidfd of a container whose namespaces the plan shares; `start` closes it
 
-    def complete(self) -> None:
-        """Compile the rest, while the helper makes the namespaces."""
+    def complete(self, child: Child) -> None:
+        """Compile and send the rest in two pieces, while the helper is at work on the one before."""
         spec, facts = self.spec, self.facts
-        self.warnings += fill(facts, spec, self.host)
         facts.host_devices = host_devices(spec, self.privileged)
         facts.target = os.path.join(self.host.paths.run, "rootfs")
         os.makedirs(facts.target, mode=0o700, exist_ok=True)
-        compile.compile_rest(self.plan, spec, facts)
+        compile.compile_files(self.plan, spec, facts)
+        child.send()
+        self.warnings += fill(facts, spec, self.host)
+        compile.compile_process(self.plan, spec, facts)
+        child.send()
 
 
 def fill(facts: Facts, spec: dict[str, Any], host: Host) -> list[str]:
     """Add rights and maps to the facts; return warnings about capabilities that this host lacks."""
+    from sampan.runtime import capabilities
+
     wanted = (spec["process"].get("capabilities") or {}).get("bounding", [])
     mask, available = capabilities.mask(wanted), host.cap_mask()
     missing = [name for name in wanted if not capabilities.mask([name]) & available]
@@ -159,6 +164,8 @@ def resolver(spec: dict[str, Any], host: Host) -> Callable[[bytes, bytes], tuple
     has_home = any(entry.startswith("HOME=") for entry in spec["process"]["env"])
 
     def answer(passwd: bytes, group: bytes) -> tuple[int, int, list[int], list[str]]:
+        from sampan.runtime import accounts
+
         uid, gid, groups, home = accounts.resolve(name, extra, passwd, group)
         if host.rootless:
             _check_mapped(name, uid, [gid, *groups], bool(extra), host.counts())
@@ -237,8 +244,7 @@ def start(prepared: Prepared, stdin: int, stdout: int, stderr: int, meanwhile: C
     try:
         if meanwhile is not None:
             meanwhile()
-        prepared.complete()
-        child.send()
+        prepared.complete(child)
         return child.await_start(resolver(prepared.spec, prepared.host))
     except launch.StartFailure as failure:
         cgroup.remove(prepared.placement)

@@ -170,13 +170,11 @@ def _linux(
 
 def _throttles(look: Callable[[str], os.stat_result]) -> list[str]:
     """Return the counters that reveal the host's heat, per CPU; hosts have them for all CPUs or for none."""
-    count = os.cpu_count() or 1
-    paths = [f"/sys/devices/system/cpu/cpu{number}/thermal_throttle" for number in range(count)]
     try:
-        look(paths[0])
+        look("/sys/devices/system/cpu/cpu0/thermal_throttle")
     except OSError:
         return []
-    return paths
+    return [f"/sys/devices/system/cpu/cpu{number}/thermal_throttle" for number in range(os.cpu_count() or 1)]
 
 
 def _namespaces(options: RunOptions) -> list[dict[str, str]]:

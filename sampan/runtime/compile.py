@@ -8,7 +8,6 @@ devices, volumes, masks, old root away, read-only root, limits, identity, capabi
 from __future__ import annotations
 
 from sampan.errors import InvalidArgument
-from sampan.runtime import confine
 from sampan.runtime import plan as p
 from sampan.runtime.plan import Plan
 
@@ -145,7 +144,8 @@ class Facts:
 def compile_run(spec: dict[str, Any], facts: Facts) -> Plan:
     """Give the plan that runs `spec`'s process in its own namespaces."""
     plan = compile_split(spec, facts)
-    compile_rest(plan, spec, facts)
+    compile_files(plan, spec, facts)
+    compile_process(plan, spec, facts)
     return plan
 
 
@@ -169,8 +169,8 @@ def compile_split(spec: dict[str, Any], facts: Facts) -> Plan:
     return plan
 
 
-def compile_rest(plan: Plan, spec: dict[str, Any], facts: Facts) -> None:
-    """Append everything behind the first piece."""
+def compile_files(plan: Plan, spec: dict[str, Any], facts: Facts) -> None:
+    """Append the second piece: the root, everything that is mounted, and what belongs to the namespaces."""
     namespaces = plan.namespaces
     if facts.rootless:
         become_root(plan, facts)
@@ -194,7 +194,13 @@ def compile_rest(plan: Plan, spec: dict[str, Any], facts: Facts) -> None:
         plan.add(p.READONLY, path, label=f"make {path} read-only")
     for path in linux.get("maskedPaths") or ():
         plan.add(p.MASK, path, label=f"mask {path}")
-    confine.process(plan, spec, facts, tty)
+
+
+def compile_process(plan: Plan, spec: dict[str, Any], facts: Facts) -> None:
+    """Append the last piece, which needs the rights and the filter."""
+    from sampan.runtime import confine
+
+    confine.process(plan, spec, facts, bool(spec["process"].get("terminal")))
 
 
 def joined(plan: Plan, namespaces: dict[str, str], shared: list[str], facts: Facts) -> None:

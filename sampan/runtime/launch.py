@@ -231,19 +231,6 @@ def reap() -> None:
             _ended.remove(pid)
 
 
-def _pipe_above(lowest: int) -> tuple[int, int]:
-    """Make a pipe whose ends stand above the descriptors that the helper is given, so that none is overwritten."""
-    import fcntl
-
-    ends = os.pipe()
-    if min(ends) >= lowest:
-        return ends
-    raised = (fcntl.fcntl(ends[0], fcntl.F_DUPFD_CLOEXEC, lowest), fcntl.fcntl(ends[1], fcntl.F_DUPFD_CLOEXEC, lowest))
-    os.close(ends[0])
-    os.close(ends[1])
-    return raised
-
-
 def start(
     plan: Plan,
     stdin: int = 0,
@@ -264,19 +251,32 @@ def spawn(
 ) -> Child:
     """Start the helper, which waits for a plan; the descriptors become its 0 to 2, 5, 6 and 7 (helper/plan.h)."""
     helper = _helper()
-    in_read, in_write = _pipe_above(16)
-    out_read, out_write = _pipe_above(16)
+    in_read, in_write = os.pipe()
+    out_read, out_write = os.pipe()
+    wanted = (
+        (stdin, 0),
+        (stdout, 1),
+        (stderr, 2),
+        (tree_in, 5),
+        (tree_out, 6),
+        (target, 7),
+        (in_read, 3),
+        (out_write, 4),
+    )
     raised: list[int] = []
     actions: list[tuple[int, int, int]] = []
+    taken: set[int] = set()
     try:
-        for source, number in ((stdin, 0), (stdout, 1), (stderr, 2), (tree_in, 5), (tree_out, 6), (target, 7)):
-            if source >= 0:
+        for source, number in wanted:
+            if source < 0:
+                continue
+            if source in taken:  # by then the number is another file's
                 import fcntl
 
-                high = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, 16)
-                raised.append(high)
-                actions.append((os.POSIX_SPAWN_DUP2, high, number))
-        actions += [(os.POSIX_SPAWN_DUP2, in_read, 3), (os.POSIX_SPAWN_DUP2, out_write, 4)]
+                source = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, 16)
+                raised.append(source)
+            actions.append((os.POSIX_SPAWN_DUP2, source, number))
+            taken.add(number)
         pid = os.posix_spawn(
             f"/proc/self/fd/{helper}", ["sampan-helper"], {}, file_actions=actions, setsigmask=_TERMINAL_SIGNALS
         )

@@ -6,6 +6,7 @@ import os
 import pathlib
 import select
 import subprocess
+import sys
 import threading
 import time
 
@@ -209,6 +210,30 @@ def test_a_helper_ends_with_its_caller_before_it_has_the_whole_plan(sent: int) -
     finally:
         os.close(watch)
     launch.reap()
+
+
+SPAWN = """
+import itertools, os, sys
+sys.path.append(sys.argv[1])
+from sampan.runtime import launch
+for number in range(8):
+    os.dup2(os.memfd_create(f"file-{number}"), number) if number != 2 else None
+name = lambda pid, fd: os.readlink(f"/proc/{pid}/fd/{fd}")
+for order in itertools.permutations((0, 1, 2, 5, 6)):
+    child = launch.spawn(*order)
+    own = [name("self", fd) for fd in order]
+    given = [name(child.helper_pid, fd) for fd in (0, 1, 2, 5, 6)]
+    pipes = [name(child.helper_pid, fd) for fd in (3, 4)]
+    assert given == own, (order, given, own)
+    assert pipes == [name("self", child.control), name("self", child.reports)], (order, pipes)
+    child.close()
+"""
+
+
+def test_the_helper_gets_its_descriptors_whatever_numbers_they_have() -> None:
+    words = [sys.executable, "-c", SPAWN, str(pathlib.Path(sampan.__file__).parent.parent)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def test_several_threads_run_at_once(engine: sampan.Engine) -> None:
