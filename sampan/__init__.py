@@ -1,7 +1,5 @@
 """sampan: a container engine that is just a Python package."""
 
-from __future__ import annotations
-
 __version__ = "0.1.0"
 
 TYPE_CHECKING = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import pathlib
 import shutil
@@ -115,3 +116,72 @@ def test_errors_still_show_their_source(copy: pathlib.Path) -> None:
     with pytest.raises(subprocess.CalledProcessError) as failed:
         python(copy, code)
     assert "raise RuntimeError('here')" in failed.value.stderr and made.exists()
+
+
+LEAN = """
+def documented(a: "nothing", b: "nothing" = 1) -> "nothing":
+    \'\'\'Read by people.\'\'\'
+
+
+class Documented:
+    \'\'\'Read by people.\'\'\'
+    bare: "nothing"
+    number: "nothing" = 7
+"""
+
+
+def test_the_bundle_has_no_documentation_and_no_annotations(copy: pathlib.Path) -> None:
+    with open(copy / "sampan" / "cli" / "version.py", "a", encoding="utf-8") as file:
+        file.write(LEAN)
+    made = bundled(copy)
+    show = "; f, c = v.documented, v.Documented; print((v.__doc__, f.__doc__, c.__doc__, f.__annotations__, c.number))"
+    code = "import sys; sys.path.append(sys.argv[1]); from sampan.cli import version as v" + show
+    assert "'Read by people.', {'a'" in python(copy, code)
+    assert python(copy, START + "from sampan.cli import version as v" + show) == "(None, None, None, {}, 7)"
+    assert b"Read by people" not in made.read_bytes()
+
+
+def test_no_module_reads_its_own_documentation() -> None:
+    """Nor annotations: the bundle has none (sampan/lean.py)."""
+    for path in (ROOT / "sampan").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        names = {node.attr for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)}
+        names |= {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+        assert not names & {"__doc__", "__annotations__", "get_type_hints", "dataclass", "getdoc"}, path
+        if text and path.name not in ("bundle.py", "__init__.py", "__main__.py"):
+            assert "\nfrom __future__ import annotations\n" in text, path
+
+
+ENVIRONMENT = """
+import os, sys
+seen = [os.environ.get("A"), os.environ.get("Z", "none"), "A" in os.environ, "Z" in os.environ, len(os.environ)]
+seen += [sorted(os.environ), sorted(os.environ.keys()), sorted(os.environ.items()), sorted(os.environ.values())]
+seen += [dict(os.environ) == os.environ.copy(), os.environ == dict(os.environ)]
+seen += [os.environ | {"C": "3"}, {"C": "3"} | os.environ]
+os.environ.update({"D": "4"}, E="5")
+os.environ |= {"F": "6"}
+seen += [os.environ.pop("D"), os.environ.pop("D", None), os.environ.setdefault("G", "7"), os.getenv("E")]
+seen += [{**os.environ}]
+try:
+    os.environ.pop("D")
+except KeyError as error:
+    seen.append(error.args)
+class Path:
+    def __fspath__(self): return "p"
+seen += [isinstance(Path(), os.PathLike), isinstance(1, os.PathLike), os.fspath(Path()), repr(os.environ)]
+os.environ.popitem(), os.environ.clear()
+import collections.abc, typing, subprocess
+seen += [len(os.environ), isinstance({}, collections.abc.Mapping), subprocess.run(["/bin/true"]).returncode]
+print(seen)
+"""
+
+
+def test_the_environment_of_a_command_is_as_ever(tmp_path: pathlib.Path) -> None:
+    """`os` is given a stand-in for the class that its environment is made of (sampan/bundle.py)."""
+    told = []
+    for begin in (START, "import sys; del sys.argv[1]; ", START + "assert '_collections_abc' not in sys.modules; "):
+        command = [sys.executable, "-I", "-S", "-X", "utf8", "-c", begin + f"exec({ENVIRONMENT!r})", str(ROOT)]
+        done = subprocess.run(command, env={"A": "1", "B": "2"}, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        told.append(done.stdout)
+    assert told[0] == told[1] == told[2]

@@ -184,8 +184,8 @@ class Engine:
     def command(self, words: list[str]) -> list[str]:
         """Give the argument vector that runs a sampan command on this store from a clean environment."""
         package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        code = 'import os,sys;sys.path.append(sys.argv[1]);os.environ["SAMPAN_RUN"]=sys.argv[2];del sys.argv[1:3]'
-        code += ";from sampan import bundle;bundle.install();from sampan.cli.main import entry;entry()"
+        code = "import sys;sys.path.append(sys.argv[1]);from sampan import bundle;bundle.install();import os;"
+        code += 'os.environ["SAMPAN_RUN"]=sys.argv[2];del sys.argv[1:3];from sampan.cli.main import entry;entry()'
         paths = self.store.paths
         return [sys.executable, "-I", "-S", "-X", "utf8", "-c", code, package, paths.run, "--root", paths.root, *words]
 
