@@ -50,4 +50,5 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
         left = found.command("ps", "-aq").stdout.split()
         if left:
             found.command("rm", "-f", *left)
+        found.close()
         shutil.rmtree(root)

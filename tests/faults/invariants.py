@@ -9,6 +9,8 @@ from __future__ import annotations
 import glob
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 import time
@@ -17,10 +19,8 @@ from typing import Any
 
 LAUNCHER = Path(__file__).parent.parent.parent / "bin" / "sampan"
 TRACER = Path(__file__).parent / "tracer.py"
+FORKER = Path(__file__).parent / "forker.py"
 PATIENCE = 30.0
-COLLECT = (
-    "import sys,sampan;from sampan.engine import leftovers;leftovers.collect(sampan.Engine(sys.argv[1]),seconds=0)"
-)
 
 
 class Store:
@@ -32,6 +32,7 @@ class Store:
         self.prefix = become if uid else []
         self.mark = f"98765.{int.from_bytes(os.urandom(4), 'big')}"  # an argument of sleep that nobody else uses
         self.seen: set[str] = set()
+        self.forker: subprocess.Popen[str] | None = None
         self.env = {
             "PATH": os.path.dirname(sys.executable) + ":" + os.environ["PATH"],
             "SAMPAN_ROOT": str(root),
@@ -39,9 +40,30 @@ class Store:
             "HOME": str(root),
         }
 
-    def command(self, *words: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
-        """Run a command of sampan."""
-        return self.execute([str(LAUNCHER), *words], timeout)
+    def command(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run a command of sampan (forker.py)."""
+        if self.forker is None or self.forker.poll() is not None:
+            self.forker = subprocess.Popen(
+                [*self.prefix, sys.executable, str(FORKER)],
+                cwd=self.root, env=self.env, text=True, bufsize=1, start_new_session=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            )  # fmt: skip
+        assert self.forker.stdin and self.forker.stdout
+        self.forker.stdin.write(json.dumps([self.env, words]) + "\n")
+        ready, _, _ = select.select([self.forker.stdout], [], [], timeout)
+        line = self.forker.stdout.readline() if ready else ""
+        if not line:
+            self.close()
+            raise AssertionError(f"{' '.join(words)} hangs, or its process ended")
+        answer = json.loads(line)
+        return subprocess.CompletedProcess(words, answer["code"], answer["out"], answer["err"])
+
+    def close(self) -> None:
+        """End the process that runs commands, also one that hangs."""
+        if self.forker is not None:
+            os.killpg(self.forker.pid, signal.SIGKILL)
+            self.forker.communicate()
+            self.forker = None
 
     def execute(self, words: list[str], timeout: float = 30) -> subprocess.CompletedProcess[str]:
         """Run any program as the store's user, in its directory."""
@@ -117,7 +139,7 @@ class Store:
         for name in self.listed():
             self.succeeds("rm", "-f", name)
         assert not self.listed()
-        done = self.execute([sys.executable, "-c", COLLECT, str(self.root)])
+        done = self.command()
         assert (done.returncode, done.stderr) == (0, ""), done.stderr
         self.eventually_empty()
 
