@@ -34,7 +34,12 @@ CASES: dict[str, tuple[list[list[str]], list[str]]] = {
     "diff": ([["run", "-d", "--name", "t", "base", "sleep", "MARK"]], ["diff", "t"]),
 }
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a tracer of set-uid programs must be root")
+USERS = ["root", "user", *(["mapped"] if FULL else [])]
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="a tracer of set-uid programs must be root"),
+    pytest.mark.parametrize("store", USERS, indirect=True, scope="module"),
+]
 
 
 def traced(store: Store, case: str, role: str, number: int) -> dict[str, Any]:
