@@ -55,6 +55,7 @@ def big_layer(seed: int, files: int) -> bytes:
     return tar(members)
 
 
+COPIED = random.Random(4).randbytes(300_000)
 PROGRAM = "#include <unistd.h>\nint main(void) { for (;;) pause(); }\n"
 
 
@@ -84,7 +85,7 @@ class Work:
         context = directory / "context"
         context.mkdir()
         (context / "Dockerfile").write_text("FROM app:1\nCOPY one /one\nCOPY two /two\n")
-        (context / "one").write_bytes(random.Random(4).randbytes(300_000))
+        (context / "one").write_bytes(COPIED)
         (context / "two").write_bytes(random.Random(5).randbytes(50_000))
 
     def push(self, host: str) -> None:
@@ -102,7 +103,7 @@ class Work:
         pull = [(["pull", "-q", self.pulled], {self.pulled: True})] if self.pulled else []
         login = [(["login", "-u", "someone", "-p", "word", self.host], {"login": True})] if self.host else []
         images = ("base:1", "run:1", "app:1", "built:1", "committed:1", *([self.pulled] if self.pulled else []))
-        pruned = dict.fromkeys((*images, "container renamed", "renamed restarts always"), False)
+        pruned = dict.fromkeys((*images, "container renamed", "renamed restarts always", "copied into renamed"), False)
         return [
             (["load", "-q", "-i", f"{top}/app.tar"], {"app:1": True}),
             (["tag", "app:1", "other:1"], {"other:1": True}),
@@ -115,6 +116,7 @@ class Work:
             (["run", "-d", "--name", "running", "run:1"], {"container running": True}),
             (["rename", "made", "renamed"], {"container made": False, "container renamed": True}),
             (["update", "--restart", "always", "renamed"], {"renamed restarts always": True}),
+            (["cp", f"{top}/context/one", "renamed:/copied"], {"copied into renamed": True}),
             (["volume", "create", "empty"], {"volume empty": True}),
             *login,
             (["commit", "renamed", "committed:1"], {"committed:1": True}),
@@ -188,6 +190,8 @@ def present(engine: Any) -> set[str]:
         names.add(f"container {record.name}")
         policy = record.config["options"].get("restart")
         names |= {f"{record.name} restarts {policy}"} if policy else set()
+        copied = Path(store.paths.container(record.id), "upper/copied")
+        names |= {f"copied into {record.name}"} if copied.exists() and copied.read_bytes() == COPIED else set()
     logins = Path(f"{store.paths.root}.home/.docker/config.json")
     return names | ({"login"} if logins.exists() and json.loads(logins.read_text())["auths"] else set())
 

@@ -63,7 +63,7 @@ def test_a_power_cut_leaves_whole_images_or_none(tmp_path: Path) -> None:
     assert found["cuts"] >= CUTS and found["flushes"] > 20
     # The cuts met states before, between and after the commands.
     assert {int(state.split()[0]) for state in found["seen"]} == set(range(found["steps"] + 1))
-    assert found["steps"] == 15 + 2 * bool(shutil.which("docker-registry"))
+    assert found["steps"] == 16 + 2 * bool(shutil.which("docker-registry"))
 
 
 def test_control_without_syncfs_files_are_lost(tmp_path: Path) -> None:
