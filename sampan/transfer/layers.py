@@ -5,8 +5,8 @@
     layer.commit()              or abort
 
 Nothing of a layer is kept before its digests are what was promised: blob and snapshot are committed at the end or not
-at all. Memory is bounded by the steps, whatever the layer holds. `receive` may run on any thread, the rest belongs to
-the one that has the database; `ingest_all` brings several layers at once that way.
+at all. Memory is bounded by the steps, whatever the layer holds. Several layers come at once, each on a thread of its
+own (crew.py): `Arrivals` holds them, and ends them all.
 """
 
 from __future__ import annotations
@@ -203,6 +203,32 @@ def _verify(diff_id: str, promise: Promise) -> None:
         raise IntegrityError(
             f"cannot read {promise.what}: its diff_id is {diff_id}, not {promise.diff_id} as its image says"
         )
+
+
+class Arrivals:
+    """Layers on their way into the store, each on any thread."""
+
+    def __init__(self) -> None:
+        self._layers: set[Layer] = set()
+        self.cancelled = False
+
+    def bring(self, layer: Layer, stream: Stream) -> Ingested:
+        """Receive and commit a layer, or leave nothing of it; it lasts once Images.put has recorded its image."""
+        self._layers.add(layer)
+        try:
+            if self.cancelled:
+                layer.cancel()
+            layer.receive(stream)
+            return layer.commit(durable=False)
+        finally:
+            self._layers.discard(layer)
+            layer.abort()
+
+    def cancel(self) -> None:
+        """Make all of them end soon, on their threads."""
+        self.cancelled = True
+        for layer in list(self._layers):
+            layer.cancel()
 
 
 def ingest_layer(

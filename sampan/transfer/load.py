@@ -12,8 +12,9 @@ from sampan.oci import image
 from sampan.store.leases import Leases
 from sampan.transfer import dockerarchive, found, layout
 from sampan.transfer.archive import STEP, open_archive
-from sampan.transfer.layers import Promise
-from sampan.transfer.together import ingest_all
+from sampan.transfer.copy import JOBS
+from sampan.transfer.crew import Crew
+from sampan.transfer.layers import Arrivals, Layer, Promise
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,17 +54,24 @@ class Loader:
     def images(self, archive: Archive, found: list[Found]) -> list[Loaded]:
         """Ingest the layers of all images, several at once and each once however often it is named; then the images."""
         wanted = list({(layer.name, layer.diff_id): layer for one in found for layer in one.layers}.values())
-        promises = [self._promise(archive, layer) for layer in wanted]
-        done = ingest_all(
-            self.store,
-            promises,
-            lambda index: archive.open(wanted[index].name),
-            self.facts_factory,
-            self.target,
-            lease=self.lease,
-        )
-        layers = {(one.name, one.diff_id): layer for one, layer in zip(wanted, done, strict=True)}
+        layers = self._layers(archive, wanted)
         return [self._image(archive, one, layers) for one in found]
+
+    def _layers(self, archive: Archive, wanted: list[Wanted]) -> dict[tuple[str, str], Ingested]:
+        arrivals = Arrivals()
+        done: dict[tuple[str, str], Ingested] = {}
+
+        def job(one: Wanted) -> Callable[[], None]:
+            def bring() -> None:
+                with archive.open(one.name) as part:
+                    promise = self._promise(archive, one)
+                    layer = Layer(self.store, self.facts_factory(), self.target, promise, self.lease)
+                    done[one.name, one.diff_id] = arrivals.bring(layer, part)
+
+            return bring
+
+        Crew(JOBS, arrivals.cancel).run([job(one) for one in wanted])
+        return done
 
     def _promise(self, archive: Archive, layer: Wanted) -> Promise:
         return Promise(

@@ -13,7 +13,7 @@ from sampan.transfer import events
 from sampan.transfer.copy import JOBS, Part, Picture, copy
 from sampan.transfer.crew import Crew
 from sampan.transfer.events import Event
-from sampan.transfer.layers import Layer, Promise
+from sampan.transfer.layers import Arrivals, Layer, Promise
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,8 +80,7 @@ class StoreDestination:
         self._names = names
         self._listen = listen
         self._limit = limit
-        self._layers: set[Layer] = set()
-        self._cancelled = False
+        self._arrivals = Arrivals()
 
     def take(self, source: Source, part: Part) -> dict[str, Any]:
         """Bring one part into the store, unless it is there or another process brings it meanwhile."""
@@ -143,7 +142,7 @@ class StoreDestination:
         try:
             self._once(source, part, partial, local=True)
         except SampanError:
-            if self._cancelled or self.store.content.verify(part.digest):
+            if self._arrivals.cancelled or self.store.content.verify(part.digest):
                 raise
             if partial is not None:
                 partial.discard()
@@ -183,29 +182,17 @@ class StoreDestination:
                 limit=self._limit,
                 what=f"layer {part.digest}",
             )
-            self._unpack(Layer(self.store, self._facts_factory(), self._target, promise, self._lease, partial), stream)
+            layer = Layer(self.store, self._facts_factory(), self._target, promise, self._lease, partial)
+            self._arrivals.bring(layer, stream)
             return
         with partial or self.store.content.ingest(lease=self._lease) as ingest:
             while data := stream.read(_STEP):
                 ingest.write(data)
             ingest.commit(part.digest, part.size)
 
-    def _unpack(self, layer: Layer, stream: Stream) -> None:
-        self._layers.add(layer)
-        try:
-            if self._cancelled:
-                layer.cancel()
-            layer.receive(stream)
-            layer.commit(durable=False)  # recording the image syncs all of its layers at once
-        finally:
-            self._layers.discard(layer)
-            layer.abort()
-
     def cancel(self) -> None:
         """Make what other threads receive end soon."""
-        self._cancelled = True
-        for layer in list(self._layers):
-            layer.cancel()
+        self._arrivals.cancel()
 
     def finish(self, picture: Picture) -> None:
         """Record the image and its names, all in one transaction."""
