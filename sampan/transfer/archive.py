@@ -7,6 +7,7 @@ ingests, of which nothing is left when the process dies.  No content is written 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -199,9 +200,13 @@ def _seekable(fd: int, what: str, spool: str) -> int:
     head = source.peek(6)
     if not head:
         raise InvalidArgument(f"cannot load {what}: it is empty")
-    read = codec.decoder(codec.detect(head), source.read, what)
+    kind = codec.detect(head)
+    read = codec.decoder(kind, source.read, what)
     copy = unnamed_file(spool)
     try:
+        if not kind and stat.S_ISFIFO(os.fstat(fd).st_mode):
+            _write(copy, source.held(), what)
+            _splice(fd, copy, what)
         with Ahead(read, step=STEP) as ahead:
             while chunk := ahead.read(STEP):
                 _write(copy, chunk, what)
@@ -209,6 +214,16 @@ def _seekable(fd: int, what: str, spool: str) -> int:
         os.close(copy)
         raise
     return copy
+
+
+def _splice(fd: int, copy: int, what: str) -> None:
+    """Move what a pipe has into a file without reading it (splice(2)); where that cannot be done, leave the rest."""
+    try:
+        while os.splice(fd, copy, STEP):
+            pass
+    except OSError as exc:
+        if exc.errno not in (errno.EINVAL, errno.ENOSYS):
+            raise Unavailable(f"cannot copy {what} to the store: {exc.strerror}") from exc
 
 
 def unnamed_file(directory: str) -> int:

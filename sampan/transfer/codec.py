@@ -53,6 +53,11 @@ class Peek:
             self._held += part
         return self._held[:count]
 
+    def held(self) -> bytes:
+        """Give what was read ahead: after it the stream itself goes on."""
+        out, self._held = self._held, b""
+        return out
+
     def read(self, count: int) -> bytes:
         """Give up to `count` bytes; none means the end."""
         if not self._held:

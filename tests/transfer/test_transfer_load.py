@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import random
 import subprocess
 import sys
 import tarfile
@@ -32,6 +33,8 @@ from transfersupport import (
 )
 
 import sampan
+from sampan.errors import Unavailable
+from sampan.transfer.archive import _splice
 
 
 def put(path: Path, data: bytes) -> str:
@@ -71,6 +74,30 @@ def test_load_docker_archive(engine: sampan.Engine, tmp_path: Path) -> None:
 def test_load_from_a_pipe_leaves_no_copy(engine: sampan.Engine) -> None:
     assert from_pipe(engine, tar_of(docker_files([BASE], ["app:1"]))) == ["Loaded image: app:1"]
     assert os.listdir(engine.store.paths.ingest) == []
+
+
+def test_a_pipe_is_copied_whole_and_by_the_kernel(engine: sampan.Engine, tmp_path: Path) -> None:
+    """A plain pipe is spliced; where that is refused (a file that only grows) the rest is read."""
+    noise = random.Random(1).randbytes(3_000_000)
+    data = tar_of(docker_files([tar_of({"noise": noise})], ["app:1"]))
+    assert from_pipe(engine, data) == ["Loaded image: app:1"]
+    (tree,) = trees(engine, "app:1")
+    assert tree["noise"][5] == noise
+    for flags, left in ((os.O_RDWR, 0), (os.O_RDWR | os.O_APPEND, 5)):
+        read, write = os.pipe()
+        os.write(write, b"bytes")
+        os.close(write)
+        copy = os.open(tmp_path / "copy", flags | os.O_CREAT | os.O_TRUNC)
+        _splice(read, copy, "it")
+        assert len(os.read(read, 10)) == left and os.fstat(copy).st_size == 5 - left
+        os.close(copy)
+        os.close(read)
+    read, write = os.pipe()
+    os.write(write, b"bytes")
+    with open("/dev/null", "rb") as null, pytest.raises(Unavailable, match="cannot copy it to the store: Bad file"):
+        _splice(read, null.fileno(), "it")
+    os.close(read)
+    os.close(write)
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstandard.ZstdCompressor().compress], ids=["gzip", "zstd"])
