@@ -1,11 +1,13 @@
 """What killed processes left of containers: directories of which no record tells, with their groups and sockets.
 
-`ps` looks for them each time (one listing of a directory), so that nothing stays for long whatever was killed.
+`ps` looks for them each time (one listing of a directory), so that nothing stays for long whatever was killed. It gives
+them PATIENCE: where thousands are left, each `ps` takes some, and `system prune` all.
 """
 
 from __future__ import annotations
 
 import os
+import time
 
 from sampan.errors import SampanError
 from sampan.runtime import cgroup
@@ -16,11 +18,13 @@ if TYPE_CHECKING:
     from sampan.engine.engine import Engine
 
 GONE = ".gone-"  # a container's directory once its removal has begun
+PATIENCE = 0.2  # seconds of one `ps`
 _HEX = frozenset("0123456789abcdef")
 
 
-def collect(engine: Engine, *, seconds: float = 60) -> None:
-    """Remove what no record tells of; what cannot be removed is warned of.
+def collect(engine: Engine, *, seconds: float = 60, patience: float = float("inf")) -> None:
+    """Remove what no record tells of, one at least, and as many as `patience` (in seconds) allows; what cannot be
+    removed is warned of.
 
     What is younger than `seconds` is left alone: somebody may be starting or removing it. What an interrupted removal
     has renamed stays until the record is gone too: that tells it from a directory which a power cut took.
@@ -30,9 +34,10 @@ def collect(engine: Engine, *, seconds: float = 60) -> None:
     if not names:
         return
     known = {row[0] for row in store.db.query("SELECT id FROM containers")}
+    end = time.monotonic() + patience
     for name in names:
-        if _identity(name) not in known:
-            _collect(engine, name, seconds)
+        if _identity(name) not in known and _collect(engine, name, seconds) and time.monotonic() > end:
+            return
 
 
 def _identity(name: str) -> str:
@@ -40,12 +45,13 @@ def _identity(name: str) -> str:
     return found if len(found) == 64 and _HEX.issuperset(found) else ""
 
 
-def _collect(engine: Engine, name: str, seconds: float) -> None:
+def _collect(engine: Engine, name: str, seconds: float) -> bool:
+    """Remove one unless it is too young; tell whether it was tried."""
     from sampan.store import gc
 
     path = f"{engine.store.paths.containers}/{name}"
     if gc.is_starting(path, seconds):
-        return
+        return False
     container_id = _identity(name)
     try:
         placement = cgroup.named(container_id)
@@ -58,3 +64,4 @@ def _collect(engine: Engine, name: str, seconds: float) -> None:
         engine.remove_tree(path)
     except (SampanError, OSError) as error:
         engine.warn([f"cannot remove what is left of container {container_id[:12]}: {error}"])
+    return True

@@ -63,7 +63,7 @@ def ls(
             shown.append(record)
             if limit and len(shown) == limit:
                 break
-    leftovers.collect(engine)
+    leftovers.collect(engine, patience=leftovers.PATIENCE)
     now, names = time.time_ns(), _Names(engine)
     rows = [_row(engine, record, now, names.of(record)) for record in shown]
     if size:

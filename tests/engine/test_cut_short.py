@@ -101,3 +101,23 @@ def test_a_trial_of_doctor_that_was_killed_is_no_stray_file_and_goes(engine: sam
         assert [fault.what for fault in checking.Check(engine, quick=True).run() if fault.kind == "file"] == []
         end()
         assert not os.path.exists(killed)
+
+
+def test_who_looks_takes_some_of_many_leftovers_and_a_collection_all(
+    engine: sampan.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def left() -> int:
+        return sum(name.startswith("5eed") for name in os.listdir(engine.store.paths.containers))
+
+    for number in range(100):
+        home = home_of(engine, f"5eed{number:060x}")
+        os.makedirs(home + "/work/work")
+        os.chmod(home + "/work/work", 0)
+        os.utime(home, (1, 1))
+    leftovers.collect(engine, patience=0)
+    assert left() == 99
+    monkeypatch.setattr(leftovers, "PATIENCE", 0)
+    engine.containers.ls(all=True)
+    assert left() == 98
+    gc.collect(engine.store.db, engine.store.content, engine.store.paths, remove_tree=engine.remove_tree)
+    assert left() == 0
