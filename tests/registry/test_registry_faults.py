@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -380,6 +381,49 @@ def test_a_silent_peer_is_not_waited_for(registry: LyingRegistry) -> None:
 
 
 # ---- push ----
+
+
+FULL = """
+set -e
+mount -t tmpfs -o size="$1" none "$2"
+shift 2
+code=0
+"$@" pull "$IMAGE" > "$SCRATCH/out" 2> "$SCRATCH/err" || code=$?
+echo "pull $code, $(grep -c ^sampan: "$SCRATCH/err") error, $(grep -c "^hint: free some space" "$SCRATCH/err") hint"
+echo "images $("$@" images -q | wc -l)"
+"$@" system check
+mount -o remount,size=100m "$STORE"
+"$@" pull -q "$IMAGE"
+"$@" system check
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="mounts a small tmpfs")
+@pytest.mark.parametrize("size", ["3400k", "4300k", "5000k"])  # where the download ends, and the unpacking
+def test_a_full_disk_ends_a_pull_with_one_line_and_nothing_tagged(
+    registry: LyingRegistry, tmp_path: Path, size: str
+) -> None:
+    store, scratch = tmp_path / "small", tmp_path / "scratch"
+    store.mkdir()
+    scratch.mkdir()
+    name = f"{registry.host}/app:1"
+    env = {**os.environ, "IMAGE": name, "SCRATCH": str(scratch), "STORE": str(store), "PYTHONPATH": str(ROOT)}
+    program = [sys.executable, "-m", "sampan", "--root", f"{store}/s"]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", FULL, "sh", size, str(store), *program],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["pull 1, 1 error, 1 hint", "images 0"], done.stdout + (scratch / "err").read_text()
+    assert (
+        lines[2].endswith("all is well")
+        and lines[3:-1] == [name]
+        and lines[-1].endswith("1 layers, 0 containers, 0 volumes: all is well")
+    )
 
 
 @pytest.fixture
