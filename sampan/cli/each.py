@@ -14,13 +14,15 @@ _AT_ONCE = 32
 
 def each(names: Iterable[str], operation: Callable[[str], str | Iterable[str] | None]) -> int:
     """Do it to every name, print what it returns (or the name); print errors and go on."""
-    from sampan.cli import failure, output
+    from sampan.cli import output
 
     code = 0
     for name in names:
         try:
             said = operation(name)
         except SampanError as exc:
+            from sampan.cli import failure
+
             code = FAILED
             failure.complain(exc)
             continue

@@ -14,7 +14,7 @@ import time
 
 from sampan.errors import Conflict, InvalidArgument, NotSupported
 from sampan.runtime import cgrouphost
-from sampan.runtime.cgrouphost import PARENT, PATIENCE, Layout, read, tree_processes, write
+from sampan.runtime.cgrouphost import PARENT, PATIENCE, SUPERVISORS, Layout, read, tree_processes, write
 from sampan.runtime.cgrouphost import Placement as Placement
 
 TYPE_CHECKING = False
@@ -197,10 +197,10 @@ def away() -> list[tuple[str, bool]]:
 
 
 def tidy() -> None:
-    """Remove the group of supervisors when none is left in it."""
-    from sampan.runtime import cgroupaway
-
-    cgroupaway.tidy(detect())
+    """Remove the group of supervisors (`cgroupaway.py`) when none is left in it."""
+    base = detect().v2_base
+    if base:
+        _rmdir(f"{base}/{PARENT}/{SUPERVISORS}")
 
 
 def remove(placement: Placement, patience: float = PATIENCE) -> None:

@@ -7,11 +7,8 @@ moves itself there on version 1. Only the start of something detached looks here
 
 from __future__ import annotations
 
-import os
+from sampan.runtime.cgrouphost import PARENT, SUPERVISORS, Layout, parse_own, read
 
-from sampan.runtime.cgrouphost import PARENT, Layout, parse_own, read
-
-NAME = "supervisors"
 _NAMED = "name=systemd"  # the tree of version 1 in which systemd without cgroup2 keeps its units
 
 
@@ -23,7 +20,7 @@ def groups(layout: Layout) -> list[tuple[str, bool]]:
     own = read("/proc/self/cgroup")
     found: list[tuple[str, bool]] = []
     if layout.v2_base and is_passing(parse_own(own)):
-        found.append((f"{layout.v2_base}/{PARENT}/{NAME}", False))
+        found.append((f"{layout.v2_base}/{PARENT}/{SUPERVISORS}", False))
     if layout.v1:
         trees = own_trees(own)
         if found or unit(trees.get(_NAMED, "")):
@@ -46,7 +43,7 @@ def unit(path: str) -> str:
 
 def is_passing(path: str) -> bool:
     """Say whether a group of cgroup2 may end before what is started in it: any but the root, scopes and ours."""
-    if path in ("", "/") or path.endswith(f"/{PARENT}/{NAME}"):
+    if path in ("", "/") or path.endswith(f"/{PARENT}/{SUPERVISORS}"):
         return False
     return bool(unit(path)) or ".scope" not in path
 
@@ -65,7 +62,7 @@ def _of_version_1(trees: dict[str, str], layout: Layout) -> list[tuple[str, bool
     """Return the root of each controller's tree, where nothing is limited, and a group in systemd's own."""
     found = [(layout.v1[name], True) for name, path in trees.items() if path != "/" and name in layout.v1]
     if trees.get(_NAMED, "/") != "/" and (mount := _mount_of(_NAMED)):
-        found.append((f"{mount}/{PARENT}/{NAME}", True))
+        found.append((f"{mount}/{PARENT}/{SUPERVISORS}", True))
     return found
 
 
@@ -75,12 +72,3 @@ def _mount_of(option: str) -> str:
         if after.startswith("cgroup ") and option in after.rsplit(" ", 1)[-1].split(","):
             return before.split(" ")[4]
     return ""
-
-
-def tidy(layout: Layout) -> None:
-    """Remove the leaf when nobody is in it."""
-    if layout.v2_base:
-        try:
-            os.rmdir(f"{layout.v2_base}/{PARENT}/{NAME}")
-        except OSError:  # EBUSY: others live there; ENOENT: nothing to do
-            return

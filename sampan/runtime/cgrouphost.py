@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 PARENT = "sampan"
+SUPERVISORS = "supervisors"  # beside the containers' groups: cgroupaway.py
 PATIENCE = 10.0  # seconds to wait for a group to empty, freeze or go
 _NOT_CONTROLLERS = ("rw", "ro", "xattr", "noprefix", "clone_children", "none", "cpuset_v2_mode")
 

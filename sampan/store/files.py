@@ -135,19 +135,25 @@ def unlink(path: str) -> None:
 
 
 def remove_untouched_home(home: str) -> bool:
-    """Remove the directory of a container that has written nothing; say whether it is gone.
+    """Remove the directory of a container that has written no file; say whether it is gone.
 
     Nobody inside reaches `work`: it is overlayfs's own, with a mark where the overlay was volatile.
     """
-    mark = "/work/work/incompat/volatile/dirty"
-    for name in (mark, mark[:-6], "/work/work/incompat", "/work/work", "/work", "/upper", ""):
-        try:
-            (os.unlink if name is mark else os.rmdir)(home + name)
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return False
+    try:
+        for name in ("/work/work/incompat/volatile/dirty", "/log", "/exit"):
+            unlink(home + name)
+        for name in ("/work/work/incompat/volatile", "/work/work/incompat", "/work/work", "/work", "/upper", ""):
+            _rmdir(home + name)
+    except OSError:  # there is more, or this user may not look
+        return False
     return True
+
+
+def _rmdir(path: str) -> None:
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        return
 
 
 def remove_tree(path: str) -> None:
