@@ -37,8 +37,9 @@ def timed(owner, name, label):
             marks[label] = marks.get(label, 0) + time.perf_counter() - start
     setattr(owner, name, wrapper)
 timed(containers.Containers, "new", "image and configuration (imports and opens SQLite)")
-timed(starter, "prepare", "prepare: rights, cgroup, plan")
-timed(launch, "start", "spawn the helper")
+timed(starter, "prepare", "prepare: cgroup, first piece of the plan")
+timed(starter.Prepared, "complete", "the other pieces, while the helper works")
+timed(launch, "spawn", "spawn the helper")
 timed(launch.Child, "await_start", "namespaces, mounts, exec (helper)")
 timed(launch.Child, "wait", "the program, to its collected exit")
 timed(records.Containers, "insert", "record that it runs")
