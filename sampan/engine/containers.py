@@ -93,7 +93,7 @@ class Containers(Elsewhere):
         if any(mount["type"] in ("volume", "bind") for mount in spec["mounts"]):
             from sampan.engine import volumes
 
-            volumes.attach(self.engine, spec, found.diff_ids)
+            volumes.attach(self.engine, spec, found.diff_ids, container_id)
         if options.network == "host":
             from sampan.runtime import hostfiles
 
@@ -398,6 +398,7 @@ class Containers(Elsewhere):
                 return []
             from sampan.engine import volumes as attached
 
+            attached.let_go(self.engine, record.id)
             return attached.release(self.engine, attached.unnamed(self.engine, record))
 
     # ---- what is elsewhere ----

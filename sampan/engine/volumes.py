@@ -12,7 +12,7 @@ import time
 
 from sampan.engine import matching
 from sampan.errors import Conflict, InvalidArgument, NotFound
-from sampan.store import files
+from sampan.store import files, leases
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,15 +24,22 @@ if TYPE_CHECKING:
     from sampan.store.containers import Record
 
 
-def attach(engine: Engine, spec: dict[str, Any], layers: list[str]) -> None:
-    """Turn volume mounts into binds of the store's directories, and make bind sources that may be made."""
+def attach(engine: Engine, spec: dict[str, Any], layers: list[str], container_id: str) -> None:
+    """Turn volume mounts into binds of the store's directories, and make bind sources that may be made.
+
+    Until the record of the container is in the store, a lease keeps its volumes.
+    """
     anonymous: list[str] = []
+    lease: leases.Lease | None = None
     try:
         for mount in spec["mounts"]:
             words = mount.get("options", [])
             if mount["type"] == "volume":
                 now = time.time_ns()
-                volume = engine.store.volumes.create(mount["source"])
+                with engine.store.db.transaction():
+                    lease = lease or engine.store.leases.take(leases.for_container(container_id))
+                    volume = engine.store.volumes.create(mount["source"])
+                    lease.hold(leases.VOLUME + volume.name)
                 if volume.created >= now:
                     engine.events.emit("volume", "create", volume.name, {"driver": "local"})
                 if not mount["source"]:
@@ -45,9 +52,15 @@ def attach(engine: Engine, spec: dict[str, Any], layers: list[str]) -> None:
                 os.makedirs(mount["source"], exist_ok=True)
             mount["options"] = [word for word in words if word not in ("create", "nocopy")]
     except BaseException:
+        let_go(engine, container_id)
         for path in release(engine, anonymous):
             engine.remove_tree(path)
         raise
+
+
+def let_go(engine: Engine, container_id: str) -> None:
+    """End the lease on the volumes of a container that is not made after all, or has been."""
+    engine.store.leases.end(leases.for_container(container_id))
 
 
 def borrow(engine: Engine, spec: dict[str, Any], options: RunOptions) -> None:

@@ -99,8 +99,13 @@ class Containers:
             values = [getattr(record, column) for column in _COLUMNS]
             values[5:8] = config, int(record.auto_remove), labels
             self._db.execute(_INSERT, values)
-            for name in {*record.volumes, *self._mounted(record)}:
+            mounted = {*record.volumes, *self._mounted(record)}
+            for name in mounted:
                 self._db.execute("INSERT OR IGNORE INTO container_volumes VALUES (?, ?)", (record.id, name))
+            if mounted:  # from now on the record keeps them, no longer a lease
+                from sampan.store import leases
+
+                leases.Leases(self._db).end(leases.for_container(record.id))
         return record
 
     def get(self, text: str) -> Record:

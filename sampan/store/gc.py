@@ -50,6 +50,7 @@ def collect(
     Blobs that arrived in part are left for a day, for the next pull, unless `partials_too`.
     """
     done = Collected()
+    volumes.Volumes(db, paths).forget_abandoned()
     Leases(db).sweep()
     doomed: list[str] = []
     with db.transaction(frees=True):

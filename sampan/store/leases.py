@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 LIFETIME = 24 * 3600  # seconds
+VOLUME = "volume:"  # what is held is a volume, by its name: of a container that is being made
 
 
 class Leases:
@@ -42,6 +43,28 @@ class Leases:
             "SELECT owner, boot_id, expires, digest FROM leases JOIN lease_items ON lease_id = leases.id"
         )
         return {digest for who, boot, expires, digest in rows if is_live(who, boot, expires)}
+
+    def has(self, item: str) -> bool:
+        """Tell whether something is under a live lease."""
+        rows = self._db.query(
+            "SELECT owner, boot_id, expires FROM leases JOIN lease_items ON lease_id = leases.id WHERE digest = ?",
+            (item,),
+        )
+        return any(is_live(*row) for row in rows)
+
+    def lost(self, prefix: str) -> list[str]:
+        """Return what leases of processes that are gone hold and begins so."""
+        rows = self._db.query(
+            "SELECT owner, boot_id, expires, digest FROM leases JOIN lease_items ON lease_id = leases.id"
+            " WHERE substr(digest, 1, ?) = ?",
+            (len(prefix), prefix),
+        )
+        return [item for *lease, item in rows if not is_live(*lease)]
+
+    def end(self, purpose: str) -> None:
+        """End the leases that were taken for a purpose, if there are any."""
+        with self._db.transaction(durable=False, frees=True):
+            self._db.execute("DELETE FROM leases WHERE purpose = ?", (purpose,))
 
     def sweep(self) -> int:
         """Forget the leases of processes that are gone; return how many."""
@@ -67,7 +90,7 @@ class Lease:
         self._number = number
 
     def hold(self, *held: str) -> None:
-        """Protect blobs (by digest) and snapshots (by diff_id) until the lease is released."""
+        """Protect blobs (by digest), snapshots (by diff_id) and volumes (VOLUME, name) until the lease is released."""
         with self._db.transaction(durable=False):
             for digest in held:
                 self._db.execute("INSERT OR IGNORE INTO lease_items VALUES (?, ?)", (self._number, digest))
@@ -84,6 +107,11 @@ class Lease:
         self, kind: type[BaseException] | None, value: BaseException | None, where: TracebackType | None
     ) -> None:
         self.release()
+
+
+def for_container(container_id: str) -> str:
+    """Return the purpose of the lease on the volumes of a container that has no record yet."""
+    return f"container {container_id}"
 
 
 def is_live(who: str, boot: str, expires: int) -> bool:

@@ -1,8 +1,9 @@
 """Volumes: named directories that outlive containers; `volumes/<name>/_data` is what a container sees.
 
-Rules: a volume that a container's record names is not removed. Removing renames the directory away in the transaction
-that forgets the name, so a new volume of that name never shows old content; store/gc.py finishes what a crash stopped.
-Where the crash came between the two, the volume is there and its directory is put back (`recover`).
+Rules: a volume that a container's record names is not removed, nor one under the lease of who makes a container; an
+unnamed one goes when that process was killed before the record was there. Removing renames the directory away in the
+transaction that forgets the name, so a new volume of that name never shows old content; store/gc.py finishes what a
+crash stopped. Where the crash came between the two, the volume is there and its directory is put back (`recover`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 
 from sampan.errors import Conflict, NotFound
 from sampan.oci import jsontext
-from sampan.store import files, names
+from sampan.store import files, leases, names
 from sampan.store.db import Database
 from sampan.store.paths import Paths
 
@@ -48,6 +49,7 @@ class Volumes:
         self._db = db
         self._paths = paths
         self._remove_tree = remove_tree
+        self._leases = leases.Leases(db)
 
     def create(self, name: str = "", *, labels: dict[str, str] | None = None) -> Volume:
         """Return the volume of that name, made if it is missing; without a name a new anonymous one."""
@@ -109,6 +111,8 @@ class Volumes:
                 users = self.users(name)
                 if users:
                     raise Conflict(f"cannot remove volume {name}: container {users[0]} uses it", "remove it first")
+                if self._leases.has(leases.VOLUME + name):
+                    raise Conflict(f"cannot remove volume {name}: a container that uses it is being made")
                 row = self._db.one("SELECT created FROM volumes WHERE name = ?", (name,))
                 if row is None:
                     raise NotFound(f"no such volume: {name}")
@@ -120,6 +124,16 @@ class Volumes:
         except OSError as exc:
             raise files.failure(f"remove volume {name}", exc) from exc
         return gone
+
+    def forget_abandoned(self) -> None:
+        """Remove from the store, as `forget`, the unnamed volumes of containers whose making was killed."""
+        for item in self._leases.lost(leases.VOLUME):
+            try:
+                volume = self.get(item.removeprefix(leases.VOLUME))
+                if volume.anonymous:
+                    self.forget(volume.name)
+            except (Conflict, NotFound):
+                continue  # a container has it, or somebody was faster
 
     def prune(self, *, all: bool = False) -> list[str]:
         """Remove the anonymous volumes (or all) that no container uses; return their names."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -122,6 +124,38 @@ def test_a_container_that_cannot_be_made_or_started_leaves_no_volume(engine: sam
         engine.containers.create(image, options("true"), name="taken")
     assert names(engine) == []
     engine.containers.remove(taken)
+
+
+def test_what_a_killed_create_left_goes_with_the_next_collection(engine: sampan.Engine, image: str) -> None:
+    kept = engine.containers.create(image, options("true"))
+    named = engine.store.volumes.create("").name  # `volume create` without a name: it is somebody's
+    script = (
+        "import os, sys, sampan; from sampan.oci.options import RunOptions; e = sampan.Engine(sys.argv[1]);"
+        "e.containers.new(sys.argv[2], RunOptions(mounts=[('volume', 'mine', '/m', ['rw'])]), '', False);"
+        "os.kill(os.getpid(), 9)"
+    )
+    before = names(engine)
+    words = [sys.executable, "-c", script, engine.store.paths.root, image]
+    assert subprocess.run(words, timeout=60).returncode == -9
+    assert len(names(engine)) == len(before) + 2
+    subprocess.run(engine.command(["image", "prune", "-f"]), check=True, capture_output=True, timeout=60)
+    assert names(engine) == sorted([*before, "mine"])
+    assert named in before and engine.containers.get(kept).status == "created"
+
+
+def test_a_volume_of_a_container_that_is_being_made_is_not_taken(engine: sampan.Engine, image: str) -> None:
+    mounts = [("volume", "mine", "/m", ["rw"])]
+    record = engine.containers.new(image, options("true", mounts=mounts), "", False)
+    assert len(names(engine)) == 2
+    for words in (["volume", "prune", "-af"], ["system", "prune", "-f", "--volumes"], ["image", "prune", "-f"]):
+        subprocess.run(engine.command(words), check=True, capture_output=True, timeout=60)
+    done = subprocess.run(engine.command(["volume", "rm", "mine"]), capture_output=True, text=True, timeout=60)
+    assert done.stderr == "sampan: cannot remove volume mine: a container that uses it is being made\n"
+    assert len(names(engine)) == 2
+    engine.containers.store.insert(record)
+    assert not engine.store.db.query("SELECT * FROM leases")
+    engine.containers.remove(record.id, volumes=True)
+    assert names(engine) == ["mine"]
 
 
 def test_a_shared_anonymous_volume_stays_for_the_other(engine: sampan.Engine, image: str) -> None:
