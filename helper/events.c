@@ -77,7 +77,7 @@ void event_ended(const struct supervisor *s, uint64_t oom_kills)
 	int status = s->status & 0x7f ? 128 + (s->status & 0x7f) : s->status >> 8 & 0xff;
 	if (s->events < 0 || clock_gettime(CLOCK_MONOTONIC, &now) < 0)
 		return;
-	if (oom_kills > 0)
+	if (s->oom_counts ? oom_kills > s->oom_told : oom_kills > 0 && s->oom_told == 0)
 		event(s, "oom", "");
 	snprintf(more, sizeof more, ",\"exitCode\":\"%d\",\"execDuration\":\"%lld\"", status,
 	         (long long)(now.tv_sec - s->began.tv_sec - (now.tv_nsec < s->began.tv_nsec)));

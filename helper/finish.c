@@ -16,20 +16,28 @@
 static uint64_t counted;
 static const char *counter;
 
+bool oom_count(int fd, uint64_t *kills)
+{
+	char bytes[512];
+	ssize_t n = pread(fd, bytes, sizeof bytes - 1, 0);
+	bytes[n > 0 ? n : 0] = 0;
+	char *at = strstr(bytes, "oom_kill ");
+	*kills = at != NULL ? strtoull(at + 9, NULL, 10) : 0;
+	return n > 0;
+}
+
 static int count_kills(const char *path, const struct stat *st, int kind, struct FTW *place)
 {
-	char file[4096], bytes[512];
+	char file[4096];
+	uint64_t kills;
 	(void)st;
 	if (kind != FTW_D || (size_t)snprintf(file, sizeof file, "%s/%s", path, counter) >= sizeof file)
 		return 0;
 	int fd = open(file, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return 0;
-	ssize_t n = read(fd, bytes, sizeof bytes - 1);
+	counted += oom_count(fd, &kills) ? kills : 0;
 	close(fd);
-	bytes[n > 0 ? n : 0] = 0;
-	char *at = strstr(bytes, "oom_kill ");
-	counted += at != NULL ? strtoull(at + 9, NULL, 10) : 0;
 	return place->level == 0 && strcmp(counter, "memory.events") == 0; /* 1 ends the walk */
 }
 
@@ -163,6 +171,7 @@ void become(const struct op *op, unsigned from)
 void finish(struct supervisor *s)
 {
 	s->oom_kills = oom_kills(s->plan);
+	oom_look(s);
 	/* Whoever sees the record may start the container again: its cgroup must be gone by then. */
 	remove_cgroups(s->plan, true);
 	event_ended(s, s->oom_kills);

@@ -13,11 +13,11 @@
 #include <unistd.h>
 
 enum { STOP_SECONDS = 10 }; /* Docker's */
-enum what { SIGNALS, EXIT, OUTPUT, LISTENER, CONTROL, INPUT, CHUNK_OUT, REST_OUT, TO_CONTAINER, CHECK };
+enum what { SIGNALS, EXIT, MEMORY, OUTPUT, LISTENER, CONTROL, INPUT, CHUNK_OUT, REST_OUT, TO_CONTAINER, CHECK };
 
 struct watched {
-	struct pollfd polls[8 + CLIENTS * 4];
-	struct { enum what kind; struct client *client; int stream; } what[8 + CLIENTS * 4];
+	struct pollfd polls[9 + CLIENTS * 4];
+	struct { enum what kind; struct client *client; int stream; } what[9 + CLIENTS * 4];
 	nfds_t count;
 };
 
@@ -190,6 +190,7 @@ static void serve(struct supervisor *s, const struct watched *w, nfds_t i)
 	switch (w->what[i].kind) {
 	case SIGNALS: take_signal(s); break;
 	case EXIT: reap(s); break;
+	case MEMORY: oom_look(s); break;
 	case OUTPUT: if (s->from[stream] >= 0) take_output(s, stream); break;
 	case LISTENER: accept_client(s); break;
 	case CONTROL: if (c->control >= 0) take_control(s, c); break;
@@ -254,6 +255,7 @@ void relay(struct supervisor *s)
 		struct watched w = { .count = 0 };
 		watch(&w, s->signals, POLLIN, SIGNALS, NULL, 0);
 		watch(&w, s->pidfd, POLLIN, EXIT, NULL, 0);
+		watch(&w, s->oom, s->oom_counts ? POLLPRI : POLLIN, MEMORY, NULL, 0);
 		for (int i = 0; i < CLIENTS; i++) {
 			struct client *c = &s->clients[i];
 			watch(&w, c->control, POLLIN, CONTROL, c, 0);

@@ -277,6 +277,7 @@ int supervise(struct plan *plan)
 	add_caller(&s);
 	event_started(&s);
 	report(REPORT_STARTED, 0, 0, s.pid, (uint64_t)s.started.tv_sec * 1000000000u + (uint64_t)s.started.tv_nsec, NULL, 0);
+	oom_begin(&s);
 	health_begin(&s);
 	relay(&s);
 	health_end(&s);

@@ -40,7 +40,9 @@ struct supervisor {
 	int listener, signals, pidfd;
 	int events, home;              /* directories of the record of events and of the container, or -1 */
 	int record_fd;                 /* the exit record: its space is taken at the start, for a disk that is full at the end */
-	uint64_t oom_kills;
+	int oom;                       /* where the kernel tells that memory ran out, or -1: see oom.c */
+	bool oom_counts;               /* it is a count (version 2) */
+	uint64_t oom_kills, oom_told;  /* at the end; as events so far */
 	struct log log;
 	pid_t pid, waiter;             /* waiter: which starts it again, see restart.c */
 	int go;
@@ -64,6 +66,9 @@ int open_record(struct supervisor *s);  /* 0 or errno */
 void finish(struct supervisor *s);      /* removes the cgroups, writes the exit record */
 void tell(struct supervisor *s);        /* tells everyone the end; may become the clean-up program */
 uint64_t oom_kills(const struct plan *plan);
+bool oom_count(int fd, uint64_t *kills);
+void oom_begin(struct supervisor *s);
+void oom_look(struct supervisor *s);    /* records what has happened since it was last called */
 void remove_cgroups(const struct plan *plan, bool ended); /* ended: what is left in them is killed */
 void plan_restart(struct supervisor *s, char *words, size_t size); /* words: what the exit record says of it */
 void release_restart(struct supervisor *s);                        /* the record is there: the time runs */

@@ -6,7 +6,7 @@ never written down: `ps` reads it.
 
 from __future__ import annotations
 
-from sampan.errors import NotSupported, Unavailable
+from sampan.errors import NotSupported, SampanError, Unavailable
 from sampan.runtime import cgroup, state
 from sampan.runtime.cgrouphost import Placement
 
@@ -27,12 +27,17 @@ def _placement(record: Record, action: str) -> Placement:
     raise NotSupported(f"cannot {action} container {record.name}: it has no control group of its own: {why}", hint)
 
 
-def _change(engine: Engine, record: Record, action: str, change: Callable[[Placement], None]) -> None:
+def _change(engine: Engine, record: Record, action: str, change: Callable[[Placement], object]) -> None:
+    """Freeze or thaw; where that fails because the container has ended, and its group is gone, that is what is told."""
+    failure: SampanError | None = None
     try:
-        change(_placement(record, action))
-    except (NotSupported, Unavailable):  # its group goes when it ends: then that is what is to be told
-        state.require(engine.containers.get(record.name, record.id).status, action, record.name)
-        raise
+        if change(_placement(record, action)) is not False:
+            return
+    except (NotSupported, Unavailable) as error:
+        failure = error
+    state.require(engine.containers.get(record.name, record.id).status, action, record.name)
+    if failure is not None:
+        raise failure
 
 
 def pause(engine: Engine, name: str) -> None:

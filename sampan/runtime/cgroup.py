@@ -261,11 +261,11 @@ def freeze(placement: Placement, patience: float = PATIENCE) -> None:
     cgroupcontrol.freeze(placement, patience)
 
 
-def thaw(placement: Placement) -> None:
-    """Let every process go on."""
+def thaw(placement: Placement) -> bool:
+    """Let every process go on; False when the group is gone."""
     from sampan.runtime import cgroupcontrol
 
-    cgroupcontrol.thaw(placement)
+    return cgroupcontrol.thaw(placement)
 
 
 def release(container_id: str, pids: list[int]) -> None:

@@ -6,6 +6,7 @@ that nothing forks away and no pid is reused. Whatever fails, nothing is left fr
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
@@ -17,7 +18,11 @@ def kill(placement: Placement, patience: float = PATIENCE) -> None:
     """Kill every process of the container, also those that fork meanwhile; Conflict if any is left after `patience`."""
     killer = f"{placement.v2_dir}/cgroup.kill"
     if placement.v2_dir and os.path.exists(killer):  # kernel >= 5.14
-        write(killer, "1")
+        try:
+            write(killer, "1")
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
         thaw(placement)
     source = placement.v2_dir or placement.v1.get("freezer") or next(iter(placement.v1.values()), "")
     deadline, pause = time.monotonic() + patience, 0.001
@@ -88,13 +93,16 @@ def freeze(placement: Placement, patience: float = PATIENCE) -> None:
         pause = min(pause * 2, 0.02)
 
 
-def thaw(placement: Placement) -> None:
-    """Let every process go on."""
+def thaw(placement: Placement) -> bool:
+    """Let every process go on; False when the group is gone, as after the end of a container."""
     path, _, word = _freezer(placement)
     try:
         write(path, word)
-    except FileNotFoundError as error:
-        raise NotSupported(f"cannot thaw {os.path.dirname(path)}: the group is gone") from error
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV):  # at the opening, at the writing
+            return False
+        raise
+    return True
 
 
 def release(placement: Placement, freezer: str, pids: list[int]) -> None:
@@ -126,8 +134,9 @@ def _freezer_of(pid: int) -> str:
 def _thaw_one(directory: str) -> None:
     try:
         write(f"{directory}/freezer.state", "THAWED")
-    except FileNotFoundError:
-        return
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
 
 
 def oom_kills(placement: Placement) -> int:

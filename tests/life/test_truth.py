@@ -38,6 +38,21 @@ def state(sampan_run: Run, name: str) -> tuple[int, bool]:
 
 
 @pytest.mark.usefixtures("memory")
+def test_memory_that_runs_out_is_an_event_when_it_happens(started: Callable[..., str], sampan_run: Run) -> None:
+    name = started(f"{EAT}; echo over; while [ ! -e /go ]; do sleep 0.02; done; exit 3", *LIMITED)
+
+    def told() -> list[str]:
+        words = ("events", "--since", "5m", "--until", "0s", "--filter", f"container={name}", "--format", "{{.Action}}")
+        return sampan_run(*words, "--filter", "event=oom", "--filter", "event=die").stdout.split()
+
+    until(lambda: "oom" in told())
+    assert sampan_run("ps", "--filter", f"id={name}", "--format", "{{.State}}").stdout == "running\n"
+    assert sampan_run("exec", name, "sh", "-c", "echo > /go").returncode == 0
+    assert state(sampan_run, name) == (3, True)
+    assert told() == ["oom", "die"]
+
+
+@pytest.mark.usefixtures("memory")
 @pytest.mark.parametrize(
     ("script", "expected"),
     [

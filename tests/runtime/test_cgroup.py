@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sampan.errors import Conflict, InvalidArgument, NotSupported
-from sampan.runtime import cgroup, cgrouphost
+from sampan.runtime import cgroup, cgroupcontrol, cgrouphost
 from sampan.runtime.cgroup import Placement
 from sampan.runtime.cgrouphost import Layout
 
@@ -66,6 +66,16 @@ def test_removed_groups_are_gone(made: list[Placement]) -> None:
     cgroup.remove(placement)
     assert not [directory for directory in placement.directories() if os.path.exists(directory)]
     cgroup.remove(placement)  # again is no error
+
+
+def test_a_group_that_is_gone_holds_nobody(made: list[Placement]) -> None:
+    placement = cgroup.create(ID, {"pids": {"limit": 9}})
+    if not placement.v2_dir and "freezer" not in placement.v1:
+        pytest.skip("needs cgroup2 or a freezer")
+    cgroup.remove(placement)
+    assert cgroup.thaw(placement) is False
+    cgroup.kill(placement)
+    cgroupcontrol.release(placement, "", [])
 
 
 def test_placement_survives_a_record_and_is_found_by_name(made: list[Placement]) -> None:
