@@ -142,7 +142,7 @@ def test_a_run_loads_nothing_heavy(tmp_path: pathlib.Path) -> None:
     found = others(loaded)
     assert found <= ALLOWED
     assert not found & FORBIDDEN
-    assert len(ours(loaded)) <= 58
+    assert len(ours(loaded)) <= 54
 
 
 def test_the_control_notices_a_heavy_import() -> None:
