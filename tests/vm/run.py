@@ -34,8 +34,8 @@ StandardOutput=tty
 StandardError=tty
 TTYPath=/dev/ttyS0
 """
-# What is started at a boot is executed from there.
-MOUNTS = "/dev/vdb /opt/sampan ext4 ro 0 0\n"
+# What is started at a boot is executed from there; writable, so that code is not compiled again for each command.
+MOUNTS = "/dev/vdb /opt/sampan ext4 defaults 0 0\n"
 # The recipe of the system's disk; a disk of another one is not used.
 RECIPE = hashlib.sha256((PACKAGES + UNIT + MOUNTS).encode()).hexdigest()[:12]
 SYSTEM = os.path.join(CACHE, f"system-{RECIPE}.ext4")
@@ -92,7 +92,7 @@ def boot(system: str, tree: str, only: str) -> tuple[list[str], int]:
     words += ["-nographic", "-no-reboot", "-nic", "none", "-append", f"{BOOT} sampan.only={only}" if only else BOOT]
     words += ["-kernel", os.path.join(CACHE, "vmlinuz"), "-initrd", os.path.join(CACHE, "initrd.img")]
     words += ["-drive", f"file={system},if=virtio,format=raw,cache=unsafe"]
-    words += ["-drive", f"file={tree},if=virtio,format=raw,readonly=on"]
+    words += ["-drive", f"file={tree},if=virtio,format=raw,cache=unsafe"]
     lines: list[str] = []
     begun = False
     with subprocess.Popen(["timeout", str(LIMIT), *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as machine:
