@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from sampan.errors import InvalidArgument, NotSupported
+from sampan.errors import InvalidArgument, NotFound, NotSupported
 from sampan.oci import platform as platforms
 from sampan.oci import reference
 from sampan.transfer import events
@@ -295,18 +295,27 @@ class _Copy:
     def _from_foreign(self, host: Any, kind: str) -> Copied:
         import subprocess
 
+        from sampan.transfer.load import load
+        from sampan.transfer.ssh import Complaints
+
         name, engine = str(self._named()), self.engine
         wanted = reference.parse(self.begin.name).familiar()  # with its tag: without, docker sends all that there are
-        process = host.start([kind, "save", wanted], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-        try:
-            from sampan.transfer.load import load
-
-            # What the other host calls its images re-points no name here.
-            facts, target = engine.images.facts, engine.images.mount_point()
-            loaded = load(engine.store, process.stdout.fileno(), facts, target, name=name)
-        finally:
-            process.stdout.close()
-            process.wait()
+        with Complaints() as errors:
+            words = [kind, "save", wanted]
+            process = host.start(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors.take())
+            try:
+                # What the other host calls its images re-points no name here.
+                facts, target = engine.images.facts, engine.images.mount_point()
+                loaded = load(engine.store, process.stdout.fileno(), facts, target, name=name)
+            except InvalidArgument as exc:
+                code = process.wait()
+                if not code:
+                    raise
+                why = errors.last(code)  # it sent nothing
+                raise NotFound(f"cannot copy {wanted} from the {kind} of {host.shown}: {why}") from exc
+            finally:
+                process.stdout.close()
+                process.wait()
         for before in loaded[0].replaced.values():
             engine.warn([f"{self.end.name} was {before}"])
         return Copied(loaded[0].manifest_digest, self.end.name)

@@ -70,22 +70,14 @@ def referrers(name: str, artifact_type: str = "", platform_name: str = "") -> li
     A name for several platforms is asked for as a whole, unless `platform_name` chooses one.
     """
     from sampan.registry import referrers
-    from sampan.transfer.registries import choose
+    from sampan.transfer.registries import RegistrySource
 
     ref = reference.parse(name)
     wanted = platform.parse(platform_name) if platform_name else None
     speaker = registries()
     try:
-        source = _source(speaker, ref)
-        digest = source.locate() if wanted is None else ""
-        if not digest:
-            top = source.top()
-            digest = top.digest
-            if wanted is not None and top.media_type in image.INDEXES:
-                chosen = choose(top.document["manifests"], wanted)
-                if chosen is None:
-                    raise source.no_match(top.document["manifests"], wanted)
-                digest = chosen["digest"]
+        source = RegistrySource(ref, speaker.repositories(ref, verb=_INSPECT), wanted, strict=True)
+        digest = source.picture().digest if wanted is not None else source.locate() or source.top().digest
         return referrers.ls(speaker.repositories(ref, verb=_INSPECT)[0], digest, artifact_type)
     finally:
         speaker.close()

@@ -134,7 +134,7 @@ class RegistrySource:
             return made
         chosen = choose(manifest.document["manifests"], self.wanted)
         if chosen is None:
-            raise self.no_match(manifest.document["manifests"], self.wanted)
+            raise self._no_match(manifest.document["manifests"])
         return self._picture(self._below(chosen), depth + 1, chosen)
 
     def _below(self, descriptor: dict[str, Any]) -> Manifest:
@@ -197,12 +197,11 @@ class RegistrySource:
             f"the index is mislabelled; {self.ref.familiar_name()}@{digest} names that image whatever it is for",
         )
 
-    def no_match(self, entries: list[dict[str, Any]], wanted: Platform) -> NotFound:
-        """Give the error for an index that has nothing for a platform."""
+    def _no_match(self, entries: list[dict[str, Any]]) -> NotFound:
         there = [str(platform.from_descriptor(one["platform"])) for one in entries if one.get("platform")]
         listed = ", ".join(dict.fromkeys(name for name in there if "unknown" not in name))
         hint = f"there is {listed[:300]}; choose with --platform" if listed else ""
-        return NotFound(f"cannot {self.verb} {self.ref.familiar()}: it has no image for {wanted}", hint)
+        return NotFound(f"cannot {self.verb} {self.ref.familiar()}: it has no image for {self.wanted}", hint)
 
     def referrers(self, digest: str) -> Iterator[RegistrySource]:
         """Give a source for each manifest that the registry lists as a referrer of a digest."""

@@ -232,6 +232,11 @@ def test_another_hosts_docker_gives_one_image_and_no_name(
     with open(tmp_path / "one", "rb") as file:  # the control: what `load` does with the same archive
         fresh.images.load(file.fileno())
     assert fresh.images.resolve("base").id != before
+    host.put("docker", "echo reference does not exist >&2; exit 1")
+    with pytest.raises(
+        NotFound, match=r"cannot copy none:1 from the docker of 127.0.0.1:\d+: reference does not exist"
+    ):
+        fresh.images.copy(f"{host.address}/none:1", "got:2")
     host.put("docker", f"exec cat {tmp_path}/two")
     with pytest.raises(SampanError, match="it holds 2 images"):
         fresh.images.copy(f"{host.address}/base", "got:2")

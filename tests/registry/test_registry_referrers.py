@@ -16,8 +16,8 @@ from registrysupport import Registry, needs_registry, needs_skopeo, skopeo
 import sampan
 from sampan.cli import main, options
 from sampan.engine import manifests
-from sampan.errors import IntegrityError, InvalidArgument
-from sampan.oci import image
+from sampan.errors import IntegrityError, InvalidArgument, NotFound
+from sampan.oci import image, platform
 
 SBOM, SIGNATURE = "application/spdx+json", "application/vnd.example.signature"
 
@@ -221,4 +221,7 @@ def test_the_command_lists_them(
     assert header.split() == ["DIGEST", "ARTIFACT", "TYPE", "MANIFEST", "CREATED"]
     assert [row.split()[:2] for row in rows] == [[sbom.digest, SBOM], [signature.digest, SIGNATURE]]
     assert shown("--quiet", "--artifact-type", SBOM) == sbom.digest + "\n"
+    assert shown("--quiet", "--platform", str(platform.host())).split() == [sbom.digest, signature.digest]
+    with pytest.raises(NotFound, match=f"cannot inspect {name}: it is for {platform.host()}, not for linux/wasm"):
+        shown("--platform", "linux/wasm")
     assert json.loads(shown("--json"))[0]["annotations"] == {"org.example.of": "sbom"}
