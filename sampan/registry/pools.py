@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import urllib3
 from urllib3 import exceptions as failures
+from urllib3._version import __version__ as urllib3_version
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from sampan.errors import NotSupported, Unavailable
@@ -20,6 +21,9 @@ from sampan.registry.peers import check_peer
 if TYPE_CHECKING:
     import weakref
     from typing import Any
+
+if urllib3_version.startswith("1."):
+    raise ImportError("urllib3 is too old", name=f"urllib3>=2 ({urllib3_version} is)")
 
 
 class _Guarded:
