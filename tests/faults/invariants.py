@@ -130,6 +130,11 @@ class Store:
         self.seen.update(found)
         return found
 
+    def clear(self) -> None:
+        """Remove the containers that a test which failed has left."""
+        for name in self.listed():
+            self.succeeds("rm", "-f", name)
+
     # ---- what must hold ----
 
     def check(self) -> None:

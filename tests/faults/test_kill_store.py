@@ -137,6 +137,7 @@ def test_a_kill_of_what_changes_the_store_leaves_it_whole(
 ) -> None:
     if not FULL and case not in QUICK:
         pytest.skip("some commands as root here, all and also as an ordinary user in `make test-faults`")
+    store.clear()
     counts = killed(store, case, registry, "command", 0)["counts"]
     products = Products(files(store))
     products.keep()

@@ -36,6 +36,10 @@ CASES: dict[str, tuple[list[list[str]], list[str]]] = {
 
 USERS = ["root", "user", *(["mapped"] if FULL else [])]
 
+# What a child does as the program already: it becomes it, or, with --init, has let it begin and gives itself a name.
+# Nothing, where this run had fewer calls than the one that was counted.
+AT_WORK = ("execve", "prctl of init", "")
+
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="a tracer of set-uid programs must be root"),
     pytest.mark.parametrize("store", USERS, indirect=True, scope="module"),
@@ -63,13 +67,16 @@ def points(case: str, role: str, count: int, sample: int = 0) -> list[int]:
 def test_a_kill_at_any_call_leaves_a_true_store(store: Store, case: str, request: pytest.FixtureRequest) -> None:
     if store.prefix and not (FULL or case in AS_USER):
         pytest.skip("as an ordinary user only some commands here, all in `make test-faults`")
+    store.clear()
     counts = traced(store, case, "command", 0)["counts"]
     store.check()
     for role in ROLES:
         for number in points(case, role, counts[role], request.config.getoption("--sample", 0)):
             found = traced(store, case, role, number)
+            if case == "run -d --init" and found["killed"] == "prctl" and number >= counts[role] - 2:
+                found["killed"] = "prctl of init"
             try:
-                assert role != "child" or found["killed"] == "execve" or found["code"] != 0, "told as a success"
+                assert role != "child" or found["killed"] in AT_WORK or found["code"] != 0, "told as a success"
                 store.check()
             except AssertionError as error:
                 raise AssertionError(

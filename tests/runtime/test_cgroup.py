@@ -222,6 +222,13 @@ def test_kill_reaches_all_also_in_nested_groups_and_frozen(made: list[Placement]
     assert not Path(top, "cgroup.procs").read_text() and not Path(top, "below", "cgroup.procs").read_text()
 
 
+def test_a_container_that_ends_by_itself_meanwhile_is_killed(tmp_path: Path) -> None:
+    for placement in (Placement(f"{tmp_path}/gone"), Placement("", {"freezer": f"{tmp_path}/gone"})):
+        cgroupcontrol.release(placement, "", [])
+        cgroupcontrol.kill(placement)
+        assert not cgroupcontrol.thaw(placement)
+
+
 def test_freeze_stops_and_thaw_continues(made: list[Placement]) -> None:
     placement = cgroup.create(ID, {})
     made.append(placement)
