@@ -1,7 +1,7 @@
 /* The log of a container: Docker's json-file lines, rotated by size.  Memory is one line of each stream, whatever comes.
  *
  * The file's blocks are taken ahead (FALLOC_FL_KEEP_SIZE), and the last TAIL bytes of them are for no line: when the disk is
- * full, lines go to a buffer of that size, which has the newest.  They are written when there is room again, or at the end
+ * full, lines go to buffers of that size, which have the newest.  They are written when there is room again, or at the end
  * into what was kept.  So a disk that stays full loses lines of the middle, and never the last ones. */
 #include "log.h"
 
@@ -58,19 +58,30 @@ size_t escape(char *to, const char *from, size_t length)
 	return (size_t)(at - to);
 }
 
-/* The last lines of a full disk: when `now_` cannot take one more the other half, with the lines before, is begun anew. */
-static char tails[2][ENTRY];
-static size_t used[2];
-static int now_;
+/* The last lines of a full disk, of each stream for itself: what one says at the end is not lost in what the other says.
+ * When the present half cannot take one more, the other, with the lines before, is begun anew. */
+static struct tail {
+	char half[2][ENTRY];
+	size_t used[2];
+	int now;
+} tails[STREAMS];
 
-static void keep(const char *entry, size_t length)
+static void keep(struct tail *t, const char *entry, size_t length)
 {
-	if (used[now_] > 0 && used[now_] + length > TAIL / 2) {
-		now_ ^= 1;
-		used[now_] = 0;
+	if (t->used[t->now] > 0 && t->used[t->now] + length > TAIL / (2 * STREAMS)) {
+		t->now ^= 1;
+		t->used[t->now] = 0;
 	}
-	memcpy(tails[now_] + used[now_], entry, length);
-	used[now_] += length;
+	memcpy(t->half[t->now] + t->used[t->now], entry, length);
+	t->used[t->now] += length;
+}
+
+static size_t kept(void)
+{
+	size_t sum = 0;
+	for (int stream = 0; stream < STREAMS; stream++)
+		sum += tails[stream].used[0] + tails[stream].used[1];
+	return sum;
 }
 
 static bool is_full(int e)
@@ -85,7 +96,9 @@ static bool take(struct log *s, size_t length)
 	off_t least = (off_t)length + TAIL, most = length > 0 && s->max >= TAIL ? least + AHEAD : least;
 	if (fstat(s->fd, &st) < 0)
 		return false;
-	s->size = s->taken = (uint64_t)st.st_size; /* somebody may have cut it */
+	if ((uint64_t)st.st_size < s->size)
+		s->taken = 0; /* somebody has cut it, or it is another file */
+	s->size = (uint64_t)st.st_size;
 	for (off_t more = most; more > 0; more = more > least ? least : 0) {
 		if (fallocate(s->fd, FALLOC_FL_KEEP_SIZE, st.st_size, more) == 0) {
 			s->taken = s->size + (uint64_t)more;
@@ -178,11 +191,14 @@ static bool put(struct log *s, const char *entry, size_t length)
 /* What was kept back goes to the log, the older half first; on a full disk the blocks of the end take it. */
 static void put_kept(struct log *s)
 {
-	for (int i = 0; i < 2; i++) {
-		now_ ^= 1;
-		if (used[now_] > 0)
-			put(s, tails[now_], used[now_]);
-		used[now_] = 0;
+	for (int stream = 0; stream < STREAMS && !s->plain && s->size + kept() > s->taken; stream++)
+		tails[stream].used[tails[stream].now ^ 1] = 0; /* long lines: rather the newest */
+	for (int i = 0; i < STREAMS * 2; i++) {
+		struct tail *t = &tails[i / 2];
+		t->now ^= 1;
+		if (t->used[t->now] > 0)
+			put(s, t->half[t->now], t->used[t->now]);
+		t->used[t->now] = 0;
 	}
 	s->full = false;
 }
@@ -219,14 +235,14 @@ void log_line(struct log *s, int stream)
 	bool tries = may_try(s);
 	if (tries && s->max && s->size + n > s->max && s->size > 0)
 		rotate(s);
-	if (tries && has_room(s, n + used[0] + used[1])) {
+	if (tries && has_room(s, n + kept())) {
 		if (s->full)
 			put_kept(s);
 		if (put(s, out, n))
 			return;
 	}
 	s->full = true;
-	keep(out, n);
+	keep(&tails[stream], out, n);
 }
 
 void log_begin(struct log *s)

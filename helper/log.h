@@ -7,7 +7,7 @@
 #include <time.h>
 
 enum { LINE = 16384, STREAMS = 2 };
-enum { ENTRY = LINE * 6 + 256, TAIL = 32 << 10, AHEAD = 64 << 10 }; /* bytes: of a line at most, of the end, taken at once */
+enum { ENTRY = LINE * 6 + 256, TAIL = 36 << 10, AHEAD = 64 << 10 }; /* bytes: of a line at most, of the end, taken at once */
 
 struct log {
 	const char *path;

@@ -194,7 +194,9 @@ touch "$2/go/on"
 echo "waited $($SAMPAN wait full)"
 $SAMPAN ps -a --format '{{.Names}} {{.Status}}'
 echo "kept $($SAMPAN logs full 2>/dev/null | wc -l)"
-$SAMPAN logs --tail 3 full 2>&1
+$SAMPAN logs full 2>/dev/null > "$2/log"
+tail -n 1 "$2/log"
+$SAMPAN logs full 2>&1 >/dev/null
 $SAMPAN rm full
 rm "$1/ballast"
 $SAMPAN run --rm base true
@@ -220,4 +222,4 @@ def test_a_disk_that_is_full_at_the_end_hides_neither_exit_code_nor_last_lines(
     assert "waited 7\n" in done.stdout and "full Exited (7)" in done.stdout
     kept = int(done.stdout.partition("kept ")[2].split()[0])
     assert 100 < kept < 1000, done.stdout  # the disk was full: of the lines between some are lost
-    assert "line 1998\nline 1999\nto stderr\n" in done.stdout
+    assert "line 1999\nto stderr\n" in done.stdout  # of each stream, whichever was read first
