@@ -45,7 +45,8 @@ def root_service() -> None:
     equal(command(*UNIT, SAMPAN, "run", "-d", "--name", "back", "--restart", "always", "base", "sleep", "1000").code, 0)
     before = ROOT.do("inspect", "-f", "{{.State.Pid}}", "back")
     os.kill(int(before), 9)
-    until(lambda: ROOT("inspect", "-f", "{{.State.Running}} {{.RestartCount}}", "back").out == "true 1\n", "no restart")
+    shown = ("inspect", "-f", "{{.State.Status}} {{.RestartCount}}", "back")
+    until(lambda: ROOT(*shown).out == "running 1\n", "no restart")
     equal(_supervisor_group(ROOT, "back"), f"/{AWAY}")
     equal(ROOT("rm", "-f", "back").code, 0)
 
