@@ -36,9 +36,9 @@ CASES: dict[str, tuple[list[list[str]], list[str]]] = {
 
 USERS = ["root", "user", *(["mapped"] if FULL else [])]
 
-# What a child does as the program already: it becomes it, or, with --init, has let it begin and gives itself a name.
-# Nothing, where this run had fewer calls than the one that was counted.
-AT_WORK = ("execve", "prctl of init", "")
+# What a child does when its work is done: it becomes the program; with --init, it has let it begin and gives itself a
+# name; it ends, having sent all files. Nothing, where this run had fewer calls than the one that was counted.
+AT_WORK = ("execve", "prctl of init", "exit_group", "")
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="a tracer of set-uid programs must be root"),
