@@ -37,8 +37,9 @@ CASES: dict[str, tuple[list[list[str]], list[str]]] = {
 USERS = ["root", "user", *(["mapped"] if FULL else [])]
 
 # What a child does when its work is done: it becomes the program; with --init, it has let it begin and gives itself a
-# name; it ends, having sent all files. Nothing, where this run had fewer calls than the one that was counted.
-AT_WORK = ("execve", "prctl of init", "exit_group", "")
+# name; of `diff` it has sent all files (a reader that misses some fails: runtime/tree.py). Nothing, where this run had
+# fewer calls than the one that was counted.
+AT_WORK = ("execve", "prctl of init", "writev of diff", "exit_group of diff", "")
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="a tracer of set-uid programs must be root"),
@@ -74,7 +75,9 @@ def test_a_kill_at_any_call_leaves_a_true_store(store: Store, case: str, request
         for number in points(case, role, counts[role], request.config.getoption("--sample", 0)):
             found = traced(store, case, role, number)
             if case == "run -d --init" and found["killed"] == "prctl" and number >= counts[role] - 2:
-                found["killed"] = "prctl of init"
+                found["killed"] += " of init"
+            elif case == "diff" and number >= counts[role] - 2:
+                found["killed"] += " of diff"
             try:
                 assert role != "child" or found["killed"] in AT_WORK or found["code"] != 0, "told as a success"
                 store.check()
