@@ -6,6 +6,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -82,8 +83,11 @@ FORBIDDEN = {
 def loaded_by(code: str, *args: str) -> set[str]:
     """Run code as bin/sampan does, isolated and without site; return the modules that it loaded."""
     script = f"import sys\nsys.path.append({str(ROOT)!r})\n{code}\nprint('\\n'.join(sys.modules), file=sys.stderr)"
-    words = [sys.executable, "-I", "-S", "-X", "utf8", "-c", script, *args]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as file:  # with -c Python 3.13 loads more
+        file.write(script)
+        file.flush()
+        words = [sys.executable, "-I", "-S", "-X", "utf8", file.name, *args]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return set(done.stderr.split())
 

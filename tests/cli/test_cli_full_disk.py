@@ -137,7 +137,7 @@ def _on_a_small_disk(tmp_path: pathlib.Path, script: str, *words: str) -> subpro
         ["unshare", "--mount", "sh", "-c", script, "sh", str(disk), *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
         env=env,
     )
