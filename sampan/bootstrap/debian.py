@@ -29,6 +29,8 @@ def command(suite: str, packages: Sequence[str] = (), root: str = "") -> list[st
     argv = ["mmdebstrap", f"--variant={VARIANT}", "--format=tar", "--quiet"]
     # Device nodes cannot be made by an ordinary user, and every container gets its own /dev.
     argv += ["--skip=output/dev"]
+    # mmdebstrap leaves copies of this host's name and name servers behind, which are nobody else's.
+    argv += ['--customize-hook=rm -f "$1/etc/hostname" "$1/etc/resolv.conf"']
     if packages:
         argv += [f"--include={','.join(packages)}"]
     argv += [suite, "-"]
@@ -65,7 +67,8 @@ def _piped(argv: list[str], suite: str) -> Iterator[bytes]:
             if process.stdout is not None:
                 yield from _chunks(process.stdout)
             if process.wait():
-                raise Unavailable(f"cannot bootstrap debian:{suite}: mmdebstrap: {_last_words(words)}")
+                hint = f"the mirror is that of this host's /etc/apt: it must be reachable and have {suite}"
+                raise Unavailable(f"cannot bootstrap debian:{suite}: mmdebstrap: {_last_words(words)}", hint)
         finally:
             if process.poll() is None:
                 process.terminate()
@@ -78,9 +81,9 @@ def _chunks(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _last_words(file: IO[bytes]) -> str:
-    """Return the last error line of a log, or its last line."""
+    """Return the last line of a log that tells an error, or its last line."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - LAST_WORDS))
     lines = file.read().decode("utf-8", "replace").strip().splitlines()
-    errors = [line for line in lines if line.startswith("E:")]
+    errors = [line for line in lines if line.startswith("E:") and line != "E: mmdebstrap failed to run"]
     return (errors or lines or ["it failed without a word"])[-1]

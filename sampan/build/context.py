@@ -147,6 +147,9 @@ class Context:
         try:
             real = self.resolve(path)
             found = self._lstat(real)
+            if not stat.S_ISREG(found.st_mode):
+                what = "a directory" if stat.S_ISDIR(found.st_mode) else "no regular file"
+                raise InvalidArgument(f"cannot read {path} of the build context: it is {what}")
             with self.opened(File(real, "", "F", found)) as reader:
                 data = b"".join(reader.chunks(_TEXT + 1))
         except OSError as error:

@@ -7,6 +7,8 @@ missing parents are made 0755 root; files of the context belong to 0:0 unless --
 
 from __future__ import annotations
 
+import os
+
 from sampan.build import keys
 from sampan.build.context import Context, File
 from sampan.build.metadata import clean
@@ -123,9 +125,14 @@ def _missing(step: Copy, pattern: str, context: Context) -> SampanError:
 
     parent, _, last = clean("/" + pattern).lstrip("/").rpartition("/")
     try:
-        hint = did_you_mean(last, context.names(parent))
+        known = context.names(parent)
+        led_out = f"{shown(last)} is a symbolic link to nothing in the context"
+        hint = led_out if last in known else did_you_mean(last, known)
     except SampanError:
         hint = f"the build context has no directory {shown(parent)}"
+    if os.path.normpath(pattern).startswith("../"):
+        hint = "nothing above the context can be copied: build with a directory that holds it"
+    hint = hint or "sources are paths below the build context, the last argument of build"
     return step.error(f"cannot copy {shown(pattern)}: the build context has no such file", hint)
 
 

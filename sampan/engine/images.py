@@ -55,7 +55,7 @@ class Images:
 
         meant = imageviews.nearest(name, [text for image in self.store.ls() for text in image.references])
         way = "get it with `sampan pull`, `build`, `load`, `import` or `bootstrap`"
-        return f"did you mean {meant}? ({way})" if meant else way
+        return f"did you mean {meant}? ({way})" if meant else imageviews.misspelt(name) or way
 
     def ls(self, filters: dict[str, list[str]] | None = None, *, all: bool = True) -> list[dict[str, Any]]:
         """List images, newest first, a row for each name, with the fields of `docker images --format`.

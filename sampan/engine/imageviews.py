@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from sampan.engine.inspect import age, timestamp
-from sampan.errors import InvalidArgument, NotFound
+from sampan.errors import InvalidArgument, NotFound, SampanError
 from sampan.oci import reference
 from sampan.oci import timestamp as times
 
@@ -182,6 +182,15 @@ def _time(value: object) -> int:
         return times.parse(_text(value))
     except InvalidArgument:
         return 0
+
+
+def misspelt(name: str) -> str:
+    """Say why no image can have this name, or ""."""
+    try:
+        reference.parse(name)
+    except SampanError as error:
+        return error.message
+    return ""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ import os
 import time
 
 from sampan.engine import matching
-from sampan.errors import Conflict, InvalidArgument, NotFound
+from sampan.errors import Conflict, Denied, InvalidArgument, NotFound, Unavailable
 from sampan.store import files, leases
 
 TYPE_CHECKING = False
@@ -49,13 +49,21 @@ def attach(engine: Engine, spec: dict[str, Any], layers: list[str], container_id
                 mount["type"], mount["source"] = "bind", volume.path
                 words = [*words, "rbind"]
             elif mount["type"] == "bind" and "create" in words and not os.path.lexists(mount["source"]):
-                os.makedirs(mount["source"], exist_ok=True)
+                _make_source(mount["source"])
             mount["options"] = [word for word in words if word not in ("create", "nocopy")]
     except BaseException:
         let_go(engine, container_id)
         for path in release(engine, anonymous):
             engine.remove_tree(path)
         raise
+
+
+def _make_source(path: str) -> None:
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        kind = Denied if isinstance(error, PermissionError) else Unavailable
+        raise kind(f"cannot make {path} to mount it: {error.strerror}", "the source of -v does not exist") from error
 
 
 def let_go(engine: Engine, container_id: str) -> None:

@@ -218,6 +218,8 @@ def _hostname(options: RunOptions, container_id: str) -> str:
         raise InvalidArgument("invalid --hostname: the container shares the host's name (--uts host)")
     if name and (len(name) > 64 or not _HOSTNAME.issuperset(name) or name[0] in "-." or name[-1] in "-."):
         raise InvalidArgument(f"invalid --hostname {name[:100]!r}: it must be letters, digits, '-' and '.', at most 64")
+    if container_id and not name and options.network == "host":  # Docker's rule: with the host's network its name too
+        return os.uname().nodename
     return name or container_id[:12]
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # ELF header, e_machine (System V ABI)
 MACHINES = {3: "386", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64", 21: "ppc64le", 22: "s390x", 258: "loong64"}
+_HOSTS = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm", "loongarch64": "loong64"}
 
 
 def explain(failure: StartFailure) -> SampanError:
@@ -99,8 +100,11 @@ def program(words: str, number: int, head: bytes) -> SampanError:
             if head[:4] == b"\x7fELF" and len(head) > 20
             else ""
         )
+        host = _HOSTS.get(os.uname().machine, os.uname().machine)
         why = (
-            f"it is built for {machine}, this host is {os.uname().machine}"
+            f"it is built for {host} as this host is, but its ELF headers are damaged"
+            if machine == host
+            else f"it is built for {machine}, this host is {host}"
             if machine
             else "it is neither a program nor a script with #!"
         )

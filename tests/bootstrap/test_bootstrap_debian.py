@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -108,10 +109,21 @@ def test_missing_mmdebstrap_is_named_with_what_to_install(tmp_path: Path, monkey
 
 def test_the_tar_is_passed_on_and_a_failure_has_the_last_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = program(
-        tmp_path, 'if [ "$FAIL" ]; then echo part; echo "E: no mirror" >&2; echo bye >&2; exit 1; fi; echo tar'
+        tmp_path,
+        'if [ "$FAIL" ]; then echo a; printf "E: no mirror\\nE: mmdebstrap failed to run\\n" >&2; exit 1; fi; echo tar',
     )
     monkeypatch.setenv("PATH", f"{path}:{os.environ['PATH']}")
     assert b"".join(debian.make("bookworm")) == b"tar\n"
     monkeypatch.setenv("FAIL", "1")
-    with pytest.raises(Unavailable, match="E: no mirror"):
+    with pytest.raises(Unavailable, match="E: no mirror") as caught:
         list(debian.make("bookworm"))
+    assert "bookworm" in caught.value.hint
+
+
+def test_names_of_this_host_are_not_packed(tmp_path: Path) -> None:
+    hook = next(word for word in debian.command("any", root=str(tmp_path)) if word.startswith("--customize-hook="))
+    (tmp_path / "etc").mkdir()
+    for name in ("hostname", "resolv.conf", "hosts"):
+        (tmp_path / "etc" / name).touch()
+    subprocess.run(["sh", "-c", hook.partition("=")[2], "sh", str(tmp_path)], check=True)
+    assert os.listdir(tmp_path / "etc") == ["hosts"]

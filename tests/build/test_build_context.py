@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 from buildsupport import Built, Link, write_tree
 
+import sampan
 from sampan.build.context import Context, File
 from sampan.dockerfile.ignore import Patterns
 from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
@@ -222,3 +223,24 @@ def test_no_canary_in_any_layer(tree: pathlib.Path, build: Build) -> None:
     for source in ("l", "o/canary", "../canary", "d/l", "/../canary"):
         with pytest.raises(SampanError, match="no such file"):
             build(f"FROM scratch\nCOPY {source} /x\n", context=str(tree))
+
+
+@pytest.mark.parametrize(
+    ("source", "hint"),
+    [
+        ("link", "link is a symbolic link to nothing in the context"),
+        ("../canary", "nothing above the context can be copied"),
+        ("okk", "did you mean ok?"),
+        ("elsewhere", "sources are paths below the build context"),
+    ],
+)
+def test_a_missing_source_says_why_it_is_missing(build: Build, source: str, hint: str) -> None:
+    with pytest.raises(SampanError, match="the build context has no such file") as caught:
+        build(f"FROM scratch\nCOPY {source} /\n", {"link": Link("../canary"), "ok": "x"})
+    assert hint in caught.value.hint
+
+
+def test_a_directory_is_no_dockerfile(tree: pathlib.Path, engine: sampan.Engine) -> None:
+    write_tree(tree, {"Dockerfile/f": "x"})
+    with pytest.raises(InvalidArgument, match="cannot read Dockerfile of the build context: it is a directory"):
+        engine.build(str(tree))

@@ -6,7 +6,7 @@ import pytest
 
 import sampan
 from sampan.engine import imageviews
-from sampan.errors import InvalidArgument
+from sampan.errors import InvalidArgument, NotFound
 
 KNOWN = ["docker.io/library/alpine:3.20", "docker.io/library/base:latest", "docker.io/library/base:old"]
 
@@ -25,6 +25,12 @@ KNOWN = ["docker.io/library/alpine:3.20", "docker.io/library/base:latest", "dock
 )
 def test_only_a_name_that_is_like_it_is_offered(typed: str, meant: str) -> None:
     assert imageviews.nearest(typed, KNOWN) == meant
+
+
+def test_a_name_that_no_image_can_have_is_told_why(engine: sampan.Engine) -> None:
+    with pytest.raises(NotFound, match="no such image: UPPER") as caught:
+        engine.run("UPPER", ["true"])
+    assert "must be lower case" in caught.value.hint
 
 
 def test_an_unknown_limit_is_called_unknown(engine: sampan.Engine) -> None:

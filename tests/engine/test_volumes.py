@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 import sampan
-from sampan.errors import Conflict, SampanError
+from sampan.errors import Conflict, SampanError, Unavailable
 from sampan.oci.options import RunOptions
 
 DOCKERFILE = """
@@ -175,3 +175,11 @@ def test_inspect_names_the_volume(engine: sampan.Engine, image: str, tmp_path: p
     assert found["/n"]["Type"] == "volume" and found["/n"]["Name"] == "named" and found["/n"]["RW"], json.dumps(found)
     assert found["/b"]["Type"] == "bind" and not found["/b"]["RW"]
     assert found["/seed"]["Name"] in names(engine)
+
+
+def test_a_source_that_cannot_be_made_is_named(engine: sampan.Engine, image: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").touch()
+    source = str(tmp_path / "file/below")
+    with pytest.raises(Unavailable, match=f"cannot make {source} to mount it: Not a directory"):
+        engine.containers.create(image, options("true", mounts=[("bind", source, "/n", ["rw", "create"])]))
+    assert names(engine) == []

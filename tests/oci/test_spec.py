@@ -151,7 +151,10 @@ def test_host_namespaces_are_shared_only_when_asked() -> None:
     assert kinds(network="host", pid="host", ipc="host", uts="host") == {"mount", "cgroup"}
     assert mount(spec(ipc="host"), "/dev/shm")["type"] == "bind"
     assert "hostname" not in spec(uts="host")
-    rootless = config_for(IMAGE, RunOptions(network="host"), rootless=True, look=look)
+    rootless = config_for(IMAGE, RunOptions(network="host"), rootless=True, look=look, container_id="a" * 64)
+    assert rootless["hostname"] == os.uname().nodename, "as with Docker"
+    named = config_for(IMAGE, RunOptions(network="host", hostname="box"), rootless=True, look=look)
+    assert named["hostname"] == "box"
     assert mount(rootless, "/sys")["type"] == "bind" and "ro" in mount(rootless, "/sys")["options"]
     asked: list[dict[str, Any]] = [{"network": "bridge"}, {"pid": "other"}, {"ipc": "container:x"}]
     for fields in asked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import struct
 
 import pytest
@@ -11,6 +12,8 @@ from sampan.runtime import diagnose
 
 ELF = b"\x7fELF\2\1\1" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
 INTERPRETER = struct.pack("<IIQQQQQQ", 3, 4, 120, 0, 0, 9, 9, 1) + b"/lib/ld.x\0"
+MACHINE = {"x86_64": 62, "aarch64": 183}.get(os.uname().machine, 62)
+HERE = ELF[:18] + struct.pack("<H", MACHINE) + ELF[20:]
 ARM = ELF[:18] + struct.pack("<H", 183) + ELF[20:]
 
 
@@ -23,6 +26,7 @@ ARM = ELF[:18] + struct.pack("<H", 183) + ELF[20:]
         (errno.ENOENT, ELF + INTERPRETER, "its ELF interpreter /lib/ld.x does not exist", "libc", 127),
         (errno.ENOENT, ELF[:50], "its ELF interpreter (unknown) does not exist", "libc", 127),
         (errno.ENOEXEC, ARM, "it is built for arm64", "", 126),
+        (errno.ENOEXEC, HERE, "its ELF headers are damaged", "", 126),
         (errno.ENOEXEC, b"echo hi\n", "neither a program nor a script", "", 126),
         (errno.EACCES, b"", "Permission denied", "", 126),
     ],
