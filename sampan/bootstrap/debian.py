@@ -67,8 +67,8 @@ def _piped(argv: list[str], suite: str) -> Iterator[bytes]:
             if process.stdout is not None:
                 yield from _chunks(process.stdout)
             if process.wait():
-                hint = f"the mirror is that of this host's /etc/apt: it must be reachable and have {suite}"
-                raise Unavailable(f"cannot bootstrap debian:{suite}: mmdebstrap: {_last_words(words)}", hint)
+                said = _last_words(words)
+                raise Unavailable(f"cannot bootstrap debian:{suite}: mmdebstrap: {said}", _hint(said, suite))
         finally:
             if process.poll() is None:
                 process.terminate()
@@ -78,6 +78,12 @@ def _piped(argv: list[str], suite: str) -> Iterator[bytes]:
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:
     while chunk := file.read(CHUNK):
         yield chunk
+
+
+def _hint(said: str, suite: str) -> str:
+    if "chroot mode" in said:  # without root it needs a user namespace with many ids, or a helper program
+        return "as an ordinary user mmdebstrap needs a range in /etc/subuid (`sampan doctor` shows how)"
+    return f"the mirror is that of this host's /etc/apt: it must be reachable and have {suite}"
 
 
 def _last_words(file: IO[bytes]) -> str:

@@ -163,14 +163,16 @@ def _component(name: str) -> str:
     return name
 
 
-def _make(path: str, mode: int) -> None:
+def _make(path: str, mode: int, tries: int = 9) -> None:
     try:
         os.mkdir(path, mode)
     except FileExistsError:
         return
     except FileNotFoundError:
+        if not tries:  # its parent is there, and not being erased by another process: as in /proc
+            raise
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        _make(path, mode)
+        _make(path, mode, tries - 1)
         return
     os.chmod(path, mode)  # whatever the umask took away
 
@@ -179,4 +181,4 @@ def _cannot_make(path: str, exc: OSError) -> Denied | Unavailable:
     message = f"cannot make the store {path}: {exc.strerror}"
     if isinstance(exc, PermissionError):
         return Denied(message, "set SAMPAN_ROOT to a directory that this user may write")
-    return Unavailable(message)
+    return Unavailable(message, "name a directory of another file system with --root or SAMPAN_ROOT")

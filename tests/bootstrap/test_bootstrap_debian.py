@@ -120,6 +120,14 @@ def test_the_tar_is_passed_on_and_a_failure_has_the_last_error(tmp_path: Path, m
     assert "bookworm" in caught.value.hint
 
 
+def test_a_user_without_a_range_is_told_what_mmdebstrap_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = program(tmp_path, 'echo "E: unable to pick chroot mode automatically" >&2; exit 1')
+    monkeypatch.setenv("PATH", f"{path}:{os.environ['PATH']}")
+    with pytest.raises(Unavailable) as caught:
+        list(debian.make("bookworm"))
+    assert "/etc/subuid" in caught.value.hint
+
+
 def test_names_of_this_host_are_not_packed(tmp_path: Path) -> None:
     hook = next(word for word in debian.command("any", root=str(tmp_path)) if word.startswith("--customize-hook="))
     (tmp_path / "etc").mkdir()

@@ -107,6 +107,11 @@ def test_images_move_as_archives(sampan: Sampan, tmp_path: pathlib.Path) -> None
     assert "bootstrap" in sampan("history", "--no-trunc", "moved:1")
 
 
+def test_a_root_where_no_directory_can_be_made() -> None:
+    said = Sampan("/proc/none/store")("images", code=1)
+    assert said.startswith("sampan: cannot make the store /proc/none/store: No such file or directory\nhint: ")
+
+
 def test_explain_makes_nothing(sampan: Sampan) -> None:
     text = sampan("run", "--explain", "--rm", "base", "true")
     assert "pivot_root" in text
