@@ -41,6 +41,8 @@ def perform(solver: Solver, stage: Stage, state: State, step: Copy) -> None:
     for source in words.sources:
         if isinstance(step, ins.Add) and copying.is_remote(source):
             raise step.error(f"ADD of {source} is not supported yet", "fetch the file beforehand, and use COPY")
+    if isinstance(step, ins.Add) and step.checksum:  # BuildKit's rule, and never an unchecked file
+        raise step.error("ADD --checksum is for HTTP(S) sources", "leave it out: the context's files are not fetched")
     sources = copying.gather(step, words, solver.context, _documents(step, scope))
     described: list[keys.Field] = [
         copying.described(source, lambda file: solver.digests.of(solver.context, file)) for source in sources

@@ -371,6 +371,7 @@ def test_network_hint_and_consent(build: Build) -> None:
         ("RUN --mount=type=cache,target=/c true", "RUN --mount is not supported yet"),
         ("RUN --security=insecure true", "not supported"),
         ("ADD https://example.com/x /x", "ADD of https://example.com/x is not supported yet"),
+        ("ADD --checksum=sha256:abc f /x", "ADD --checksum is for HTTP(S) sources"),
         ("COPY --chmod=u+x f /x", "not an octal mode"),
         ("COPY nothing /x", "cannot copy nothing: the build context has no such file"),
         ("COPY f g /x", "must be a directory"),
