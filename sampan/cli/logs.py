@@ -28,7 +28,7 @@ OPTIONS = Command(
 
 def run(engine: Engine, values: Values) -> int:
     """Write the log to standard output and standard error."""
-    from sampan.cli.moments import moment
+    from sampan.cli.moments import exact
 
     now = time.time()
     tail = "all" if values.tail.startswith("-") else values.tail
@@ -36,8 +36,8 @@ def run(engine: Engine, values: Values) -> int:
         values.args[0],
         follow=values.follow,
         tail=tail,
-        since=moment(values.since, now) if values.since else None,
-        until=moment(values.until, now) if values.until else None,
+        since=exact(values.since, now) if values.since else None,
+        until=exact(values.until, now) if values.until else None,
         timestamps=values.timestamps,
         details=values.details,
     )

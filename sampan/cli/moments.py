@@ -21,3 +21,17 @@ def moment(text: str, now: float) -> float:
         raise InvalidArgument(
             f"cannot read time {text!r}", "for example 10m, 2026-01-31T10:00:00Z or seconds since 1970"
         ) from None
+
+
+def exact(text: str, now: float) -> float | str:
+    """Return what `moment` does, but as RFC 3339 what tells of nanoseconds, such as the time of a line of a log."""
+    from sampan.oci import timestamp
+
+    whole, _, fraction = text.partition(".")
+    if fraction and (whole + fraction).isdecimal() and text.isascii():
+        return timestamp.format(int(whole or "0") * 1_000_000_000 + int(fraction[:9].ljust(9, "0")))
+    try:
+        timestamp.parse(text)
+    except InvalidArgument:
+        return moment(text, now)
+    return text

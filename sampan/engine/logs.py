@@ -6,7 +6,7 @@ import os
 import time
 
 from sampan.errors import InvalidArgument, NotFound, NotSupported
-from sampan.oci import jsontext, logopts
+from sampan.oci import jsontext, logopts, timestamp
 from sampan.runtime import process
 
 TYPE_CHECKING = False
@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 _POLL = 0.05  # seconds between two looks at a growing file
 
 
-def _utc(seconds: float) -> str:
-    whole = int(seconds // 1)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int((seconds - whole) * 1e9):09d}Z"
+def _utc(moment: float | str) -> str:
+    """Return a moment as the log writes it; a float of this century tells only every fourth of a microsecond apart."""
+    if isinstance(moment, str):
+        whole, nanoseconds = divmod(timestamp.parse(moment), 1_000_000_000)
+    else:
+        whole = int(moment // 1)
+        nanoseconds = int((moment - whole) * 1e9)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{nanoseconds:09d}Z"
 
 
 class Files:
@@ -92,7 +97,7 @@ class _Show:
     """Write lines of the log to two descriptors, those between two moments only."""
 
     def __init__(
-        self, since: float | None, until: float | None, timestamps: bool, details: bool, out: int, err: int
+        self, since: float | str | None, until: float | str | None, timestamps: bool, details: bool, out: int, err: int
     ) -> None:
         self.first = "" if since is None else _utc(since)
         self.last = "" if until is None else _utc(until)
@@ -130,8 +135,8 @@ def logs(
     *,
     follow: bool = False,
     tail: str = "all",
-    since: float | None = None,
-    until: float | None = None,
+    since: float | str | None = None,
+    until: float | str | None = None,
     timestamps: bool = False,
     details: bool = False,
     stdout_fd: int = 1,
@@ -139,8 +144,9 @@ def logs(
 ) -> None:
     """Write the log to the two descriptors; with `follow` until the container ends, or until `until`.
 
-    `since` and `until` are unix seconds; `tail` is a number of lines, or `all`; `details` puts what log options add to
-    each line before it, which is nothing, and Docker's space.
+    `since` and `until` are unix seconds, or RFC 3339 times, exact to the nanosecond; a line of either moment is shown.
+    `tail` is a number of lines, or `all`; `details` puts what log options add to each line before it, which is nothing,
+    and Docker's space.
     """
     record = engine.containers.get(name)
     if not logopts.settings(record.config.get("options") or {}).kept:
@@ -157,7 +163,7 @@ def logs(
         for line in lines:
             show.line(line)
         if follow:
-            _follow(engine, record.id, files, show, until)
+            _follow(engine, record.id, files, show, timestamp.parse(until) / 1e9 if isinstance(until, str) else until)
     finally:
         files.close()
 

@@ -17,7 +17,7 @@ from lifesupport import Run, until
 import sampan
 from sampan.engine import outcome
 from sampan.errors import InvalidArgument, NotSupported
-from sampan.oci import logopts
+from sampan.oci import logopts, timestamp
 
 LIMIT = 8 << 20  # of a supervisor's resident memory
 
@@ -126,6 +126,10 @@ def test_moments_tails_and_times(engine: sampan.Engine, started: Callable[..., s
 
     middle = stamps[1][:22] + "Z"  # cut below the second line's time
     assert shown("--since", middle) == "23" and shown("--until", middle) == "1"
+    second = f"{timestamp.parse(stamps[1]) // 10**9}.{timestamp.parse(stamps[1]) % 10**9:09d}"
+    for whole in (stamps[1], second):  # to the nanosecond, and the line of that very moment belongs to both
+        assert shown("--since", whole) == "23" and shown("--until", whole) == "12"
+        assert shown("--since", whole, "--until", whole) == "2"
     assert shown("--since", "1h30m") == "123" and shown("--until", "1h30m") == ""
     assert shown("--since", "1700000000.5") == "123" and shown("--since", "2020-01-31") == "123"
     assert shown("-n", "2") == "23" and shown("--tail", "0") == "" and shown("--tail", "all") == "123"
