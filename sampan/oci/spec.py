@@ -48,6 +48,8 @@ def config_for(
     security = _security(options)
     hostname = _hostname(options, container_id)
     devices = devices_for(options, look)
+    if rootless:
+        _check_access(devices)
     spec: dict[str, Any] = {
         "ociVersion": SPEC_VERSION,
         "process": _process(config, options, hostname, security),
@@ -221,6 +223,17 @@ def _hostname(options: RunOptions, container_id: str) -> str:
     if container_id and not name and options.network == "host":  # Docker's rule: with the host's network its name too
         return os.uname().nodename
     return name or container_id[:12]
+
+
+def _check_access(devices: list[dict[str, Any]]) -> None:
+    """Refuse narrowed access to a device where only the host's modes decide: device rules need privilege."""
+    for device in devices:
+        if not {"r", "w"} <= set(device["sampan.access"]):
+            raise NotSupported(
+                f"cannot narrow access to {device['sampan.source']} to {device['sampan.access']!r}:"
+                " device rules are not open to ordinary users",
+                "leave the letters out: what your user may do with it on the host holds inside too",
+            )
 
 
 def _domainname(options: RunOptions) -> str:

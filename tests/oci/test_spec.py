@@ -322,3 +322,12 @@ def test_the_configuration_and_the_options_are_json() -> None:
     assert options_dict(RunOptions()) == {}
     with pytest.raises(InvalidArgument):
         RunOptions(memori=5)
+
+
+@pytest.mark.parametrize("access", ["r", "w", "rm"])
+def test_a_narrowed_device_is_refused_where_nothing_would_narrow_it(access: str) -> None:
+    asked = RunOptions(devices=[f"/dev/fuse:/dev/fuse:{access}"])
+    with pytest.raises(NotSupported, match="cannot narrow access to /dev/fuse"):
+        config_for(IMAGE, asked, rootless=True, look=look)
+    assert config_for(IMAGE, asked, rootless=False, look=look)["linux"]["devices"][0]["sampan.access"] == access
+    config_for(IMAGE, RunOptions(devices=["/dev/fuse:/dev/fuse:rw"]), rootless=True, look=look)
