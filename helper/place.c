@@ -40,12 +40,19 @@ int fail_read(struct apply *a, int error)
 	return fail(a, TREE_PHASE_READ, error == STREAM_EOF ? EPIPE : error);
 }
 
+/* Whether what has no owner here may become root's.  A program that changes ids must not where others could run it. */
+static bool may_adopt(const struct apply *a)
+{
+	bool program = a->e.type != 'D' && (a->e.mode & 06000);
+	return (a->o->flags & TREE_BEST_EFFORT_IDS) && !(program && (a->o->flags & TREE_STRICT_SETID));
+}
+
 static int set_owner(struct apply *a, int fd)
 {
 	if (fchown(fd, a->e.uid, a->e.gid) == 0)
 		return 0;
 	/* EINVAL: the id has no mapping in this user namespace */
-	if ((errno != EPERM && errno != EINVAL) || !(a->o->flags & TREE_BEST_EFFORT_IDS))
+	if ((errno != EPERM && errno != EINVAL) || !may_adopt(a))
 		return fail(a, TREE_PHASE_OWNER, errno);
 	a->o->skipped++;
 	int e = record_owner(fd, a->e.uid, a->e.gid);

@@ -23,6 +23,7 @@ enum tree_flags {
 	TREE_NO_KERNEL = 2048,       /* pack: proc, sysfs, cgroups and the like are not entered, and their files refused */
 	TREE_WRITEBACK = 4096,       /* apply: writing large files to the disk begins at once; a syncfs() is to follow */
 	TREE_RECORDED = 8192,        /* pack: owners and devices are those that apply recorded */
+	TREE_STRICT_SETID = 16384,   /* apply: despite BEST_EFFORT_IDS a refused owner of a set-ID program is fatal */
 };
 
 /* What was being done when it failed; runtime/tree.py has a sentence for each. */

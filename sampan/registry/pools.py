@@ -5,6 +5,7 @@ Its import takes longer than a pull that finds everything here; so it waits unti
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -101,7 +102,7 @@ def translated(exc: Exception, host: str) -> Exception:
     inner: Any = getattr(exc, "reason", None) if isinstance(exc, failures.MaxRetryError) else exc
     text = _words(inner)
     if isinstance(inner, (failures.SSLError, failures.ProxyError)) and "certificate" in text.lower():
-        where = f"/etc/docker/certs.d/{host}"
+        where = f"{'~/.docker' if os.geteuid() else '/etc/docker'}/certs.d/{host}"
         if "alert" in text.lower():  # RFC 8446, section 6.2: sent by the other side about what we showed, or did not
             hint = f"put it and its key into {where}/client.cert and client.key"
             return Unavailable(f"cannot speak to {host}: it wants a client certificate that it accepts", hint)
@@ -139,6 +140,7 @@ def _words(exc: Any) -> str:
     if isinstance(exc, failures.IncompleteRead) or (exc.args and isinstance(exc.args[-1], failures.IncompleteRead)):
         return "the connection ended too early"
     text = str(exc.args[-1] if exc.args and isinstance(exc.args[-1], Exception) else exc)
-    for mark in ("[SSL: ", ">: ", "CERTIFICATE_VERIFY_FAILED] "):
-        text = text.partition(mark)[2] or text
+    text = text.partition(">: ")[2] or text
+    openssl = text.partition("[SSL: ")[2]  # "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)"
+    text = openssl.partition("] ")[2] or openssl or text
     return text.partition(" (_ssl.c")[0][:300] or type(exc).__name__

@@ -175,7 +175,7 @@ def translate(exc: Any, paths: Paths, action: str) -> SampanError:
     if code == _FULL or (code in (_IOERR, _CANTOPEN) and reserve.is_full(paths.root)):
         return Unavailable(f"{what}: {reserve.fault(paths.root)}", reserve.HINT)
     if code in (_CORRUPT, _NOTADB):
-        return IntegrityError(f"{what}: {paths.database} is damaged ({exc})")
+        return IntegrityError(f"{what}: {paths.database} is damaged ({exc})", "run `sampan system check --repair`")
     if code == _CONSTRAINT:
         return Conflict(f"{what}: {exc}")
     if code in (_PERM, _READONLY, _CANTOPEN):

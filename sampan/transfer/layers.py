@@ -261,7 +261,9 @@ def unpack(read: Read, facts: Facts, target: str, directory: str) -> int:
     """
     os.makedirs(target, mode=0o700, exist_ok=True)
     root = rootfs.Rootfs(directory=directory)
-    write_fd, child = rootfs.open_apply(facts, root, target, flags=tree.WRITEBACK)
+    # An owner beyond the user's range is recorded, as are all of them where there is no range.
+    beyond = tree.BEST_EFFORT_IDS | tree.STRICT_SETID if facts.rootless and not facts.single_id else 0
+    write_fd, child = rootfs.open_apply(facts, root, target, flags=tree.WRITEBACK | beyond)
     reader = TarReader(read)
     entries = to_overlay(reader, rootfs.opaque_name(facts.rootless))
     rootfs.send(write_fd, child, lambda applier: applier.feed(entries))

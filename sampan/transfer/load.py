@@ -15,6 +15,7 @@ from sampan.transfer.archive import STEP, open_archive
 from sampan.transfer.copy import JOBS
 from sampan.transfer.crew import Crew
 from sampan.transfer.layers import Arrivals, Layer, Promise
+from sampan.transfer.tarindex import IMPORT_HINT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _find(archive: Archive) -> list[Found]:
         return dockerarchive.find(archive)
     raise IntegrityError(
         f"cannot load {archive.what}: it has neither {layout.INDEX} nor {dockerarchive.MANIFEST}",
-        "to make an image from an archive of a file system use `sampan import`",
+        IMPORT_HINT,
     )
 
 

@@ -17,6 +17,7 @@ from sampan.oci.tarheader import BLOCK, broken
 _MAX_MEMBERS = 65536
 _MAX_EXTENDED = 1 << 16
 _FILES = (b"0", b"\0", b"7")
+IMPORT_HINT = "to make an image from an archive of a file system use `sampan import`"
 
 
 def normalise(name: bytes, base: str = "") -> str:
@@ -116,7 +117,8 @@ class Index:
             self.files[name] = (self._at, size)
             self._at += size + -size % BLOCK
         elif kind != b"5":
-            raise broken(f"type {kind!r}, which no saved image has,", os.fsencode(name[:200]))
+            fault = broken(f"type {kind!r}, which no saved image has,", os.fsencode(name[:200]))
+            raise IntegrityError(fault.message, IMPORT_HINT)
 
     def _add(self, name: str) -> None:
         # Which of two members counts differs between tools: what one has checked, another would load.

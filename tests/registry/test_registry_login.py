@@ -6,6 +6,8 @@ import base64
 import json
 import os
 import shutil
+import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -16,10 +18,12 @@ import pytest
 import tokenserver
 import transfersupport as ts
 from registrysupport import Registry, needs_registry, running
+from urllib3 import exceptions as failures
 
 import sampan
 from sampan.engine import registries
 from sampan.errors import Denied, InvalidArgument, NotFound, Unauthorized, Unavailable
+from sampan.registry.pools import translated
 
 ROOT = Path(__file__).parent.parent.parent
 needs_openssl = pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
@@ -116,6 +120,13 @@ def test_a_refresh_token_is_kept_in_place_of_the_password(engine: sampan.Engine,
         assert tokens.requests[-1][1]["grant_type"] == ["refresh_token"]
 
 
+def test_a_server_without_tls_is_told_in_words(plain: Registry) -> None:
+    with socket.create_connection(("127.0.0.1", plain.port)) as sock, pytest.raises(ssl.SSLError) as caught:
+        ssl.create_default_context().wrap_socket(sock, server_hostname="a.example")
+    told = translated(failures.SSLError(caught.value), "a.example")
+    assert str(told) == "cannot speak TLS with a.example: wrong version number"
+
+
 def test_tls_needs_the_right_ca_and_never_falls_back(
     make_engine: Callable[[], sampan.Engine], tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +143,7 @@ def test_tls_needs_the_right_ca_and_never_falls_back(
                 shutil.copy(wrong, certs / "ca.crt")
             with pytest.raises(Unavailable, match=f"cannot trust {registry.host}") as caught:
                 engine.images.push(name)
-            assert "certs.d" in caught.value.hint
+            assert f"{'~/.docker' if os.geteuid() else '/etc/docker'}/certs.d" in caught.value.hint
         log = registry.log.read_text()
         assert "HTTP request to an HTTPS server" not in log and "GET" not in log
         shutil.copy(ca[0], certs / "ca.crt")

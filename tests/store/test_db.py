@@ -211,8 +211,9 @@ def test_a_damaged_file_is_named(store: Store) -> None:
     store.db.close()
     with open(store.paths.database, "r+b") as file:
         file.write(b"\0" * 4096)
-    with pytest.raises(IntegrityError, match=r"sampan\.db is (damaged|not a database of sampan)"):
+    with pytest.raises(IntegrityError, match=r"sampan\.db is (damaged|not a database of sampan)") as caught:
         Database(store.paths).query("SELECT * FROM images")
+    assert "system check --repair" in caught.value.hint
 
 
 def test_a_lock_that_stays_names_its_holder(spawn: Spawn, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,6 +233,15 @@ def test_control_loads(engine: sampan.Engine, tmp_path: Path, data: bytes) -> No
     assert engine.images.load(str(tmp_path / "a.tar")) == ["Loaded image: app:1"]
 
 
+def test_an_archive_of_a_file_system_is_for_import(engine: sampan.Engine, tmp_path: Path) -> None:
+    device = member("dev/console", b"", tarfile.CHRTYPE)
+    for members in ([member("etc/hosts", b"")], [device, member("etc/hosts", b"")]):
+        (tmp_path / "a.tar").write_bytes(tar(members))
+        with pytest.raises(IntegrityError) as caught:
+            engine.images.load(str(tmp_path / "a.tar"))
+        assert "sampan import" in caught.value.hint
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_hostile_archive_is_refused(engine: sampan.Engine, tmp_path: Path, case: str) -> None:
     make, reason = CASES[case]

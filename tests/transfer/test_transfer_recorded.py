@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -84,3 +85,42 @@ def test_nothing_is_lost_on_the_way_through(sampan_as_nobody: list[str], tmp_pat
     assert found["srv/www"] == found["copied/www"] == (file, 0o640, 33, 34, 0)
     assert found["srv/dir"] == found["copied/dir"] == (directory, 0o755, 1, 2, 0)
     assert found["srv/x"][2:4] == (0, 0) and found["srv/y"][2:4] == (40, 41)
+
+
+def user_with_a_range() -> str:
+    """Find a user whom /etc/subuid gives ids; skip without one."""
+    known = {user.pw_name for user in pwd.getpwall() if user.pw_uid}
+    text = Path("/etc/subuid").read_text() if os.path.exists("/etc/subuid") else ""
+    names = [line.partition(":")[0] for line in text.splitlines()]
+    if os.geteuid() or not shutil.which("newuidmap") or not known.intersection(names):
+        pytest.skip("needs root, newuidmap and a user with a range in /etc/subuid")
+    return next(name for name in names if name in known)
+
+
+def test_owners_beyond_the_range_are_recorded_but_not_of_set_id_programs(
+    sampan_as_nobody: list[str], tmp_path: Path
+) -> None:
+    name, beyond = user_with_a_range(), 4_000_000_000
+    user = pwd.getpwnam(name)
+    plain = tar([owned("dir", tarfile.DIRTYPE, uid=beyond), owned("dir/file", data=b"x", uid=beyond, gid=7)])
+    program = tar([owned("program", data=b"x", uid=beyond, mode=0o4755)])
+    for layer, tag in ((plain, "plain:1"), (program, "program:1")):
+        (tmp_path / f"{tag}.tar").write_bytes(tar_of(docker_files([layer], [tag], config([layer]))))
+    (tmp_path / "work").mkdir()
+    os.chown(tmp_path / "work", user.pw_uid, user.pw_gid)
+    words = ["setpriv", "--reuid", name, "--regid", str(user.pw_gid), "--init-groups", *sampan_as_nobody[-3:]]
+    env = {"PATH": os.environ["PATH"], "SAMPAN_ROOT": f"{tmp_path}/work/store", "PYTHONPATH": str(ROOT)}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+        environ = env | {"HOME": str(tmp_path / "work")}
+        return subprocess.run([*words, *arguments], cwd=tmp_path, env=environ, capture_output=True, check=False)
+
+    loaded = run("load", "-i", "plain:1.tar")
+    assert loaded.returncode == 0, loaded.stderr
+    run("create", "--name", "one", "plain:1", "none")
+    with tarfile.open(fileobj=io.BytesIO(run("export", "one").stdout)) as exported:
+        found = {info.name: (info.uid, info.gid) for info in exported}
+    assert found["dir"] == (beyond, 0) and found["dir/file"] == (beyond, 7)
+    assert run("system", "check").returncode == 0
+    refused = run("load", "-i", "program:1.tar")
+    assert refused.returncode == 1 and b"cannot set the owner of program" in refused.stderr

@@ -304,6 +304,8 @@ def test_with_one_id_owners_and_devices_are_recorded(root: Path, single_id: Harn
     with pytest.raises(SampanError, match="cannot set the owner of d: Invalid argument"):
         single_id.apply_tar(root, data, opaque="user.overlay.opaque")
     flags = tree.BEST_EFFORT_IDS | tree.BEST_EFFORT_NODES
+    with pytest.raises(SampanError, match="cannot set the owner of d/f: Invalid argument"):  # a set-ID program
+        single_id.apply_tar(root, data, flags | tree.STRICT_SETID, opaque="user.overlay.opaque")
     single_id.apply_tar(root, data, flags, opaque="user.overlay.opaque")
     assert {(path.lstat().st_uid, path.lstat().st_gid) for path in root.rglob("*")} == {single_id.owner}  # type: ignore[attr-defined]
     assert kind(root / "gone") == "whiteout" and (root / "null").read_bytes() == b""
