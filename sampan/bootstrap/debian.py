@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.bootstrap import aptsources
+from sampan.bootstrap import HOSTS, aptsources
 from sampan.errors import InvalidArgument, NotSupported, Unavailable
 
 TYPE_CHECKING = False
@@ -31,6 +31,7 @@ def command(suite: str, packages: Sequence[str] = (), root: str = "") -> list[st
     argv += ["--skip=output/dev"]
     # mmdebstrap leaves copies of this host's name and name servers behind, which are nobody else's.
     argv += ['--customize-hook=rm -f "$1/etc/hostname" "$1/etc/resolv.conf"']
+    argv += [f"--customize-hook=[ -e \"$1/etc/hosts\" ] || printf '%s' '{HOSTS}' >\"$1/etc/hosts\""]
     if packages:
         argv += [f"--include={','.join(packages)}"]
     argv += [suite, "-"]

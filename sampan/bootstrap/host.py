@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from sampan.bootstrap import HOSTS
 from sampan.bootstrap.closure import STANDARD_PATH, Libraries
 from sampan.bootstrap.interpreters import add_closure, add_perl, add_python, is_perl, is_python
 from sampan.bootstrap.tree import Node, Tree
@@ -115,6 +116,7 @@ def add_system(tree: Tree, libraries: Libraries) -> None:
             tree.add_directory(path, mode)
     tree.add_bytes("/etc/passwd", PASSWD)
     tree.add_bytes("/etc/group", GROUP)
+    tree.add_bytes("/etc/hosts", HOSTS.encode())
     tree.add_bytes("/etc/os-release", os_release(_read(f"{tree.root}/etc/os-release")))
     for path in CERTIFICATES:
         if os.path.isfile(tree.root + path) and os.access(tree.root + path, os.R_OK):

@@ -128,10 +128,13 @@ def test_a_user_without_a_range_is_told_what_mmdebstrap_needs(tmp_path: Path, mo
     assert "/etc/subuid" in caught.value.hint
 
 
-def test_names_of_this_host_are_not_packed(tmp_path: Path) -> None:
-    hook = next(word for word in debian.command("any", root=str(tmp_path)) if word.startswith("--customize-hook="))
+def test_names_of_this_host_are_not_packed_but_localhost_is(tmp_path: Path) -> None:
+    words = debian.command("any", root=str(tmp_path))
+    hooks = [word.partition("=")[2] for word in words if word.startswith("--customize-hook=")]
     (tmp_path / "etc").mkdir()
-    for name in ("hostname", "resolv.conf", "hosts"):
+    for name in ("hostname", "resolv.conf"):
         (tmp_path / "etc" / name).touch()
-    subprocess.run(["sh", "-c", hook.partition("=")[2], "sh", str(tmp_path)], check=True)
+    for hook in hooks:
+        subprocess.run(["sh", "-c", hook, "sh", str(tmp_path)], check=True)
     assert os.listdir(tmp_path / "etc") == ["hosts"]
+    assert (tmp_path / "etc/hosts").read_text().startswith("127.0.0.1\tlocalhost\n::1\tlocalhost")

@@ -62,6 +62,7 @@ def test_system_files_and_directories(small: Path) -> None:
     assert {nodes[name].type for name in ("/proc", "/sys", "/dev", "/var")} == {"D"}
     assert b"nobody:x:65534" in nodes["/etc/passwd"].data
     assert nodes["/etc/group"].data.startswith(b"root:x:0:")
+    assert nodes["/etc/hosts"].data.startswith(b"127.0.0.1\tlocalhost\n")
     release = nodes["/etc/os-release"].data.decode()
     assert "ID=sampan-host\n" in release
     assert "ID_LIKE=debian\n" in release
