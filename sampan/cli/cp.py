@@ -62,7 +62,9 @@ def _out(engine: Engine, values: Values, name: str, path: str, destination: str)
         from sampan.cli.files import Output
         from sampan.transfer.output import write_all
 
-        with Output("", "an archive") as fd:
+        archive = Output("", "an archive")
+        archive.instead = "name a place on the host"
+        with archive as fd:
             containers.read_archive(name, path, lambda data: write_all(fd, data), follow_link=follow)
         return
     size = containers.copy_out(name, path, destination, follow_link=follow, archive=values.archive)

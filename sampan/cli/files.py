@@ -14,12 +14,14 @@ from sampan.store.wholefile import WholeFile
 class Output(WholeFile):
     """`-o FILE`: a whole file, or standard output for `-` and an empty path, but never a terminal."""
 
+    instead = "use -o FILE"
+
     def __enter__(self) -> int:
         if self.path not in ("", "-"):
             return super().__enter__()
         if os.isatty(1):
             raise InvalidArgument(
-                f"cannot write {self.what} to a terminal", "use -o FILE, or send the output elsewhere"
+                f"cannot write {self.what} to a terminal", f"{self.instead}, or send the output elsewhere"
             )
         return 1
 

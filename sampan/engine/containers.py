@@ -166,19 +166,25 @@ class Containers(Elsewhere):
         detach_keys: str = terminal.DETACH_KEYS,
         id: str = "",
     ) -> int | None:
-        """Start a created or exited container; with `attach` wait and give the exit code.  `id` as in `get`."""
+        """Start a created or exited container; with `attach` wait and give the exit code, also of one that runs.
+
+        `id` as in `get`.
+        """
         from sampan.engine import starter
 
         keys = terminal.keys(detach_keys)
         # Looked up once: when the lock is ours, another container may have the name.
         id = id or self.store.get(name).id
+        if attach and self.get(name, id).status == "running":
+            return self.attach(id, stdin=interactive, detach_keys=detach_keys)
         with terminal.Forward(attach) as forward:
             with Alone(self.paths.container(id), restore=True):
                 record = self.get(name, id)
                 if record.status == "running":
                     if attach:
                         raise Conflict(
-                            f"cannot start container {record.name}: it is running", "use `sampan logs -f` to watch it"
+                            f"cannot start container {record.name}: somebody else did",
+                            "use `sampan attach` to watch it",
                         )
                     return None
                 self.check_startable(record)

@@ -53,6 +53,29 @@ class Terminal:
         return self.process.wait(60)
 
 
+def test_start_attaches_to_what_runs_already(
+    engine: sampan.Engine, started: Callable[..., str], sampan_run: Run
+) -> None:
+    name = started(COUNTER)
+    heard(engine, name)
+    with subprocess.Popen(
+        engine.command(["start", "-a", name]), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout and watching.stdout.readline().startswith("line ")
+        sampan_run("stop", name)
+        out, err = watching.communicate(timeout=60)
+    assert (out.splitlines()[-1], err, watching.returncode) == ("bye", "", 3)
+
+
+def test_an_archive_is_not_for_a_terminal_and_the_hint_is_the_commands_own(
+    engine: sampan.Engine, started: Callable[..., str]
+) -> None:
+    name = started("sleep 6000")
+    for words, hint in ((["cp", f"{name}:/etc", "-"], b"name a place"), (["export", name], b"use -o FILE")):
+        screen = Terminal(engine.command(words))
+        assert screen.end() == 1 and hint in screen.seen
+
+
 def test_output_is_from_now_on_and_the_exit_code_is_the_programs(
     engine: sampan.Engine, started: Callable[..., str], sampan_run: Run
 ) -> None:
