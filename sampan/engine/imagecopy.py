@@ -43,9 +43,9 @@ _OTHERS = ("dir:", "docker-daemon:", "containers-storage:", "ostree:", "sif:", "
 
 
 class Place:
-    """Where an image is or goes: `kind`, `where` (a path or a host) and `name`, "" when none was given."""
+    """Where an image is or goes: `kind`, `where` (a path or a host), `name` ("": none is known), `given` as it was."""
 
-    __slots__ = ("kind", "name", "text", "where")
+    __slots__ = ("given", "kind", "name", "text", "where")
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -57,6 +57,7 @@ class Place:
             self.where, _, self.name = rest.partition("/")
         elif self.kind in (LAYOUT, ARCHIVE):
             self.where, _, self.name = rest.partition(":")
+        self.given = self.name
         if not (self.where or self.name):
             raise InvalidArgument(f"invalid place {text!r}: it names nothing", _PLACES)
         if self.kind == STORE and text.startswith(_OTHERS):
@@ -237,8 +238,9 @@ class _Copy:
         from sampan.transfer.layouts import ArchiveDestination, LayoutDestination
 
         name = str(reference.parse(self.end.name)) if self.end.name and named else ""
-        kind = LayoutDestination if self.end.kind == LAYOUT else ArchiveDestination
-        return kind(self.end.where, name, self.listen)
+        if self.end.kind == LAYOUT:
+            return LayoutDestination(self.end.where, name, self.listen, self.end.given)
+        return ArchiveDestination(self.end.where, name, self.listen)
 
     def _named(self) -> reference.Reference:
         if not self.end.name:

@@ -185,15 +185,16 @@ def receive(fd: int, digest: str, read: Callable[[int], bytes]) -> None:
 
 
 class LayoutDestination(Taker):
-    """A directory that is, or becomes, a layout; the image gets `name` there.
+    """A directory that is, or becomes, a layout; the image gets `name` there, and `ref_name`, as skopeo looks for it.
 
     Below the directory no link is followed: who else may write in it does not choose where blobs go.
     """
 
-    def __init__(self, directory: str, name: str, listen: Listen = events.ignore) -> None:
+    def __init__(self, directory: str, name: str, listen: Listen = events.ignore, ref_name: str = "") -> None:
         super().__init__(listen)
         self.directory = directory
         self._name = name
+        self._ref_name = ref_name
         try:
             os.makedirs(directory, exist_ok=True)
             self._blobs = _made(directory, "blobs/sha256")
@@ -237,16 +238,14 @@ class LayoutDestination(Taker):
             with _opened(self.directory) as at:
                 fcntl.flock(at, fcntl.LOCK_EX)
                 entries = [one for one in self._entries() if not self._is_replaced(one, picture)]
-                notes = (
-                    {layout.FULL_NAME: self._name, image.REF_NAME: reference.parse(self._name).tag}
-                    if self._name
-                    else {}
-                )
-                extra = {"annotations": notes} if notes else {}
+                extra = {"annotations": self._notes()} if self._name else {}
                 entries.append(image.descriptor(picture.media_type, picture.digest, len(picture.data), **extra))
                 unnamed.write(at, layout.INDEX, image.build_index(entries), 0o644)
         except OSError as exc:
             raise files.failure(f"write {self.directory}/{layout.INDEX}", exc) from exc
+
+    def _notes(self) -> dict[str, str]:
+        return {layout.FULL_NAME: self._name, image.REF_NAME: self._ref_name or reference.parse(self._name).tag}
 
     def _entries(self) -> list[dict[str, Any]]:
         try:

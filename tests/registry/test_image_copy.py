@@ -87,6 +87,13 @@ def test_skopeo_reads_the_layout_and_we_read_its(filled: sampan.Engine, tmp_path
     skopeo("copy", "-q", f"oci:{tmp_path}/ours:1", f"oci:{tmp_path}/theirs:seven")
     filled.images.copy(f"oci:{tmp_path}/theirs:seven", "back:1")
     assert layers(filled, "back:1") == layers(filled, "app:1")
+    for name in ("odd", "app:7", "example.org/app:7"):
+        filled.images.copy("app:1", f"oci:{tmp_path}/ours:{name}")
+        filled.images.copy("app:2", f"oci:{tmp_path}/ours:{name}")  # replaced, not there twice
+        shown = json.loads(skopeo("inspect", f"oci:{tmp_path}/ours:{name}"))
+        assert shown["Layers"] == layers(filled, "app:2")
+        filled.images.copy(f"oci:{tmp_path}/ours:{name}", "back:2")
+        assert layers(filled, "back:2") == layers(filled, "app:2")
 
 
 def test_an_archive_is_what_save_writes(
