@@ -103,6 +103,8 @@ def _mount_points(engine: Engine, record: Record) -> set[bytes]:
         path = mount["destination"].strip("/")
         if path.split("/")[0] in ("proc", "sys", "dev") or str(mount.get("source") or "").startswith(home):
             found.add(os.fsencode(path))
+    if os.path.exists(home + "hosts"):  # which a start may bind without an entry (naming.add_local)
+        found.add(b"etc/hosts")
     return found
 
 

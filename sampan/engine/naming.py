@@ -1,12 +1,14 @@
 """What a container resolves names by when it was told: --add-host, --dns, --dns-search and --dns-option.
 
 The files are the container's own, written again at every start and bound over /etc/hosts and /etc/resolv.conf. What is
-not asked for is the host's in the host's network; without a network it is localhost alone.
+not asked for is the host's in the host's network; without a network it is localhost alone. That one has also untold,
+where its image has no /etc/hosts or an empty one: Docker always binds its own, so many images have none.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 
 from sampan.errors import InvalidArgument, NotSupported
 from sampan.runtime import hostfiles
@@ -71,6 +73,46 @@ def write(options: dict[str, Any], home: str) -> None:
         _write(os.path.join(home, "hosts"), base + "".join(lines))
     if any(options.get(key) for key in ("dns", "dns_search", "dns_option")):
         _write(os.path.join(home, "resolv.conf"), resolver(_read("/etc/resolv.conf"), options))
+
+
+def add_local(spec: dict[str, Any], home: str, layers: list[str]) -> bool:
+    """Bind a container's own hosts where it has none or an empty one; say whether, then `write_local` is wanted.
+
+    `layers` are directories of its own and of its image, top first. The configuration of a start is changed, not what
+    is kept: the next start looks again.
+    """
+    taken = {mount["destination"] for mount in spec["mounts"]}
+    if "/etc" in taken or "/etc/hosts" in taken or not _lacking(layers):
+        return False
+    bind = {"type": "bind", "source": os.path.join(home, "hosts"), "destination": "/etc/hosts", "options": ["bind"]}
+    spec["mounts"].append(bind)
+    return True
+
+
+def write_local(home: str) -> None:
+    """Write the file that `add_local` has bound."""
+    _write(os.path.join(home, "hosts"), _LOCAL)
+
+
+def _lacking(layers: list[str]) -> bool:
+    """Say whether nothing or an empty file is at /etc/hosts; False too where that cannot be known or mounted on."""
+    for layer in layers:
+        try:
+            etc = os.lstat(layer + "/etc")
+            if not stat.S_ISDIR(etc.st_mode):
+                return _is_whiteout(etc)  # a link may lead out of the layer, and below a file nothing can be mounted
+            found = os.lstat(layer + "/etc/hosts")
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False  # an ordinary user may not look into every directory of an image
+        return _is_whiteout(found) or (stat.S_ISREG(found.st_mode) and not found.st_size)
+    return True
+
+
+def _is_whiteout(found: os.stat_result) -> bool:
+    """Recognise overlayfs's mark of what a layer deletes (Documentation/filesystems/overlayfs.rst)."""
+    return stat.S_ISCHR(found.st_mode) and not found.st_rdev
 
 
 def resolver(base: str, options: dict[str, Any]) -> str:

@@ -337,8 +337,14 @@ def _supervise(
     facts.restart = restarting.for_supervisor(engine, record, *restarts)
 
 
-def _write_names(spec: dict[str, Any], asked: dict[str, Any], home: str) -> None:
-    """Write the container's own copies of the host's names, where it has some."""
+def _write_names(spec: dict[str, Any], asked: dict[str, Any], home: str, facts: Facts) -> None:
+    """Write the container's own copies of the host's names, where it has some, or localhost where nothing has it."""
+    if lacks_hosts(asked, facts.snapshots, facts.lowers):
+        from sampan.engine import naming
+
+        layers = [home + "/upper", *(f"{facts.snapshots}/{lower}" for lower in facts.lowers)]
+        if naming.add_local(spec, home, layers):
+            naming.write_local(home)
     if asked.get("network") == "host":
         from sampan.runtime import hostfiles
 
@@ -347,6 +353,23 @@ def _write_names(spec: dict[str, Any], asked: dict[str, Any], home: str) -> None
         from sampan.engine import naming
 
         naming.write(asked, home)
+
+
+def lacks_hosts(asked: dict[str, Any], snapshots: str, lowers: list[str]) -> bool:
+    """Say whether a container without the host's network may need hosts of its own, by one look where the image has it.
+
+    naming.add_local looks closer. A directory that was emptied and made again above a file that names hosts is missed.
+    """
+    if asked.get("network", "none") not in ("", "none"):
+        return False
+    for lower in lowers:
+        try:
+            return not os.lstat(f"{snapshots}/{lower}/etc/hosts").st_size
+        except FileNotFoundError:
+            continue
+        except OSError:
+            break  # below what is no directory: /etc is a whiteout, perhaps
+    return True
 
 
 def start_record(engine: Engine, record: Record, *, foreground: bool, interactive: bool, supervised: bool,
@@ -374,8 +397,8 @@ def start_record(engine: Engine, record: Record, *, foreground: bool, interactiv
     def ready() -> None:
         if meanwhile is not None:
             meanwhile()
-        _write_names(spec, asked, engine.store.paths.container(record.id))
         facts.lowers = engine.store.snapshots.lowers(record.config["layers"])
+        _write_names(spec, asked, engine.store.paths.container(record.id), facts)
 
     try:
         child = start(prepared, *fds, ready, child) if foreground else start_detached(prepared, ready)

@@ -1,8 +1,9 @@
 """Names for a container in the host's network: copies of the host's resolv.conf, hosts and hostname, bound over its.
 
 As with Docker they are the container's to change, and are taken from the host again at every start. A container
-without the host's network keeps what its image has: nothing that they name could be reached. So does an image whose
-file is a symbolic link: it may lead nowhere, and there is no mounting on that.
+without the host's network keeps what its image has: nothing that they name could be reached. Only hosts that are
+missing or empty are replaced there, by localhost alone (engine/naming.py). An image whose file is a symbolic link keeps
+it: it may lead nowhere, and there is no mounting on that.
 """
 
 from __future__ import annotations

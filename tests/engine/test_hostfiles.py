@@ -1,11 +1,16 @@
-"""In the host's network a container resolves names as the host does."""
+"""In the host's network a container resolves names as the host does, without one at least localhost."""
 
 from __future__ import annotations
 
+import os
 import pathlib
 from typing import Any
 
+import pytest
+
 import sampan
+from sampan.engine import naming
+from sampan.engine.library import options
 from sampan.oci.options import RunOptions
 from sampan.runtime import hostfiles
 
@@ -56,3 +61,94 @@ def test_a_step_in_the_hosts_network_has_them_and_the_layer_has_not(
     assert read(engine, "none", "cat /seen", image="networked") == pathlib.Path("/etc/hosts").read_text()
     plain = read(engine, "none", "cat /etc/hosts 2>&1; true")
     assert read(engine, "none", "cat /etc/hosts 2>&1; true", image="networked") == plain
+
+
+WITHOUT_HOSTS = {
+    "missing": "FROM base\nRUN rm -f /etc/hosts\n",
+    "empty": "FROM base\nRUN mkdir -p /etc && rm -f /etc/hosts && touch /etc/hosts\n",
+    "etcgone": "FROM base\nRUN rm -rf /etc\n",
+    "noetc": "FROM etcgone AS all\nFROM scratch\nCOPY --from=all / /\n",
+}
+
+
+@pytest.fixture(scope="module")
+def images(engine: sampan.Engine, tmp_path_factory: pytest.TempPathFactory) -> sampan.Engine:
+    """An engine that has images without hosts, with own ones and with a link."""
+    own = {
+        "own": "FROM base\nRUN mkdir -p /etc && echo 192.0.2.1 own > /etc/hosts\n",
+        "link": "FROM base\nRUN mkdir -p /etc && ln -sf /nowhere /etc/hosts\n",
+        "plainetc": "FROM base\nRUN rm -rf /etc && touch /etc\n",
+    }
+    place = tmp_path_factory.mktemp("hosts")
+    for name, text in {**WITHOUT_HOSTS, **own}.items():
+        (place / "Dockerfile").write_text(text)
+        engine.build(str(place), tags=[name])
+    return engine
+
+
+def run_kept(engine: sampan.Engine, image: str, script: str, **fields: Any) -> str:
+    """Make a container, start it and give its id."""
+    made = engine.containers.create(image, RunOptions(command=["sh", "-c", script], **fields))
+    assert engine.containers.start(made, attach=True) == 0
+    return made
+
+
+@pytest.mark.parametrize("image", WITHOUT_HOSTS)
+def test_without_hosts_in_the_image_localhost_is_known(images: sampan.Engine, image: str) -> None:
+    assert read(images, "none", "cat /etc/hosts", image=image) == naming._LOCAL
+    assert read(images, "none", "cat /etc/hosts", image=image, read_only=True) == naming._LOCAL
+    added = read(images, "none", "cat /etc/hosts", image=image, add_host=["db:10.1.2.3"])
+    assert added == naming._LOCAL + "10.1.2.3\tdb\n"
+    words = images.containers.explain(image, options(["true"], None, {"network": "none"}))
+    assert "bind the container's copy of /etc/hosts at /etc/hosts (read-write)" in words
+
+
+def test_what_the_image_has_stays(images: sampan.Engine) -> None:
+    assert read(images, "none", "cat /etc/hosts", image="own") == "192.0.2.1 own\n"
+    assert "/nowhere" in read(images, "none", "ls -l /etc/hosts", image="link")
+    read(images, "none", "test -f /etc && test ! -s /etc", image="plainetc")
+    words = "\n".join(images.containers.explain("own", options(["true"], None, {"network": "none"})))
+    assert "/etc/hosts" not in words
+
+
+def test_a_mount_of_the_callers_is_all_that_is_there(images: sampan.Engine, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "hosts").write_text("")
+    mounts = [("bind", str(tmp_path / "hosts"), "/etc/hosts", ["ro"])]
+    read(images, "none", "test ! -s /etc/hosts", image="missing", mounts=mounts)
+    (tmp_path / "hosts").unlink()
+    read(images, "none", "true", image="missing", mounts=[("bind", str(tmp_path), "/etc", [])])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("image", WITHOUT_HOSTS)
+def test_each_start_has_new_hosts_which_are_no_change(images: sampan.Engine, image: str) -> None:
+    script = (
+        "set -e; test -s /etc/hosts; while read a b; do test $a != own; done < /etc/hosts; echo own x >> /etc/hosts"
+    )
+    made = run_kept(images, image, script, network="none")
+    compared = run_kept(images, image, "true", network="host")
+    try:
+        assert images.containers.start(made, attach=True) == 0
+        changes = images.containers.diff(made)
+        assert [path for _, path in changes if path == "/etc/hosts"] == []
+        assert changes == [change for change in images.containers.diff(compared) if change in changes]
+        images.containers.commit(made, "committed")
+        assert images.containers.inspect(made)["HostsPath"].endswith("/hosts")
+        below = images.images.runnable(image).diff_ids
+        for added in images.images.runnable("committed").diff_ids[len(below) :]:
+            assert not os.path.lexists(images.store.snapshots.path(added) + "/etc/hosts")
+        assert read(images, "none", "cat /etc/hosts", image="committed") == naming._LOCAL
+    finally:
+        images.containers.remove(made)
+        images.containers.remove(compared)
+
+
+def test_hosts_that_were_copied_in_stay(images: sampan.Engine, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "hosts").write_text("192.0.2.7 mine\n")
+    made = run_kept(images, "missing", "read a b < /etc/hosts; test $a = 127.0.0.1 || test $b = mine", network="none")
+    try:
+        images.containers.copy_in(made, str(tmp_path / "hosts"), "/etc/hosts")
+        assert "/etc/hosts" in [path for _, path in images.containers.diff(made)]
+        assert images.containers.start(made, attach=True) == 0
+    finally:
+        images.containers.remove(made)
