@@ -144,7 +144,8 @@ static int64_t pause_until_next(const struct supervisor *s, int64_t now)
 
 static void end_check(bool overdue)
 {
-	probe_close(&h.probe);
+	if (!overdue)
+		probe_close(&h.probe);
 	h.overdue = overdue;
 	h.state = ENDING;
 	h.due = now_ms();
@@ -246,6 +247,5 @@ void health_end(struct supervisor *s)
 {
 	if (s->health == NULL || h.state == IDLE)
 		return;
-	probe_close(&h.probe);
-	probe_gone(&h.probe, true);
+	probe_abandon(&h.probe);
 }

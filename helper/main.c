@@ -150,6 +150,45 @@ static int become_init(struct child *child, const struct op *op)
 	_exit(WEXITSTATUS(result));
 }
 
+/* All children that have ended; `every`: and those that will. */
+static void reap_children(bool every)
+{
+	pid_t pid;
+	while ((pid = waitpid(-1, NULL, every ? 0 : WNOHANG)) > 0 || (pid < 0 && errno == EINTR))
+		;
+}
+
+/*
+ * A health check: this process stays as the parent of the program, in the container's pid namespace, because orphans go only to
+ * a subreaper of their own namespace (prctl(2)), and else to a first process that may reap nothing.  It ends with the program,
+ * and leaves what still runs to the first process; told that all are being killed, it stays until all are reaped.
+ */
+static int become_reaper(const struct child *child)
+{
+	int status, e = die_with_parent(child);
+	pid_t self = getpid(), program, pid;
+	sigset_t all, before, told;
+	if (e)
+		return e;
+	sigfillset(&all);
+	if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0 || sigprocmask(SIG_SETMASK, &all, &before) < 0 || (program = fork()) < 0)
+		return errno;
+	if (program == 0) {
+		if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || sigprocmask(SIG_SETMASK, &before, NULL) < 0)
+			return errno;
+		return getppid() == self ? 0 : ESRCH;
+	}
+	/* First, because closing the last copy of the report's pipe says that all is ready. */
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 || syscall(SYS_close_range, 3, ~0u, 0) < 0
+	    || prctl(PR_SET_NAME, "sampan-check", 0, 0, 0) < 0)
+		_exit(125);
+	while ((pid = waitpid(-1, &status, 0)) != program)
+		if (pid < 0 && errno != EINTR)
+			_exit(125);
+	reap_children(sigpending(&told) == 0 && sigismember(&told, SIGNAL_REAP_ALL) == 1);
+	_exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+}
+
 static int do_tree(const struct child *child, const struct op *op)
 {
 	struct tree_options options;
@@ -175,6 +214,7 @@ static int perform(struct child *child, const struct op *op)
 	switch (op->code) {
 	case OP_ENV: return join_environment(child, op);
 	case OP_INIT: return become_init(child, op);
+	case OP_REAP: return become_reaper(child);
 	case OP_TTY: return tty_open(child, op);
 	case OP_APPLY:
 	case OP_PACK: return do_tree(child, op);

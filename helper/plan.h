@@ -14,6 +14,7 @@
 #define _GNU_SOURCE
 #endif
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,7 +22,7 @@
 
 enum { PLAN_VERSION = 1, PLAN_MAX = 16 << 20, FIELDS_MAX = 65535 };
 
-enum { OOM_UNASKED = 1, LEAVE_V1 = 1 };
+enum { OOM_UNASKED = 1, LEAVE_V1 = 1, SIGNAL_REAP_ALL = SIGPWR };
 
 /* Well-known descriptors: the plan and answers come in on 3, reports leave on 4, tree streams use 5 and 6,
  * a pidfd of the container to join is 7. */
@@ -80,6 +81,7 @@ enum op_code {
 	OP_INIT = 65,
 	OP_UMASK = 66,
 	OP_SESSION = 67,
+	OP_REAP = 68,       /* stay as the parent of the program and reap what it leaves; SIGNAL_REAP_ALL: all of it */
 	OP_EXEC = 70,
 	OP_APPLY = 71,
 	OP_PACK = 72,

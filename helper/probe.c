@@ -143,11 +143,12 @@ void probe_close(struct probe *p)
 	close_once(&p->output);
 }
 
-/* Kills one process if it is of the session; held by a descriptor, it cannot have become another meanwhile. */
-static bool kill_member(pid_t pid, pid_t session)
+/* Signals one process if it is of the session; held by a descriptor, it cannot have become another meanwhile.  Says whether it
+ * is still to be waited for.  Who reaps the others (OP_REAP) leads the session: it is only told, and goes on if it was stopped. */
+static bool signal_member(pid_t pid, pid_t session, int signal_number)
 {
 	char path[32], line[512], state = 'Z';
-	int found = 0, fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	int parent = 0, found = 0, fd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (fd < 0)
 		return false;
 	snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
@@ -156,14 +157,18 @@ static bool kill_member(pid_t pid, pid_t session)
 	close_once(&file);
 	line[n > 0 ? n : 0] = 0;
 	char *at = strrchr(line, ')'); /* proc(5): state, parent, group, session */
-	bool member = at != NULL && sscanf(at + 1, " %c %*d %*d %d", &state, &found) == 2 && found == session && state != 'Z';
-	if (member)
-		syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
+	bool member = at != NULL && sscanf(at + 1, " %c %d %*d %d", &state, &parent, &found) == 3 && found == session;
+	if (member && pid == session) {
+		syscall(SYS_pidfd_send_signal, fd, SIGNAL_REAP_ALL, NULL, 0);
+		syscall(SYS_pidfd_send_signal, fd, SIGCONT, NULL, 0);
+	} else if (member) {
+		syscall(SYS_pidfd_send_signal, fd, signal_number, NULL, 0); /* a first thread that has ended may have left others */
+	}
 	close(fd);
-	return member;
+	return member && pid != session && (state != 'Z' || parent == session);
 }
 
-static bool kill_session(pid_t session)
+static bool signal_session(pid_t session, int signal_number)
 {
 	bool any = false;
 	DIR *list = opendir("/proc");
@@ -171,19 +176,36 @@ static bool kill_session(pid_t session)
 	while (list != NULL && (entry = readdir(list)) != NULL) {
 		long pid = strtol(entry->d_name, NULL, 10);
 		if (pid > 1)
-			any |= kill_member((pid_t)pid, session);
+			any |= signal_member((pid_t)pid, session, signal_number);
 	}
 	if (list != NULL)
 		closedir(list);
 	return any;
 }
 
+/* Stopped first: a shell that sees its child killed would go on with `|| kill 1`. */
+static bool end_session(pid_t session)
+{
+	bool any = signal_session(session, SIGSTOP);
+	return signal_session(session, SIGKILL) || any;
+}
+
 bool probe_gone(struct probe *p, bool all)
 {
-	bool left = all && p->session > 0 && kill_session(p->session);
-	if (p->pid > 0 && all)
-		kill(p->pid, SIGKILL); /* its child dies with it (PR_SET_PDEATHSIG), should it not have started */
+	bool left = all && p->session > 0 && end_session(p->session);
+	if (all && !left)
+		probe_close(p); /* with which who reaps is killed, should a process that left the session hold it up */
+	if (all && p->session == 0 && p->pid > 0)
+		kill(p->pid, SIGKILL); /* its child dies with it (PR_SET_PDEATHSIG) */
 	if (p->pid > 0 && waitpid(p->pid, NULL, WNOHANG) != 0)
 		p->pid = 0;
 	return !left && p->pid == 0;
+}
+
+void probe_abandon(struct probe *p)
+{
+	probe_gone(p, true);
+	probe_close(p);
+	if (p->pid > 0)
+		kill(p->pid, SIGKILL);
 }

@@ -65,6 +65,7 @@ def arm(engine: Engine, record: Record, child: Child) -> None:
         return
     uid, gid, groups, env = who
     spec = execute.spec_for(record, args, env, "", "", False, False)
+    spec["process"]["sampan.reap"] = True
     flags = p.FOREGROUND | p.PASS_OUT | p.PASS_ERR
     try:
         plan = execute.plan_for(engine, record, spec, flags, "", (0, 0), False, identity=(uid, gid, groups))

@@ -90,6 +90,8 @@ def program(plan: Plan, config: dict[str, Any], joinable: bool = False) -> None:
     """
     if config.get("sampan.init"):
         plan.add(p.INIT, flags=int(joinable), label="stay as PID 1, pass signals on and reap")
+    if config.get("sampan.reap"):
+        plan.add(p.REAP, label="stay as the program's parent and reap what it leaves")
     plan.add(p.ENV, *config["env"], label=f"set {len(config['env'])} environment variables")
     args = config["args"]
     name = args[0]

@@ -27,6 +27,7 @@ PROGRAMS = [
     "true",
     "false",
     "dd",
+    "setsid",
 ]
 
 

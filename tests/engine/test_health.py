@@ -194,6 +194,50 @@ def test_time_that_is_up_kills_every_process_of_the_check(engine: sampan.Engine)
     remove(engine, name)
 
 
+def zombies(engine: sampan.Engine, name: str) -> list[str]:
+    """Give the names of the dead children of a container's first process."""
+    parent, found = str(engine.containers.get(name).pid), []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            head, _, rest = path.read_text().rpartition(")")
+        except OSError:
+            continue
+        if rest.split()[:2] == ["Z", parent]:
+            found.append(head.partition("(")[2])
+    return found
+
+
+def test_time_that_is_up_leaves_no_zombies_to_a_first_process_that_does_not_reap(engine: sampan.Engine) -> None:
+    check = "sleep 4444 & (sleep 4444; :) | sleep 4444; :"
+    name = run(engine, check, "exec sleep 300", health_timeout=0.1)
+    until(lambda: state(engine, name)["FailingStreak"] >= 4)
+    assert state(engine, name)["Log"][-1]["ExitCode"] == -1
+    assert zombies(engine, name) == []
+    remove(engine, name)
+
+
+def test_what_left_the_session_of_a_check_lives_on_and_holds_up_no_other_check(engine: sampan.Engine) -> None:
+    check = "test -e /left || { : > /left; setsid sleep 3333 & }; sleep 3332; :"
+    name = run(engine, check, "exec sleep 300", health_timeout=0.3)
+    until(lambda: state(engine, name)["FailingStreak"] >= 3)
+    assert len(processes(engine, name, b"3333")) == 1
+    remove(engine, name)
+
+
+def test_a_check_that_is_killed_does_not_go_on_with_what_follows_its_failure(engine: sampan.Engine) -> None:
+    name = run(engine, "(sleep 2222 || : > /failed) || : > /failed", "exec sleep 300", health_timeout=0.1)
+    until(lambda: state(engine, name)["FailingStreak"] >= 10)
+    assert engine.containers.exec(name, ["sh", "-c", "test -e /failed"]) == 1
+    remove(engine, name)
+
+
+def test_what_a_check_that_ended_left_behind_goes_on(engine: sampan.Engine) -> None:
+    name = run(engine, "test -e /left || { : > /left; sleep 1111 & }; exit 3", "exec sleep 300")
+    assert results(engine, name, 2)[1]["ExitCode"] == 3
+    assert len(processes(engine, name, b"1111")) == 1
+    remove(engine, name)
+
+
 def test_there_is_one_check_at_a_time(engine: sampan.Engine) -> None:
     name = run(engine, "sleep 8888; :", health_interval=0.01)
     until(lambda: processes(engine, name, b"8888"))
@@ -284,6 +328,17 @@ def test_a_check_is_confined_as_the_container_is(engine: sampan.Engine) -> None:
         ]
     assert "NoNewPrivs:\t1" in whole and "Seccomp:\t2" in whole
     assert "A=b" in found and ("HOME=" in found)
+    remove(engine, name)
+
+
+def test_who_reaps_for_a_check_is_confined_as_it_is_and_unreadable(engine: sampan.Engine) -> None:
+    check = "cat /proc/self/status; echo ---; cat /proc/$PPID/status; cat /proc/$PPID/maps > /dev/null && echo readable"
+    name = run(engine, check)
+    own, _, reaper = results(engine, name)[0]["Output"].partition("---\n")
+    wanted = ("Uid:", "Gid:", "Groups:", "Cap", "NoNewPrivs:", "Seccomp:", "Seccomp_filters:")
+    assert reaper.startswith("Name:\tsampan-check\n") and "readable" not in reaper
+    lines = [[line for line in text.splitlines() if line.startswith(wanted)] for text in (own, reaper)]
+    assert lines[0] == lines[1] and len(lines[0]) > 9
     remove(engine, name)
 
 
