@@ -6,6 +6,7 @@ never written down: `ps` reads it.
 
 from __future__ import annotations
 
+from sampan.engine.alone import Alone
 from sampan.errors import NotSupported, SampanError, Unavailable
 from sampan.runtime import cgroup, state
 from sampan.runtime.cgrouphost import Placement
@@ -42,15 +43,19 @@ def _change(engine: Engine, record: Record, action: str, change: Callable[[Place
 
 def pause(engine: Engine, name: str) -> None:
     """Freeze a running container; Conflict when it does not run or is paused already."""
-    record = engine.containers.get(name)
-    state.require(record.status, "pause", record.name)
-    _change(engine, record, "pause", cgroup.freeze)
-    engine.events.container("pause", record)
+    _alone(engine, name, "pause", cgroup.freeze)
 
 
 def unpause(engine: Engine, name: str) -> None:
     """Let a paused container go on; Conflict when it is not paused."""
-    record = engine.containers.get(name)
-    state.require(record.status, "unpause", record.name)
-    _change(engine, record, "unpause", cgroup.thaw)
-    engine.events.container("unpause", record)
+    _alone(engine, name, "unpause", cgroup.thaw)
+
+
+def _alone(engine: Engine, name: str, action: str, change: Callable[[Placement], object]) -> None:
+    """Freeze or thaw while nobody starts it: what a start makes would stand still, and hold it up for ever."""
+    record_id = engine.containers.store.get(name).id
+    with Alone(engine.store.paths.container(record_id)):
+        record = engine.containers.get(name, record_id)
+        state.require(record.status, action, record.name)
+        _change(engine, record, action, change)
+    engine.events.container(action, record)

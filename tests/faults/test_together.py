@@ -42,7 +42,11 @@ class Storm:
 
     def one(self, *words: str) -> bool:
         """Run a command; note it when it fails for another reason than a collision."""
-        done = self.store.command(*words, timeout=120)
+        try:
+            done = self.store.execute([str(LAUNCHER), *words], timeout=120)  # Store.command does one after the other
+        except subprocess.TimeoutExpired:
+            self.wrong.append(f"{' '.join(words)}: hangs")
+            return False
         text = done.stdout[-500:] + done.stderr
         told = CLEAN.search(done.stderr) and done.stderr.count("\n") <= 4
         told = told or (words[0] == "exec" and done.returncode in OVERTAKEN and not done.stderr)

@@ -67,7 +67,7 @@ def listener(tmp_path: Path) -> Iterator[Callable[[float], tuple[str, int]]]:
         process_.wait()
 
 
-@pytest.mark.parametrize("command", [("start",), ("rm",), ("update", "--pids-limit", "9")])
+@pytest.mark.parametrize("command", [("start",), ("rm",), ("pause",), ("unpause",), ("update", "--pids-limit", "9")])
 def test_a_command_that_waited_does_not_take_a_new_container_of_that_name(
     engine: sampan.Engine, in_background: Callable[..., subprocess.Popen[str]], command: tuple[str, ...]
 ) -> None:
