@@ -81,6 +81,24 @@ def test_a_damaged_blob_is_never_sent_for_whole(engine: sampan.Engine, spoil: Ca
     assert compress.known(engine.store, layer) is None
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_layer_that_was_sent_before_is_verified_too(engine: sampan.Engine, damaged: bool) -> None:
+    layer = layer_of(engine, DATA)
+    with compress.open_layer(engine.store, layer) as upload:
+        first = sent(upload)
+    if damaged:
+        with open(engine.store.content.path(layer["digest"]), "r+b") as file:
+            file.write(b"x")
+        with compress.open_layer(engine.store, layer) as upload, pytest.raises(IntegrityError, match="damaged"):
+            sent(upload)
+        return
+    another = {"digest": "sha256:" + "0" * 64, "size": 1}  # as an older compressor left it
+    engine.store.buildcache.put(f"gzip of {layer['digest']}", another)
+    with compress.open_layer(engine.store, layer) as upload:
+        assert sent(upload) == first
+    assert compress.known(engine.store, layer) == upload.descriptor()
+
+
 def test_a_plain_upload_of_a_cut_blob_fails(engine: sampan.Engine) -> None:
     layer = layer_of(engine, DATA)
     os.truncate(engine.store.content.path(layer["digest"]), 5)
