@@ -1,8 +1,9 @@
 """Measure cases in turn, and say on what machine.
 
-Cases run A B A B …, so that a noisy minute hits every case alike; the order of a round rotates. Two rhythms: `loop`
-(one after the other) and `rest` (each after 150 ms of nothing: kernels charge a cold start differently). A case that
-fails is reported with its last words, never dropped.
+Cases take turns, so that a noisy minute hits every case alike; the order of a round rotates. Two rhythms: `loop` (each
+case several times in a row, as in a loop of one's own; the first of a row, which finds the caches of another case, does
+not count) and `rest` (once, after 150 ms of nothing: kernels charge a cold start differently). A case that fails is
+reported with its last words, never dropped.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 
 REST_SECONDS = 0.15
 RHYTHMS = ("loop", "rest")
+ROW = 5  # runs that count of a case in a row, in a loop
 
 
 @dataclass
@@ -87,12 +89,23 @@ def once(case: Case) -> float:
     return seconds
 
 
-def measure(cases: Sequence[Case], runs: int, rhythms: Sequence[str] = RHYTHMS, warm: int = 2) -> list[Result]:
-    """Measure all cases in turn, `runs` times in each rhythm, after `warm` runs that do not count."""
+def in_a_row(case: Case, count: int) -> list[float]:
+    """Run a case in a row and return the seconds of the last `count`; where there are several, one comes before."""
+    return [once(case) for _ in range(count + (count > 1))][-count:]
+
+
+def measure(
+    cases: Sequence[Case], runs: int, rhythms: Sequence[str] = RHYTHMS, warm: int = 2, row: int = ROW
+) -> list[Result]:
+    """Measure all cases in turn, at least `runs` times in each rhythm, after `warm` runs that do not count.
+
+    In a loop each turn of a case has `row` runs that count.
+    """
     results: list[Result] = []
     for rhythm in rhythms:
         table = {case.name: Result(case.name, rhythm) for case in cases}
-        for number in range(-warm, runs):
+        count = row if rhythm == "loop" else 1
+        for number in range(-warm, -(-runs // count)):
             for index in range(len(cases)):
                 case = cases[(index + number) % len(cases)]
                 result = table[case.name]
@@ -101,12 +114,12 @@ def measure(cases: Sequence[Case], runs: int, rhythms: Sequence[str] = RHYTHMS, 
                 if rhythm == "rest":
                     time.sleep(REST_SECONDS)
                 try:
-                    seconds = once(case)
+                    seconds = in_a_row(case, count if number >= 0 else 1)
                 except (RuntimeError, OSError) as exc:
                     result.error = str(exc)
                     continue
                 if number >= 0:
-                    result.seconds.append(seconds)
+                    result.seconds += seconds
         results.extend(table.values())
     return results
 

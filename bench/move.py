@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from harness import Case, measure, table
 from peers import CommandLine, Docker, need
@@ -47,19 +48,26 @@ class Timed:
         self.seconds: dict[str, list[float]] = {}
         adopt_orphans()
 
-    def call(self, name: str, argv: Sequence[str], peer: CommandLine) -> Callable[[], None]:
-        """Return what runs a command and notes what it took; docker's daemon counts too."""
+    def case(self, verb: str, who: str, argv: Sequence[str], peer: CommandLine, prepare: Callable[[], None]) -> Case:
+        """Return a case that runs a command and notes what it took; docker's daemon counts too."""
+        name, env = f"{verb} {who}", {**os.environ, **peer.env}
         daemon = peer.daemon.pid if isinstance(peer, Docker) else 0
+        before = [0.0]
+
+        def begin() -> None:
+            prepare()
+            before[0] = processor_seconds(daemon)
 
         def run() -> None:
-            before = processor_seconds(daemon)
-            status, usage, said = spawned(argv, {**os.environ, **peer.env})
+            status, usage, said = spawned(argv, env)
             if status:
                 raise RuntimeError(f"{' '.join(argv)}: exit {os.waitstatus_to_exitcode(status)}: {said}")
             self.peaks[name] = max(self.peaks.get(name, 0), usage.ru_maxrss)
-            self.seconds.setdefault(name, []).append(processor_seconds(daemon) - before)
 
-        return run
+        def end() -> None:
+            self.seconds.setdefault(name, []).append(processor_seconds(daemon) - before[0])
+
+        return Case(who, call=run, prepare=begin, after=end)
 
     def table(self) -> str:
         """Return both as text."""
@@ -173,6 +181,12 @@ def remove(peer: CommandLine, *more: str) -> Callable[[], None]:
     return run
 
 
+def forget_layers(sampan: CommandLine, registry: Registry) -> None:
+    """Let sampan forget what it knows of layers that it compressed before, too."""
+    sampan.command(sampan.program, "builder", "prune", "--all", "--force")
+    registry.forget()
+
+
 def unlink(path: str) -> Callable[[], None]:
     """Return what removes a file, if it is there."""
 
@@ -200,7 +214,7 @@ class Moves:
         self.timed = timed
 
     def _case(self, verb: str, name: str, argv: list[str], peer: CommandLine, before: Callable[[], None]) -> Case:
-        return Case(name, call=self.timed.call(f"{verb} {name}", argv, peer), prepare=before)
+        return self.timed.case(verb, name, argv, peer, before)
 
     def _skopeo(self, verb: str, source: str, target: str, before: Callable[[], None]) -> Iterator[Case]:
         if self.podman and shutil.which("skopeo"):
@@ -230,7 +244,10 @@ class Moves:
         for peer in self.peers:
             peer.command(peer.program, "tag", IMAGE, name)
             words = ["--tls-verify=false"] if peer.name == "podman" else []
-            yield self._case("push", peer.name, [peer.program, "push", "-q", *words, name], peer, registry.forget)
+            argv = [peer.program, "push", "-q", *words, name]
+            yield self._case("push", peer.name, argv, peer, registry.forget)
+            if peer.name == "sampan":
+                yield self._case("push", "sampan, never before", argv, peer, partial(forget_layers, peer, registry))
         yield from self._skopeo("push", f"docker-archive:{self.image}", f"docker://{name}", registry.forget)
 
     def pull(self, registry: Registry, pushed: str) -> Iterator[Case]:
@@ -299,11 +316,11 @@ def with_registries(stage: Stage, moves: Moves, runs: int, missing: dict[str, st
             target = f"docker://{kept.name('kept')}"
             words = ["--quiet", "--dest-tls-verify=false", f"docker-archive:{moves.image}", target]
             subprocess.run(["skopeo", "--insecure-policy", "copy", *words], check=True, capture_output=True)
-            push = measure(list(moves.push(pushed)), runs, ("loop",), warm=1)
-            pull = measure(list(moves.pull(kept, pushed.name("pushed"))), runs, ("loop",), warm=1)
-            again = measure(list(moves.pull_again(kept)), runs * 4, ("loop",), warm=1)
+            push = measure(list(moves.push(pushed)), runs, ("loop",), warm=1, row=1)
+            pull = measure(list(moves.pull(kept, pushed.name("pushed"))), runs, ("loop",), warm=1, row=1)
+            again = measure(list(moves.pull_again(kept)), runs * 4, ("loop",), warm=1, row=1)
             moves.push_one_more(kept)
-            shared = measure(list(moves.pull_one_layer(kept)), runs * 4, ("loop",), warm=1)
+            shared = measure(list(moves.pull_one_layer(kept)), runs * 4, ("loop",), warm=1, row=1)
     except RuntimeError as exc:
         return [f"push and pull are not measured: docker-registry or skopeo: {exc}"]
     titles = ("push", push), ("pull", pull), ("pull again: all of it is here", again)
@@ -323,7 +340,7 @@ def report(stage: Stage) -> str:
     missing = stage.without(NAMES)
     lines = [f"moving an image of {os.path.getsize(image) / 1e6:.0f} MB"]
     for verb, cases in (("load", moves.load), ("save", moves.save)):
-        lines.append(table(verb, measure(list(cases()), runs, ("loop",), warm=1), "sampan", missing))
+        lines.append(table(verb, measure(list(cases()), runs, ("loop",), warm=1, row=1), "sampan", missing))
     lines += with_registries(stage, moves, runs, missing)
     lines.append("peak memory of the command's process, processor time of all of it (docker: with its daemon), median")
     lines.append(timed.table())
