@@ -109,6 +109,9 @@ def _placement(record: Record) -> tuple[Placement, Layout]:
 
 def _of_process(record: Record, layout: Layout) -> str:
     """Give the group that a container's process is in, if it is the container's and we may write it."""
-    own = parse_own(read(f"/proc/{record.pid}/cgroup")) if layout.v2_mount else ""
+    try:
+        own = parse_own(read(f"/proc/{record.pid}/cgroup")) if layout.v2_mount else ""
+    except (FileNotFoundError, ProcessLookupError):
+        return ""  # it has ended meanwhile
     directory = layout.v2_mount + own
     return directory if own.endswith(f"/sampan-{record.id}") and os.access(directory, os.W_OK) else ""
