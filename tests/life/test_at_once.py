@@ -192,6 +192,7 @@ def test_an_exec_that_a_stop_overtakes_says_so(engine: sampan.Engine, started: C
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: newuidmap has no rights below a tracer")
 def test_a_report_is_written_in_one_go(sampan_run: Run, engine: sampan.Engine, tmp_path: Path) -> None:
     log = tmp_path / "log"
     words = [
