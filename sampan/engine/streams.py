@@ -103,10 +103,9 @@ def _pump(move: Callable[[int, int], None], ours: int) -> AbstractContextManager
         def work() -> None:
             try:
                 move(*ends)
-            except BrokenPipeError:
-                pass  # the reader has enough, or has failed: then it says so itself
             except BaseException as exc:  # noqa: B036  (raised again in the caller's thread)
-                failures.append(exc)
+                if not isinstance(exc, BrokenPipeError):  # a reader that has enough, or has failed, says so itself
+                    failures.append(exc)
             finally:
                 os.close(ends[1 - ours])
 
