@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sampan.store.leases import Lease
 
 _EARLY = 1 << 23  # large blobs go to the disk in steps while they arrive
+_HOLE = 1 << 16  # so many zeros or more at once are left out of the file: a layer of sparse files stays small
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -119,11 +120,12 @@ class Content:
 class Ingest:
     """One blob that is being written; as a context manager it is aborted unless committed."""
 
-    __slots__ = ("size", "_fd", "_path", "_paths", "_hash", "_lease", "_started")
+    __slots__ = ("size", "_fd", "_path", "_paths", "_hash", "_lease", "_started", "_in_hole")
 
     def __init__(self, paths: Paths, lease: Lease | None, bulk: bool) -> None:
         self.size = 0
         self._started = 0  # up to here the disk has been told to write
+        self._in_hole = False  # the file is still shorter than what was written
         self._paths = paths
         self._lease = lease
         self._hash = digests.sha256(bulk=bulk)
@@ -150,7 +152,11 @@ class Ingest:
         """Append `data`; when the disk is full the ingest is aborted and Unavailable raised."""
         self._hash.update(data)
         try:
-            files.write_all(self._fd, data)
+            self._in_hole = _is_hole(data)
+            if self._in_hole:
+                os.lseek(self._fd, len(data), os.SEEK_CUR)
+            else:
+                files.write_all(self._fd, data)
         except OSError as exc:
             self.abort()
             raise files.failure(f"write a blob in {self._paths.ingest}", exc) from exc
@@ -223,6 +229,8 @@ class Ingest:
         target = self._paths.blob(digest)
         if not _is_intact(target, digest, self.size):
             os.fchmod(self._fd, 0o644)
+            if self._in_hole:
+                os.ftruncate(self._fd, self.size)
             os.fsync(self._fd)
             if os.fstat(self._fd).st_size != self.size:
                 raise IntegrityError(f"cannot commit blob {digest}: its file was changed while it was written")
@@ -232,6 +240,10 @@ class Ingest:
 
     def _place(self, target: str) -> None:
         os.rename(self._path, target)
+
+
+def _is_hole(data: bytes | bytearray | memoryview) -> bool:
+    return len(data) >= _HOLE and not data[0] and not data[-1] and data == bytes(len(data))
 
 
 def _is_intact(path: str, digest: str, size: int) -> bool:

@@ -46,6 +46,18 @@ def test_other_content_than_promised_is_refused_and_forgotten(store: Store, expe
     assert not store.content.has(DIGEST)
 
 
+@pytest.mark.parametrize("pieces", [[b"x", bytes(1 << 20), b"y"], [b"x", bytes(1 << 20)], [bytes(1 << 20)]])
+def test_zeros_take_no_room_and_are_read_all_the_same(store: Store, pieces: list[bytes]) -> None:
+    with store.content.ingest() as ingest:
+        for piece in pieces:
+            ingest.write(piece)
+        found, size = ingest.commit()
+    assert found == digest.of(b"".join(pieces))
+    assert size == store.content.size(found) == len(b"".join(pieces))
+    assert store.content.verify(found)
+    assert os.stat(store.content.path(found)).st_blocks * 512 < 1 << 19
+
+
 def test_an_ingest_that_is_left_is_forgotten(store: Store) -> None:
     with pytest.raises(ZeroDivisionError), store.content.ingest() as ingest:
         ingest.write(DATA)
