@@ -26,6 +26,7 @@ USUAL = """
     sha256sum sha512sum sleep sort split stat stty sync tac tail tar tee test timeout touch tr true truncate tty
     uname uniq unlink wc which whoami xargs yes
 """
+USUAL_TOOLS = "coreutils"  # a word for all of USUAL, as nobody wants to list them
 DEFAULT = ("make", "python3")
 DIRECTORIES = {
     "/tmp": 0o1777,
@@ -48,7 +49,7 @@ NSSWITCH = b"passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservi
 def make(programs: Sequence[str] = (), root: str = "", path: str | None = None) -> Iterator[Node]:
     """Yield the files of an image that can run `programs` (default: a shell, the usual tools, make and Python).
 
-    `sh` is always there. `path` is searched after the standard directories (default: PATH). A program that is not
+    `sh` is always there, and "coreutils" stands for the usual tools. `path` is searched after the standard directories (default: PATH). A program that is not
     found raises NotFound with its name.
     """
     tree, libraries = Tree(root), Libraries(root)
@@ -57,10 +58,11 @@ def make(programs: Sequence[str] = (), root: str = "", path: str | None = None) 
         if os.path.lexists(root + name):
             tree.add(name)
     add_program(tree, libraries, "sh", search)
-    if not programs:
-        add_usual(tree, libraries)
-    for program in programs or DEFAULT:
-        add_program(tree, libraries, program, search)
+    for program in programs or (USUAL_TOOLS, *DEFAULT):
+        if program == USUAL_TOOLS:
+            add_usual(tree, libraries)
+        else:
+            add_program(tree, libraries, program, search)
     add_system(tree, libraries)
     return tree.nodes()
 

@@ -16,9 +16,9 @@ OPTIONS = Command(
     "host|debian:SUITE [PROGRAM...]",
     (
         Option("tag", "t", help="Name of the image (the first argument when not given)"),
-        Option("program", "", LIST, "A program (host) or package (debian) to put in, besides the arguments"),
+        Option("program", "", LIST, "A program (host; coreutils: the usual tools) or package (debian), besides the arguments"),
     ),
-    examples=("sampan bootstrap -t tools host sh ls cat", "sampan bootstrap -t debian:bookworm debian:bookworm"),
+    examples=("sampan bootstrap -t tools host coreutils jq", "sampan bootstrap -t debian:bookworm debian:bookworm"),
 )
 
 

@@ -85,6 +85,12 @@ def test_a_missing_program_is_named(small: Path) -> None:
         host.make([""], str(small), "")
 
 
+def test_one_word_packs_the_usual_tools_that_are_there(small: Path) -> None:
+    put(small, "/usr/bin/ls", make_elf(["libc.so.6"], interpreter="/lib64/ld.so"))
+    nodes = packed(small, ["coreutils", "tool"])
+    assert {"/usr/bin/ls", "/usr/bin/tool", "/usr/bin/sh"} <= set(nodes)
+
+
 def test_a_program_elsewhere_on_path_is_linked_from_usr_local_bin(small: Path) -> None:
     put(small, "/opt/x/own", make_elf())
     nodes = packed(small, ["own"], "relative:/opt/x")
