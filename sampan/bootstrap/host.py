@@ -49,8 +49,8 @@ NSSWITCH = b"passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservi
 def make(programs: Sequence[str] = (), root: str = "", path: str | None = None) -> Iterator[Node]:
     """Yield the files of an image that can run `programs` (default: a shell, the usual tools, make and Python).
 
-    `sh` is always there, and "coreutils" stands for the usual tools. `path` is searched after the standard directories (default: PATH). A program that is not
-    found raises NotFound with its name.
+    `sh` is always there, and "coreutils" stands for the usual tools. `path` is searched after the standard
+    directories (default: PATH). A program that is not found raises NotFound with its name.
     """
     tree, libraries = Tree(root), Libraries(root)
     search = os.environ.get("PATH", "") if path is None else path

@@ -16,7 +16,7 @@ OPTIONS = Command(
     "host|debian:SUITE [PROGRAM...]",
     (
         Option("tag", "t", help="Name of the image (the first argument when not given)"),
-        Option("program", "", LIST, "A program (host; coreutils: the usual tools) or package (debian), besides the arguments"),
+        Option("program", "", LIST, "A program (host; coreutils: the usual tools) or package (debian) besides"),
     ),
     examples=("sampan bootstrap -t tools host coreutils jq", "sampan bootstrap -t debian:bookworm debian:bookworm"),
 )
