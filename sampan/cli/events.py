@@ -7,7 +7,7 @@ import time
 
 from sampan.cli import output
 from sampan.cli.each import parse_filters
-from sampan.cli.moments import moment
+from sampan.cli.moments import exact
 from sampan.cli.options import LIST, Command, Option
 
 TYPE_CHECKING = False
@@ -34,8 +34,8 @@ OPTIONS = Command(
 def run(engine: Engine, values: Values) -> int:
     """Print events as they come."""
     now = time.time()
-    since = moment(values.since, now) if values.since else None
-    until = moment(values.until, now) if values.until else None
+    since = exact(values.since, now) if values.since else None
+    until = exact(values.until, now) if values.until else None
     show = _shower(values.format)
     for event in engine.events(since, until, parse_filters(values.filter), follow=True):
         output.write(show(event) + "\n")

@@ -7,7 +7,7 @@ import select
 import time
 
 from sampan.errors import InvalidArgument
-from sampan.oci import jsontext, reference
+from sampan.oci import jsontext, reference, timestamp
 from sampan.store import events as record_of
 
 TYPE_CHECKING = False
@@ -81,20 +81,30 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def events(
-    directory: str, since: float | None, until: float | None, filters: Mapping[str, list[str]], follow: bool
+    directory: str,
+    since: float | str | None,
+    until: float | str | None,
+    filters: Mapping[str, list[str]],
+    follow: bool,
 ) -> Iterator[dict[str, Any]]:
     """Give events (see Events.__call__); arguments are checked at once, not when the first event is asked for."""
     for key in filters:
         if key not in FILTERS:
             raise InvalidArgument(f"cannot filter events by {key!r}", f"one of: {', '.join(FILTERS)}")
-    return _events(directory, since, until, filters, follow)
+    return _events(directory, _nanoseconds(since), _nanoseconds(until), filters, follow)
+
+
+def _nanoseconds(moment: float | str | None) -> int | None:
+    if isinstance(moment, str):
+        return timestamp.parse(moment)
+    return None if moment is None else int(moment * _WHOLE_SECOND)
 
 
 def _events(
-    directory: str, since: float | None, until: float | None, filters: Mapping[str, list[str]], follow: bool
+    directory: str, since: int | None, last: int | None, filters: Mapping[str, list[str]], follow: bool
 ) -> Iterator[dict[str, Any]]:
-    first = 0 if since is None else int(since * _WHOLE_SECOND)
-    last = None if until is None else int(until * _WHOLE_SECOND)
+    first = since or 0
+    until = None if last is None else last / _WHOLE_SECOND
 
     def chosen(event: dict[str, Any]) -> bool:
         return event["timeNano"] >= first and (last is None or event["timeNano"] <= last) and _matches(event, filters)

@@ -59,12 +59,13 @@ class Events:
 
     def __call__(
         self,
-        since: float | None = None,
-        until: float | None = None,
+        since: float | str | None = None,
+        until: float | str | None = None,
         filters: Mapping[str, list[str]] | None = None,
         follow: bool = False,
     ) -> Iterator[dict[str, Any]]:
-        """Give events between two unix times, the oldest first; InvalidArgument for an unknown filter.
+        """Give events between two times (unix, or RFC 3339 with nanoseconds), the oldest first; InvalidArgument for an
+        unknown filter.
 
         Without `since` there are none of the past; with `follow` new ones are waited for, until `until` if given.
         """

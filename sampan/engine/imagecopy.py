@@ -174,7 +174,7 @@ class _Copy:
         if self._speaker is None:
             from sampan.engine.pulling import registries
 
-            self._speaker = registries()
+            self._speaker = registries(self.listen)
             self.stack.callback(self._speaker.close)
             self._interrupts.append(self._speaker.interrupt)
         return self._speaker

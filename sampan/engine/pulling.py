@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from sampan.errors import IntegrityError, InvalidArgument, NotFound, SampanError
 from sampan.oci import image as documents
@@ -37,11 +38,21 @@ class Pulled:
         self.new = new
 
 
-def registries() -> Registries:
-    """Give what speaks to registries, with this process's environment."""
+def registries(listen: Listen | None = None) -> Registries:
+    """Give what speaks to registries, with this process's environment.
+
+    What makes it wait is said to `listen`, or where nobody listens, on standard error.
+    """
     from sampan.registry.connect import Registries
 
-    return Registries(os.environ)
+    def tell(line: str) -> None:
+        if listen is not None:
+            listen(events.Event(events.TEXT, text=line))
+        else:
+            shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line)
+            sys.stderr.write(f"sampan: {shown}\n")
+
+    return Registries(os.environ, tell)
 
 
 def pull(
@@ -52,7 +63,7 @@ def pull(
     if all_tags and (ref.tag or ref.digest):
         raise InvalidArgument(f"cannot pull all tags of {name}: it has a tag or digest", "name the repository alone")
     wanted = platforms.parse(platform) if platform else platforms.host()
-    speaker = registries()
+    speaker = registries(listen)
     try:
         if not all_tags:
             return [_one(engine, speaker, ref, wanted, bool(platform), listen)]

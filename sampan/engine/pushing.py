@@ -55,7 +55,7 @@ def push(
     chosen = _tagged(engine, ref) if all_tags else [ref]
     for one in chosen:
         _check(engine, one, platforms.parse(platform) if platform else None)
-    speaker = registries()
+    speaker = registries(listen)
     try:
         listen(events.Event(events.TEXT, text=f"The push refers to repository [{ref.name}]"))
         return [_one(engine, speaker, one, compression, listen) for one in chosen]

@@ -37,7 +37,9 @@ def login(host: str, username: str, password: str) -> str:
     try:
         offered = Login(username, password)
         place = speaker.settings.place_of(host)
-        registry = Registry(speaker.transport, speaker.settings, place, lambda: offered, offline=True)
+        registry = Registry(
+            speaker.transport, speaker.settings, place, lambda: offered, offline=True, tell=speaker.tell
+        )
         try:
             registry.ping()
         except Unauthorized as exc:

@@ -40,6 +40,13 @@ _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _MAX_REDIRECTS = 10
 _MAX_PAGES = 10_000
 _ERRORS = 16 << 10
+# What a Content-Type may be without saying which kind of manifest it is: of registries that keep them as plain files.
+# Any other that is no manifest's is refused; what the document calls itself then counts for nothing.
+_SCHEMA_1 = (
+    "application/vnd.docker.distribution.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+)
+_PLAIN = frozenset(("", "application/json", "application/octet-stream", "binary/octet-stream", "text/plain"))
 
 
 class Manifest:
@@ -66,8 +73,10 @@ class Registry:
         pause: Callable[[float], None] = time.sleep,
         *,
         offline: bool = False,
+        tell: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.transport = transport
+        self._tell = tell
         self.place = place
         self._settings = settings
         self._find_login = login
@@ -117,7 +126,7 @@ class Registry:
         self.transport.trust(host, port, unverified=self.place.unverified)
         if not self.place.plain:
             return f"https://{self.place.host}"
-        patience = Patience(self._pause, attempts=3)
+        patience = self.patience(3)
         while True:
             try:
                 if self.transport.speaks_tls(host, port):
@@ -142,7 +151,7 @@ class Registry:
 
     def patience(self, attempts: int = ATTEMPTS) -> Patience:
         """Give a counter of attempts at something."""
-        return Patience(self._pause, attempts)
+        return Patience(self._pause, attempts, self._tell)
 
     def once(self, request: Request, scopes: Sequence[str] = ()) -> Response:
         """Send a request without trying again: for callers that know better how to go on."""
@@ -322,6 +331,7 @@ class Repository:
                 raise IntegrityError(
                     f"cannot {self.verb} {what}: its manifest has the digest {digest}, not {wanted[:80]}"
                 )
+        self._check_kind(response, what)
         try:
             document = image.parse(data, _kind(response))
         except SampanError as exc:
@@ -329,6 +339,21 @@ class Repository:
             exc.args = (exc.message,)
             raise
         return Manifest(data, document["mediaType"], digest, document)
+
+    def _check_kind(self, response: Response, what: str) -> None:
+        kind = _kind(response)
+        if kind in _SCHEMA_1:
+            raise NotSupported(
+                f"cannot {self.verb} {what}: it has a manifest of Docker's schema 1, which registries ended in 2024"
+            )
+        if kind in _PLAIN or kind in image.MANIFESTS or kind in image.INDEXES:
+            return
+        where = message.netloc(message.origin(response.url))
+        is_page = kind in ("text/html", "application/xhtml+xml")
+        raise IntegrityError(
+            f"cannot {self.verb} {what}: {where} sent {_printable(kind)[:100]}, not a manifest",
+            "is that a login page, or a proxy on the way?" if is_page else "",
+        )
 
     def put_manifest(self, name: str, data: bytes, media_type: str) -> str:
         """Store a manifest under a tag or its digest; give its digest.
@@ -397,7 +422,11 @@ def _registry_words(response: Response) -> str:
     except SampanError:
         return ""  # not JSON: a proxy's page, whose words would only confuse
     words = f"{first.get('message') or ''}" or f"{first.get('code') or ''}"
-    return "".join(character if character.isprintable() else "?" for character in words)[:200]
+    return _printable(words)[:200]
+
+
+def _printable(words: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in words)
 
 
 def check_tag(name: str) -> str:

@@ -12,7 +12,7 @@ from sampan.registry.transport import HttpTransport
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from sampan.oci.reference import Reference
     from sampan.registry.auth import Login
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 
 class Registries:
-    """The registries that one command speaks to."""
+    """The registries that one command speaks to; `tell` is given a line before a wait that a user would notice."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], tell: Callable[[str], None] = lambda line: None) -> None:
+        self.tell = tell
         self.settings = configuration.load(environ)
         self.credentials = Credentials(environ)
         self.transport = HttpTransport(self.settings, environ)
@@ -40,7 +41,9 @@ class Registries:
         """Give the registry of a place; the same one for the same host."""
         key = place.host, place.plain, place.unverified
         if key not in self._known:
-            self._known[key] = Registry(self.transport, self.settings, place, lambda: self._login(place), self._sleep)
+            self._known[key] = Registry(
+                self.transport, self.settings, place, lambda: self._login(place), self._sleep, tell=self.tell
+            )
         return self._known[key]
 
     def _login(self, place: Place) -> Login:

@@ -6,6 +6,7 @@ whatever they say.  Waits grow, and are spread, so that many clients do not come
 
 from __future__ import annotations
 
+from sampan.registry import message
 from sampan.registry.message import Interrupted
 
 TYPE_CHECKING = False
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 6
 LONGEST = 60.0  # seconds
+_NOTICED = 2.0  # seconds: a longer wait is told
 _FIRST = 0.3
+_WORDS = {429: "429, too many requests", 503: "503, not now"}
 _AGAIN = frozenset((408, 425, 429, 500, 502, 503, 504))
 
 
@@ -51,31 +54,41 @@ def _seconds(retry_after: str, now: float) -> float:
 
 
 class Patience:
-    """Count attempts at one thing, and pause between them; `pause` may raise to give up (Ctrl-C)."""
+    """Count attempts at one thing, and pause between them; `pause` may raise to give up (Ctrl-C).
 
-    def __init__(self, pause: Callable[[float], None], attempts: int = ATTEMPTS) -> None:
+    `tell` is given one line before a wait that a user would notice.
+    """
+
+    def __init__(
+        self, pause: Callable[[float], None], attempts: int = ATTEMPTS, tell: Callable[[str], None] = lambda line: None
+    ) -> None:
         self._pause = pause
         self._attempts = attempts
+        self._tell = tell
         self.failed = 0
 
     def reset(self) -> None:
         """Start counting anew: there was progress."""
         self.failed = 0
 
-    def again(self, retry_after: str = "") -> bool:
-        """Pause and give True, or give False when it was tried often enough."""
+    def again(self, retry_after: str = "", why: str = "") -> bool:
+        """Pause and give True, or give False when it was tried often enough; `why` is what went wrong."""
         import random
         import time
 
         if self.failed + 1 >= self._attempts:
             return False
-        self._pause(wait(self.failed, retry_after, random.random(), time.time()))
+        seconds = wait(self.failed, retry_after, random.random(), time.time())
+        if seconds >= _NOTICED and why:
+            number = f"attempt {self.failed + 2} of {self._attempts}"
+            self._tell(f"{why}: trying again in {seconds:.0f} s ({number})")
+        self._pause(seconds)
         self.failed += 1
         return True
 
     def after(self, failure: Interrupted) -> None:
         """Pause, or raise the failure when it was tried often enough."""
-        if not self.again():
+        if not self.again(why=failure.message):
             raise failure
 
     def answer(self, response: Response) -> bool:
@@ -83,4 +96,7 @@ class Patience:
         if not is_passing(response.status):
             return False
         response.close()
-        return self.again(response.header("retry-after"))
+        where = message.netloc(message.origin(response.url))
+        return self.again(
+            response.header("retry-after"), f"{where} answered {_WORDS.get(response.status, response.status)}"
+        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 import weakref
 from contextlib import contextmanager, suppress
 
@@ -195,17 +196,31 @@ class LayoutDestination(Taker):
         self.directory = directory
         self._name = name
         self._ref_name = ref_name
+        self._fd = -1
+        self._lock = threading.Lock()
+
+    @property
+    def _blobs(self) -> int:
+        """The directory of blobs; made for the first of them, so that an image that is nowhere leaves no layout."""
+        with self._lock:
+            if self._fd < 0:
+                self._fd = self._make()
+                weakref.finalize(self, os.close, self._fd)
+            return self._fd
+
+    def _make(self) -> int:
+        directory = self.directory
         try:
             os.makedirs(directory, exist_ok=True)
-            self._blobs = _made(directory, "blobs/sha256")
-            weakref.finalize(self, os.close, self._blobs)
-            unnamed.sweep(self._blobs)
+            blobs = _made(directory, "blobs/sha256")
+            unnamed.sweep(blobs)
             with _opened(directory) as at:
                 unnamed.sweep(at)
                 if layout.MARK not in os.listdir(at):
                     unnamed.write(at, layout.MARK, _MARK, 0o644)
         except OSError as exc:
             raise files.failure(f"make the image layout {directory}", exc) from exc
+        return blobs
 
     def _size(self, digest: str) -> int:
         try:

@@ -140,6 +140,31 @@ def test_the_command_prints_dockers_lines_and_ends_with_ctrl_c(engine: sampan.En
         assert running.wait(60) == 130
 
 
+def test_times_are_exact_to_the_nanosecond(engine: sampan.Engine) -> None:
+    for number in range(3):
+        engine.events.emit("image", "probe", f"i{number}", {})
+    times = [event["timeNano"] for event in engine.events(0.0, filters={"event": ["probe"]})]
+    assert len(times) == 3 and times == sorted(set(times))
+    for place, moment in enumerate(times):
+        seconds, fraction = divmod(moment, 10**9)
+        stamps = [
+            f"{seconds}.{fraction:09d}",
+            time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{fraction:09d}Z",
+        ]
+        for stamp in stamps:
+            words = cli(
+                engine, "events", "--since", stamp, "--until", stamp, "-f", "event=probe", "--format", "{{.Actor.ID}}"
+            )
+            done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+            assert done.stdout.split() == [f"i{place}"]
+            after = str(seconds) + f".{fraction + 1:09d}" if fraction < 999_999_999 else f"{seconds + 1}.0"
+        words = cli(
+            engine, "events", "--since", after, "--until", "0s", "-f", "event=probe", "--format", "{{.Actor.ID}}"
+        )
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+        assert done.stdout.split() == [f"i{number}" for number in range(place + 1, 3)]
+
+
 def test_a_time_that_is_none_is_one_clear_line(engine: sampan.Engine) -> None:
     words = cli(engine, "events", "--since", "yesterday")
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)

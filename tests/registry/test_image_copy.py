@@ -12,6 +12,7 @@ from pathlib import Path
 import dockersupport
 import pytest
 import sshsupport
+from lyingregistry import lying
 from registrysupport import Registry, needs_registry, needs_skopeo, skopeo
 
 import sampan
@@ -131,6 +132,14 @@ def test_a_copy_takes_away_what_a_killed_one_left(filled: sampan.Engine, tmp_pat
     filled.images.copy("app:2", f"oci-archive:{tmp_path}/a.tar")
     for directory in (tmp_path, place, place / "blobs/sha256"):
         assert [name for name in os.listdir(directory) if name.startswith(".")] == [living]
+
+
+def test_a_copy_of_what_is_nowhere_makes_no_layout(filled: sampan.Engine, tmp_path: Path) -> None:
+    with lying() as registry:
+        for source in (f"docker://{registry.host}/nope", f"docker://{registry.host}/app:2", "nope"):
+            with pytest.raises(SampanError):
+                filled.images.copy(source, f"oci:{tmp_path}/below/layout")
+    assert not (tmp_path / "below").exists()
 
 
 def test_a_damaged_layout_is_refused(filled: sampan.Engine, tmp_path: Path) -> None:

@@ -1,0 +1,130 @@
+"""A registry that asks for patience: the wait is told, and ends at once with Ctrl-C.  Pages that are no manifests."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import transfersupport as ts
+from lyingregistry import Answer, Asked, LyingRegistry, lying
+
+import sampan
+from sampan.errors import IntegrityError, NotSupported
+from sampan.registry import connect
+
+ROOT = Path(__file__).parent.parent.parent
+LAYER = ts.BASE
+DIGEST = ts.digest(LAYER)
+
+
+@pytest.fixture
+def registry() -> Iterator[LyingRegistry]:
+    with lying() as made:
+        made.manifest("app", "1", made.image([LAYER]))
+        yield made
+
+
+def busy(path: str, status: int) -> Callable[[Asked], Answer | None]:
+    """Answer the first request for what ends with `path` with a request to come again in half a minute."""
+
+    def hook(request: Asked) -> Answer | None:
+        wanted = request.path.endswith(path) and not request.count and request.method == "GET"
+        return Answer(status, {"Retry-After": "30"}) if wanted else None
+
+    return hook
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Waits that a user would notice are noted down in place of being waited for."""
+    waited: list[float] = []
+    monkeypatch.setattr(connect.Registries, "_sleep", lambda self, seconds: waited.append(seconds))
+    return waited
+
+
+@pytest.mark.parametrize(("path", "status"), [(DIGEST, 429), ("manifests/2", 503)])
+def test_a_wait_is_told(
+    registry: LyingRegistry, engine: sampan.Engine, hurry: list[float], path: str, status: int
+) -> None:
+    told: list[str] = []
+    registry.manifest("app", "2", registry.image([LAYER]))
+    asked = busy(path, status)
+    # Without HEAD the registry tells the digest with the manifest only, which is then asked for by its tag.
+    registry.hook = lambda request: Answer(405) if request.method == "HEAD" else asked(request)
+    engine.images.pull(f"{registry.host}/app:2", listen=lambda event: told.append(event.text))
+    (line,) = [text for text in told if "trying again" in text]
+    assert line.startswith(f"{registry.host} answered {status}, ") and "(attempt 2 of 6)" in line
+    assert f"in {hurry[0]:.0f} s" in line and 30 <= hurry[0] <= 60
+
+
+def test_a_short_wait_is_not_worth_a_word(registry: LyingRegistry, engine: sampan.Engine, hurry: list[float]) -> None:
+    told: list[str] = []
+    registry.hook = lambda request: Answer(503) if request.path.endswith(DIGEST) and not request.count else None
+    engine.images.pull(f"{registry.host}/app:1", listen=lambda event: told.append(event.text))
+    assert hurry and not [text for text in told if "trying again" in text]
+
+
+@pytest.mark.parametrize("words", [("pull", "{}/app:1"), ("manifest", "inspect", "{}/app:1"), ("search", "{}/x")])
+def test_ctrl_c_ends_a_wait_at_once(registry: LyingRegistry, tmp_path: Path, words: tuple[str, ...]) -> None:
+    asked = threading.Event()
+
+    def hook(request: Asked) -> Answer | None:
+        if request.path == "/v2/" or (words[0] == "pull" and not request.path.endswith(DIGEST)):
+            return None
+        asked.set()
+        return Answer(429, {"Retry-After": "60"})
+
+    registry.hook = hook
+    line = [word.format(registry.host) for word in words]
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "sampan", "--root", str(tmp_path / "store"), *line]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert asked.wait(60)
+    time.sleep(1)
+    begin = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=50)
+    assert process.returncode == 130 and time.monotonic() - begin < 20, err
+    assert b"answered 429, too many requests: trying again in 60 s (attempt 2 of 6)" in err and b"Traceback" not in err
+
+
+# ---- what is no manifest ----
+
+
+@pytest.mark.parametrize("sent", ["text/html", "text/html; charset=utf-8", "TEXT/HTML", "image/png\x1b[31m"])
+def test_a_page_in_place_of_a_manifest_is_refused(registry: LyingRegistry, engine: sampan.Engine, sent: str) -> None:
+    """security: what the document calls itself counts for nothing when it came as something else."""
+    document = {**registry.image([LAYER]), "mediaType": ts.MANIFEST}
+    for content in (document, b"<!doctype html><title>Log in</title>"):
+        registry.manifest("app", "1", content, sent)
+        with pytest.raises(IntegrityError) as caught:
+            engine.images.pull(f"{registry.host}/app:1")
+        kind = sent.partition(";")[0].lower().replace("\x1b", "?")
+        assert caught.value.message.startswith(f"cannot pull {registry.host}/app")
+        assert caught.value.message.endswith(f": {registry.host} sent {kind}, not a manifest")
+        assert ("login page" in caught.value.hint) == ("html" in kind)
+    assert engine.images.ls() == []
+
+
+@pytest.mark.parametrize(
+    "sent", ["", "application/json", "application/octet-stream", "binary/octet-stream", "text/plain; charset=utf-8"]
+)
+@pytest.mark.parametrize("own", [ts.MANIFEST, None])
+def test_a_registry_of_plain_files_is_read(
+    registry: LyingRegistry, engine: sampan.Engine, sent: str, own: str | None
+) -> None:
+    document = {**registry.image([LAYER]), "mediaType": own}
+    registry.manifest("app", "1", {key: value for key, value in document.items() if value}, sent)
+    engine.images.pull(f"{registry.host}/app:1")
+
+
+def test_what_is_sent_as_schema_1_is_refused_by_that_name(registry: LyingRegistry, engine: sampan.Engine) -> None:
+    sent = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+    registry.manifest("app", "1", {**registry.image([LAYER]), "mediaType": ts.MANIFEST}, sent)
+    with pytest.raises(NotSupported, match="schema 1"):
+        engine.images.pull(f"{registry.host}/app:1")
