@@ -50,6 +50,7 @@ class Partial(Ingest):
         self._fd = fd
         self._digest = digest
         self._committed = False
+        self._in_hole = False  # never: the size of the file says what is kept
         os.lseek(fd, 0, os.SEEK_END)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
