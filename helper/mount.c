@@ -315,6 +315,19 @@ static int split_path(const char *path, char *parent, const char **name)
 	return 0;
 }
 
+/* The mode is the plan's, as the umask is 0.  Nothing is done to what has the name already: fchmodat(2) would follow a link,
+ * and through procfs one of the image's leads to the host, whose root is still open here. */
+static int make_node(int dir, const char *name, const struct op *op)
+{
+	dev_t device = makedev((unsigned)number(op, 1), (unsigned)number(op, 2));
+	struct stat st;
+	if (mknodat(dir, name, (mode_t)op->flags, device) == 0)
+		return fchownat(dir, name, (uid_t)number(op, 3), (gid_t)number(op, 4), AT_SYMLINK_NOFOLLOW) < 0 ? errno : 0;
+	if (errno != EEXIST || fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno;
+	return ((st.st_mode ^ op->flags) & S_IFMT) == 0 && st.st_rdev == device ? 0 : EEXIST;
+}
+
 static int do_make(const struct op *op)
 {
 	char parent[PATH_MAX];
@@ -328,22 +341,13 @@ static int do_make(const struct op *op)
 		e = errno;
 	if (op->code == OP_SYMLINK && symlinkat(text(op, 1), dir, name) < 0 && errno != EEXIST)
 		e = errno;
-	if (op->code == OP_MKNOD) {
-		dev_t device = makedev((unsigned)number(op, 1), (unsigned)number(op, 2));
-		if (mknodat(dir, name, (mode_t)op->flags, device) < 0 && errno != EEXIST)
-			e = errno;
-		else if (fchmodat(dir, name, op->flags & 07777, 0) < 0
-		         || fchownat(dir, name, (uid_t)number(op, 3), (gid_t)number(op, 4), AT_SYMLINK_NOFOLLOW) < 0)
-			e = errno;
-	}
+	if (op->code == OP_MKNOD)
+		e = make_node(dir, name, op);
 	if (op->code == OP_FILE) {
-		fd = openat(dir, name, O_CREAT | O_WRONLY | O_TRUNC | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, op->flags & 07777);
-		if (fd < 0)
-			e = errno;
-		else {
-			e = op->count > 1 ? write_full(fd, op->fields[1].bytes, op->fields[1].length) : 0;
+		fd = openat(dir, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, op->flags & 07777);
+		e = fd < 0 && errno != EEXIST ? errno : 0;
+		if (fd >= 0)
 			close(fd);
-		}
 	}
 	close(dir);
 	return e;

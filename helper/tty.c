@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <linux/mount.h>
+#include <linux/openat2.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -33,7 +34,8 @@ int tty_open(struct child *child, const struct op *op)
 {
 	struct statfs fs;
 	struct winsize size = { (unsigned short)number(op, 0), (unsigned short)number(op, 1), 0, 0 };
-	int e = 0, unlock = 0, peer, copy, master = open("/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NOFOLLOW);
+	int e = 0, unlock = 0, peer, copy, at;
+	int master = open_in_root(AT_FDCWD, "/dev/pts/ptmx", O_RDWR | O_NOCTTY, RESOLVE_NO_SYMLINKS);
 	if (master < 0)
 		return errno;
 	if (fstatfs(master, &fs) < 0 || fs.f_type != DEVPTS_SUPER_MAGIC)
@@ -44,9 +46,12 @@ int tty_open(struct child *child, const struct op *op)
 		return errno;
 	if (op->flags & 1) {
 		copy = (int)syscall(SYS_open_tree, peer, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
-		if (copy < 0 || syscall(SYS_move_mount, copy, "", AT_FDCWD, "/dev/console", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		at = open_in_root(AT_FDCWD, "/dev/console", O_PATH, RESOLVE_NO_SYMLINKS);
+		if (copy < 0 || at < 0
+		    || syscall(SYS_move_mount, copy, "", at, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
 			return errno;
 		close(copy);
+		close(at);
 	}
 	e = send_descriptor(child->tty_socket, master);
 	if (e)

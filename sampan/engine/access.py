@@ -110,7 +110,7 @@ class Files:
         bare = Facts()  # the devices of an ordinary user's container are not wanted
         slots = compile.sources(plan, {"mounts": binds}, bare)
         plan.add(p.PIVOT, facts.target, label="enter it (chroot)")
-        compile.volumes(plan, {"mounts": binds}, slots)
+        compile.volumes(plan, {"mounts": binds}, bare, slots)
         plan.add(p.DETACH, label="make it the root, and take the host's file systems away (pivot_root)")
         plan.add(p.NO_DEVICES, label="let no device be opened")
         if spec["root"].get("readonly"):

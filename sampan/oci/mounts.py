@@ -48,7 +48,11 @@ def mounts_for(config: dict[str, Any], options: RunOptions, rootless: bool) -> l
             asked.append({"type": "volume", "source": "", "destination": destination, "options": ["rw"]})
     own = [_adapted(mount, options, rootless) for mount in defaults.default_mounts(options.shm_size)]
     asked.sort(key=lambda mount: str(mount["destination"]).count("/"))
-    return [mount for mount in own if mount and mount["destination"] not in taken] + asked
+    # One that was asked for takes the place of ours, so that what is ours below it comes on top of it.
+    mine = {mount["destination"] for mount in own if mount}
+    instead = {mount["destination"]: mount for mount in asked}
+    first = [instead.get(mount["destination"], mount) for mount in own if mount]
+    return first + [mount for mount in asked if mount["destination"] not in mine]
 
 
 def _adapted(mount: Mount, options: RunOptions, rootless: bool) -> Mount | None:

@@ -19,15 +19,8 @@ if TYPE_CHECKING:
     HostDevice = tuple[str, int, int, int, int, int, str]
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_SYNCHRONOUS, MS_REMOUNT = 1, 2, 4, 8, 16, 32
-MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE, MS_SHARED = (
-    1024,
-    2048,
-    4096,
-    16384,
-    1 << 18,
-    1 << 19,
-    1 << 20,
-)
+MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_REC = 1024, 2048, 4096, 16384
+MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 18, 1 << 19, 1 << 20
 MS_RELATIME, MS_STRICTATIME = 1 << 21, 1 << 24
 
 _FLAGS = {
@@ -53,8 +46,9 @@ _PROPAGATION = {
     "rshared": MS_SHARED,
 }
 
-# The kernel's file systems, which an ordinary user's container may have to share: bound before anything below them.
-_KERNEL = ("/proc", "/sys", "/sys/fs/cgroup")
+# The kernel's file systems, which may be bound in place of fresh ones: before anything below them.
+_KERNEL = ("/proc", "/sys", "/sys/fs/cgroup", "/dev")
+_OWN = ("/proc", "/sys", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue")
 NODES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
 _LINKS = (
     ("/dev/fd", "/proc/self/fd"),
@@ -180,7 +174,7 @@ def compile_files(plan: Plan, spec: dict[str, Any], facts: Facts) -> None:
     tty = bool(spec["process"].get("terminal"))
     mounts(plan, spec, facts, slots)
     devices(plan, facts, slots, tty)
-    volumes(plan, spec, slots)
+    volumes(plan, spec, facts, slots)
     linux = spec["linux"]
     if "uts" in namespaces and spec.get("hostname"):
         plan.add(p.HOSTNAME, spec["hostname"], label=f"set hostname {spec['hostname']}")
@@ -317,7 +311,7 @@ def sources(plan: Plan, spec: dict[str, Any], facts: Facts) -> dict[str, int]:
         slots[mount["destination"]] = len(slots)
         recursive = "bind" not in mount.get("options", ())
         plan.add(p.SOURCE, len(slots) - 1, mount["source"], flags=int(recursive), label=f"open {mount['source']}")
-    if facts.rootless:
+    if facts.rootless and "/dev" not in slots:
         nodes = [("/dev/" + node[0], "/dev/" + node[0]) for node in NODES]
         for target, source in nodes + [("/dev/" + device[0], device[6]) for device in facts.host_devices]:
             slots[target] = len(slots)
@@ -328,29 +322,36 @@ def sources(plan: Plan, spec: dict[str, Any], facts: Facts) -> dict[str, int]:
 
 
 def mounts(plan: Plan, spec: dict[str, Any], facts: Facts, slots: dict[str, int]) -> None:
-    """Mount the kernel's file systems and tmpfs, in the specification's order."""
+    """Mount the kernel's file systems, or what stands in their place, in the specification's order."""
     for mount in spec["mounts"]:
-        target, kind = mount["destination"], mount["type"]
-        if _is_bind(mount):
-            if target in _KERNEL:
-                _attach(plan, mount, slots)
-            continue
-        flags, _, _, data = _options(mount.get("options", []))
-        if kind == "cgroup":
-            cgroups(plan, facts, flags)
-            continue
-        if facts.rootless:
-            data = [word for word in data if not (facts.single_id and word.startswith("gid="))]
-        own = target in ("/proc", "/sys", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue")
-        plan.add(
-            p.MOUNT,
-            kind,
-            mount.get("source", kind),
-            target,
-            ",".join(data),
-            flags=flags | (p.NOFOLLOW if own else 0),
-            label=f"mount {kind} at {target} ({','.join(mount.get('options', [])) or 'defaults'})",
-        )
+        if _is_early(mount):
+            _mount(plan, mount, facts, slots)
+
+
+def _is_early(mount: dict[str, Any]) -> bool:
+    return mount["destination"] in (_KERNEL if _is_bind(mount) else _OWN) or mount["type"] == "cgroup"
+
+
+def _mount(plan: Plan, mount: dict[str, Any], facts: Facts, slots: dict[str, int]) -> None:
+    target, kind = mount["destination"], mount["type"]
+    if _is_bind(mount):
+        _attach(plan, mount, slots)
+        return
+    flags, _, _, data = _options(mount.get("options", []))
+    if kind == "cgroup":
+        cgroups(plan, facts, flags)
+        return
+    if facts.rootless:
+        data = [word for word in data if not (facts.single_id and word.startswith("gid="))]
+    plan.add(
+        p.MOUNT,
+        kind,
+        mount.get("source", kind),
+        target,
+        ",".join(data),
+        flags=flags | (p.NOFOLLOW if target in _OWN else 0),
+        label=f"mount {kind} at {target} ({','.join(mount.get('options', [])) or 'defaults'})",
+    )
 
 
 def cgroups(plan: Plan, facts: Facts, flags: int) -> None:
@@ -406,7 +407,14 @@ def _attach(plan: Plan, mount: dict[str, Any], slots: dict[str, int]) -> None:
 
 
 def devices(plan: Plan, facts: Facts, slots: dict[str, int], tty: bool) -> None:
-    """Fill /dev: nodes as root, binds of the host's as an ordinary user."""
+    """Fill /dev: nodes as root, binds of the host's as an ordinary user.
+
+    What is bound there stays as it is, as in runc.
+    """
+    if tty:
+        plan.add(p.FILE, "/dev/console", flags=0o620)
+    if "/dev" in slots:
+        return
     nodes: list[HostDevice] = [(n, 0o20666, a, b, 0, 0, "/dev/" + n) for n, a, b in NODES]
     nodes += facts.host_devices
     if facts.rootless:
@@ -427,12 +435,10 @@ def devices(plan: Plan, facts: Facts, slots: dict[str, int], tty: bool) -> None:
             )
     for place, target in _LINKS:
         plan.add(p.SYMLINK, place, target, label=f"link {place} to {target}")
-    if tty:
-        plan.add(p.FILE, "/dev/console", b"", flags=0o620)
 
 
-def volumes(plan: Plan, spec: dict[str, Any], slots: dict[str, int]) -> None:
-    """Bind volumes and host paths, the outer ones first."""
-    binds = [m for m in spec["mounts"] if _is_bind(m) and m["destination"] not in _KERNEL]
-    for mount in sorted(binds, key=lambda m: m["destination"].count("/")):
-        _attach(plan, mount, slots)
+def volumes(plan: Plan, spec: dict[str, Any], facts: Facts, slots: dict[str, int]) -> None:
+    """Mount volumes, host paths and tmpfs, the outer ones first."""
+    rest = [mount for mount in spec["mounts"] if not _is_early(mount)]
+    for mount in sorted(rest, key=lambda m: m["destination"].count("/")):
+        _mount(plan, mount, facts, slots)

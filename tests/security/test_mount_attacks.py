@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import tempfile
 from collections.abc import Callable, Iterator
 
 import pytest
-from attackkit import Image, command
+from attackkit import Image, command, in_terminal
 
 import sampan
 from sampan.errors import SampanError
@@ -194,6 +195,13 @@ def test_mounts_work_on_a_read_only_root(engine: sampan.Engine, tmp_path: object
     assert result.stdout == b"1\n2\n" and b"ead-only" in result.stderr, result
 
 
+def test_a_tmpfs_within_a_volume_is_mounted_after_it(engine: sampan.Engine, tmp_path: pathlib.Path) -> None:
+    words = ["run", "--rm", "--tmpfs", "/data/here", "-v", f"{tmp_path}:/data", "base", "sh", "-c"]
+    result = command(engine, *words, "echo x > /data/here/file && ls /data/here")
+    assert result.stdout == b"file\n", result
+    assert list((tmp_path / "here").iterdir()) == []
+
+
 # ---- 6, 7, 8: fake devices and a fake /proc ----
 
 
@@ -213,6 +221,33 @@ def test_masks_are_the_hosts_null_device_whatever_the_image_has(
         assert masked and set(masked) == {"/null"}
     finally:
         command(engine, "rm", "-f", started)
+
+
+@pytest.mark.parametrize("descriptor", range(6, 16))
+def test_links_in_a_dev_that_is_a_volume_lead_nowhere(
+    engine: sampan.Engine, attack: str, canary: str, descriptor: int
+) -> None:
+    """While the root is made ready a descriptor leads to the host; a device's mode must not be set through a link."""
+    os.chmod(canary + "/file", 0o600)
+    made = Image(attack)
+    for name in ("null", "zero", "full", "random", "urandom", "tty", "console"):
+        made.link(f"dev/{name}", f"/proc/self/fd/{descriptor}{canary}/file")
+    before = seen(canary)
+    made.load(engine, "devices", ("VOLUME /dev",))
+    for words in ([], ["-t"]):
+        command(engine, "run", "--rm", *words, "devices", "/attack", "fds")
+    assert seen(canary) == before
+
+
+def test_what_is_mounted_at_dev_is_taken_as_it_is_with_our_own_below_it(
+    engine: sampan.Engine, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "mine").touch()
+    words = ["run", "--rm", "-t", "-v", f"{tmp_path}:/dev", "base"]
+    script = "ls /dev; while read a b c d place rest; do echo $place; done < /proc/self/mountinfo"
+    shown = in_terminal(engine.command([*words, "sh", "-c", script])).decode().split()
+    assert {"mine", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/console"} <= set(shown)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["console", "mine", "mqueue", "pts", "shm"]
 
 
 def test_a_volume_of_the_image_below_proc_is_refused(engine: sampan.Engine, attack: str) -> None:
