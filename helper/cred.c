@@ -9,6 +9,7 @@
 #include <linux/filter.h>
 #include <linux/keyctl.h>
 #include <linux/magic.h>
+#include <linux/openat2.h>
 #include <linux/seccomp.h>
 #include <net/if.h>
 #include <stdlib.h>
@@ -77,7 +78,7 @@ static int send_file(uint32_t at, int which, const char *path)
 	struct stat st;
 	char *bytes = NULL;
 	size_t length = 0;
-	int e = 0, fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	int e = 0, fd = open_in_root(AT_FDCWD, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, RESOLVE_NO_MAGICLINKS);
 	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
 		size_t most = st.st_size < ACCOUNTS_MAX - CHUNK ? (size_t)st.st_size + CHUNK : ACCOUNTS_MAX;
 		bytes = malloc(most);

@@ -332,6 +332,14 @@ def test_traps_in_place_of_passwd_are_quick_and_read_nothing(engine: sampan.Engi
     assert resident() - before < 64 << 20
 
 
+@pytest.mark.parametrize("number", range(3, 16))
+def test_no_descriptor_leads_to_the_hosts_accounts(engine: sampan.Engine, attack: str, number: int) -> None:
+    out = f"/proc/self/fd/{number}" + "/.." * 14
+    made = Image(attack).link("etc/passwd", out + "/etc/passwd").link("etc/group", out + "/etc/group")
+    with pytest.raises(InvalidArgument, match="no such user"):
+        engine.run(made.load(engine, "accounts"), ["/attack", "fds"], user="daemon")
+
+
 def test_a_link_inside_the_image_to_passwd_works(engine: sampan.Engine, attack: str) -> None:
     made = Image(attack).add("nix/passwd", b"app:x:0:0::/:\n").link("etc/passwd", "/nix/passwd")
     assert engine.run(made.load(engine, "nix"), ["/attack", "fds"], user="app").exit_code == 0

@@ -75,4 +75,4 @@ def test_a_fourth_descriptor_of_a_client_lands_nowhere(engine: sampan.Engine, ow
         client.close()
     assert engine.containers.get(owner).status == "running"
     assert parent_of(engine.containers.get(owner).pid) == supervisor
-    assert len(os.listdir(f"/proc/{supervisor}/fd")) == before
+    assert len(os.listdir(f"/proc/{supervisor}/fd")) <= before  # it may only now have seen its caller go
