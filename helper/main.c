@@ -75,15 +75,16 @@ static int do_exec(const struct child *child, const struct op *op)
 	*child->ready = true;
 	for (unsigned i = 0; i < op->flags; i++) {
 		execve(text(op, i), argv, child->env ? child->env : none);
-		if (errno == ENOENT && access(text(op, i), F_OK) == 0) {
+		int e = errno;
+		if (e == ENOENT && access(text(op, i), F_OK) == 0) {
 			error = ENOENT;
 			found = text(op, i);
 			break;
 		}
-		if (errno == EACCES && error == ENOENT) {
+		if (e == EACCES && error == ENOENT) {
 			error = EACCES;
-		} else if (errno != ENOENT && errno != ENOTDIR && errno != EACCES) {
-			error = errno;
+		} else if (e != ENOENT && e != ENOTDIR && e != EACCES && (op->flags == 1 || (e != ENAMETOOLONG && e != ELOOP))) {
+			error = e;
 			found = text(op, i);
 			break;
 		}

@@ -70,6 +70,8 @@ uint64_t number(const struct op *op, unsigned i)
 	return i < op->count ? strtoull(text(op, i), NULL, 10) : 0;
 }
 
+enum { OP_MIN = 12, FIELD_MIN = 5 }; /* bytes of an operation without fields, of an empty field */
+
 struct cursor {
 	char *at, *end;
 };
@@ -86,7 +88,9 @@ static int take(struct cursor *c, void *into, size_t length)
 static int take_op(struct cursor *c, struct op *op)
 {
 	struct field *fields;
-	if (take(c, &op->code, 2) || take(c, &op->count, 2) || take(c, &op->flags, 4))
+	uint16_t nothing;
+	if (take(c, &op->code, 2) || take(c, &nothing, 2) || take(c, &op->count, 4) || take(c, &op->flags, 4)
+	    || op->count > (size_t)(c->end - c->at) / FIELD_MIN)
 		return EBADMSG;
 	fields = calloc(op->count ? op->count : 1, sizeof *fields);
 	if (fields == NULL)
@@ -125,7 +129,7 @@ int plan_read(int fd, struct plan *plan)
 	if (e)
 		return e;
 	if (memcmp(head.magic, "SMPN", 4) != 0 || head.version != PLAN_VERSION || head.length > PLAN_MAX || head.count == 0
-	    || head.count > head.length / 8 || plan->count > PLAN_MAX)
+	    || head.count > head.length / OP_MIN || plan->count > PLAN_MAX)
 		return EBADMSG;
 	c.at = malloc(head.length);
 	if (c.at == NULL || grow(plan, head.count) != 0)

@@ -1,7 +1,7 @@
 /* The plan: what the helper is told to do, and what it reports back.
  *
  * A plan is bytes: "SMPN", u32 version, u32 operation count, u32 length of what follows; then per operation u16 code,
- * u16 field count, u32 flags, and per field u32 length, bytes, one NUL (so that text can be used in place).
+ * u16 nothing, u32 field count, u32 flags, and per field u32 length, bytes, one NUL (so that text can be used in place).
  * All numbers are little-endian.  sampan/runtime/plan.py writes the same codes.
  *
  * A plan that does not end with a final operation (the last three below) goes on: another piece of the same form follows on
@@ -20,7 +20,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { PLAN_VERSION = 1, PLAN_MAX = 16 << 20, FIELDS_MAX = 65535 };
+enum { PLAN_VERSION = 2, PLAN_MAX = 16 << 20 };
 
 enum { OOM_UNASKED = 1, LEAVE_V1 = 1, SIGNAL_REAP_ALL = SIGPWR };
 
@@ -100,7 +100,7 @@ struct field {
 
 struct op {
 	uint16_t code;
-	uint16_t count;
+	uint32_t count;
 	uint32_t flags;
 	const struct field *fields;
 };

@@ -112,8 +112,16 @@ def _check_words(words: list[str], known: set[str], destination: str) -> None:
             raise InvalidArgument(f"invalid mount at {destination}: unknown option {word[:100]!r}")
 
 
+def is_path(path: str) -> bool:
+    """Say whether a path can be one: documents may hold half a surrogate pair, which no file's name has."""
+    try:
+        return "\0" not in path and len(path.encode("utf-8", "surrogateescape")) < _MAX_PATH
+    except UnicodeEncodeError:
+        return False
+
+
 def _destination(path: str, what: str) -> str:
-    if not path.startswith("/") or "\0" in path or len(path) >= _MAX_PATH:
+    if not path.startswith("/") or not is_path(path):
         raise InvalidArgument(f"invalid {what}: its destination {path[:200]!r} is not an absolute path")
     clean = "/" + posixpath.normpath(path).lstrip("/")
     if clean == "/":

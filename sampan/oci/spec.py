@@ -11,7 +11,7 @@ import os
 
 from sampan.errors import InvalidArgument, NotSupported
 from sampan.oci import options as defaults
-from sampan.oci.mounts import mounts_for
+from sampan.oci.mounts import is_path, mounts_for
 from sampan.oci.options import RunOptions, options_dict
 from sampan.oci.resources import devices_for, resources_for, rlimits_for
 
@@ -176,7 +176,8 @@ def _throttles(look: Callable[[str], os.stat_result]) -> list[str]:
         look("/sys/devices/system/cpu/cpu0/thermal_throttle")
     except OSError:
         return []
-    return [f"/sys/devices/system/cpu/cpu{number}/thermal_throttle" for number in range(os.cpu_count() or 1)]
+    count = os.sysconf("SC_NPROCESSORS_CONF")  # also those that are offline now
+    return [f"/sys/devices/system/cpu/cpu{number}/thermal_throttle" for number in range(count)]
 
 
 def _namespaces(options: RunOptions) -> list[dict[str, str]]:
@@ -258,7 +259,7 @@ def _cwd(config: dict[str, Any], options: RunOptions) -> str:
     if options.workdir and not options.workdir.startswith("/"):
         raise InvalidArgument(f"invalid --workdir {options.workdir[:200]!r}: it must be an absolute path")
     path = options.workdir or config.get("WorkingDir") or "/"
-    if "\0" in path or len(path) >= 4096:
+    if not is_path(path):
         raise InvalidArgument(f"invalid working directory {path[:100]!r}")
     return path if path.startswith("/") else "/" + path
 
@@ -276,7 +277,7 @@ def _sysctls(options: RunOptions) -> dict[str, str]:
 def _annotations(config: dict[str, Any], options: RunOptions) -> dict[str, str]:
     signal = options.stop_signal or config.get("StopSignal") or ""
     if not (signal.isascii() and signal.replace("+", "").replace("-", "").isalnum() or not signal) or len(signal) > 16:
-        raise InvalidArgument(f"invalid stop signal {signal[:60]!r}")
+        raise InvalidArgument(f"invalid stop signal {signal[:60]!r}", "name another with --stop-signal")
     return {"sampan.stop_signal": signal} if signal else {}
 
 

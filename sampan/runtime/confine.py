@@ -7,6 +7,7 @@ identity changes and set after it.
 
 from __future__ import annotations
 
+from sampan.errors import InvalidArgument
 from sampan.runtime import plan as p
 from sampan.runtime.plan import Plan
 
@@ -20,6 +21,8 @@ _RLIMITS = (
     *("CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING"),
     *("MSGQUEUE", "NICE", "RTPRIO", "RTTIME"),
 )
+_NAME_MAX = 255  # bytes of a file's name, and no character has less than one
+_PLACES = 4096
 
 
 def process(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool) -> None:
@@ -83,6 +86,16 @@ def _names(config: dict[str, Any]) -> list[str]:
     return [name.removeprefix("CAP_") for name in (config.get("capabilities") or {}).get("bounding", [])]
 
 
+def _places(name: str, path: str) -> list[str]:
+    """Give where a program may be; an image can have a PATH of a hundred thousand directories."""
+    places = list(dict.fromkeys(path.split(":")))
+    if len(places) > _PLACES:
+        raise InvalidArgument(
+            f"cannot look for {name}: PATH has {len(places)} directories, at most {_PLACES} are looked at"
+        )
+    return [f"{place or '.'}/{name}" for place in places]
+
+
 def program(plan: Plan, config: dict[str, Any], joinable: bool = False) -> None:
     """Add the environment and the program, with every place of PATH where it may be.
 
@@ -98,5 +111,5 @@ def program(plan: Plan, config: dict[str, Any], joinable: bool = False) -> None:
     candidates = [name]
     if "/" not in name:
         path = next((e[5:] for e in config["env"] if e.startswith("PATH=")), "")
-        candidates = [f"{place or '.'}/{name}" for place in path.split(":")] if name else [name]
+        candidates = _places(name, path) if 0 < len(name) <= _NAME_MAX else [name]
     plan.add(p.EXEC, *candidates, *args, flags=len(candidates), label=f"execute {' '.join(args)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import _struct
 
-VERSION = 1
+VERSION = 2
 
 WORKDIR, CGROUP, CGROUP_V1, DEVICES, IDMAP, STDIO, SUPERVISE, CLEANUP, EVENTS, RESTART, HEALTH, JOIN, LEAVE = range(
     1, 14
@@ -78,7 +78,7 @@ class Plan:
     def encode(self, first: int = 0) -> bytes:
         """Give the bytes of the operations from `first` on, which the helper reads as one piece (helper/plan.h)."""
         parts = []
-        head, length_of = _struct.Struct("<HHI").pack, _struct.Struct("<I").pack
+        head, length_of = _struct.Struct("<HxxII").pack, _struct.Struct("<I").pack
         operations = self.operations[first:] if first else self.operations
         for operation in operations:
             parts.append(head(operation.code, len(operation.fields), operation.flags & 0xFFFFFFFF))

@@ -331,3 +331,11 @@ def test_a_narrowed_device_is_refused_where_nothing_would_narrow_it(access: str)
         config_for(IMAGE, asked, rootless=True, look=look)
     assert config_for(IMAGE, asked, rootless=False, look=look)["linux"]["devices"][0]["sampan.access"] == access
     config_for(IMAGE, RunOptions(devices=["/dev/fuse:/dev/fuse:rw"]), rootless=True, look=look)
+
+
+def test_half_a_surrogate_pair_is_no_path() -> None:
+    with pytest.raises(InvalidArgument, match="working directory"):
+        spec({"Cmd": ["x"], "WorkingDir": "/\ud800"})
+    with pytest.raises(InvalidArgument, match="volume of the image"):
+        spec({"Cmd": ["x"], "Volumes": {"/\ud800": {}}})
+    assert spec({"Cmd": ["x"], "WorkingDir": "/\udcff"})["process"]["cwd"] == "/\udcff"  # a byte that is not UTF-8

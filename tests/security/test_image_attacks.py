@@ -108,6 +108,27 @@ def test_an_image_with_a_malformed_environment_does_not_run(engine: sampan.Engin
     assert result.returncode == 125 and b"host-secret" not in result.stdout + result.stderr, result
 
 
+MANY = 70_000  # more than 16 bits count
+LARGE = {
+    "arguments": ({"Cmd": ["/attack", "fds", *["a"] * MANY]}, b""),
+    "variables": ({"Env": ["PATH=/", *[f"V{number}=" for number in range(MANY)]]}, b""),
+    "one place many times": ({"Env": ["PATH=" + ":" * MANY + "/"]}, b""),
+    "a place with too long a name": ({"Env": [f"PATH=/{'x' * 300}:/"]}, b""),
+    "places": ({"Env": ["PATH=" + ":".join(map(str, range(MANY // 4)))]}, b"PATH has 17500 directories"),
+    "a long name": ({"Env": ["PATH=" + ":" * MANY + "/"], "Cmd": ["x" * 100_000]}, b"File name too long"),
+}
+
+
+@pytest.mark.parametrize("what", LARGE)
+def test_many_words_of_an_image_are_run_or_refused(engine: sampan.Engine, attack: str, what: str) -> None:
+    config, error = LARGE[what]
+    result = command(
+        engine, "run", "--rm", with_config(engine, attack, "large", **{"Cmd": ["attack", "fds"], **config})
+    )
+    assert (result.returncode != 0) == bool(error) and error in result.stderr, result.stderr[-300:]
+    assert b"internal error" not in result.stderr
+
+
 def test_an_image_with_an_environment_of_megabytes_does_not_run(engine: sampan.Engine, attack: str) -> None:
     name = with_config(engine, attack, "env", Env=[f"A{n}=" + "x" * 100_000 for n in range(39)])
     result = command(engine, "run", "--rm", name)
