@@ -15,6 +15,7 @@ FLOORS = {
     "lean": -1,
     "errors": 0,
     "bundle": 0,
+    "nearest": 0,
     "oci": 1,
     "dockerfile": 1,
     "store": 2,

@@ -201,9 +201,8 @@ class _Parser:
         self.given.add(name)
 
     def _unknown(self, written: str) -> InvalidArgument:
-        known = ["--" + name for name in self.longs] + ["--help"]
-        guess = nearest(written, known) if written.startswith("--") else ""
-        hint = f"did you mean {guess}?" if guess else _see_help(self.command)
+        guess = nearest(written[2:], [*self.longs, "help"]) if written.startswith("--") else ""
+        hint = f"did you mean --{guess}?" if guess else _see_help(self.command)
         return InvalidArgument(f"unknown option {written} of {self.command.name}", hint)
 
 
@@ -257,8 +256,7 @@ def usage(command: Command) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the known word that looks most like `word`, or an empty string."""
-    from difflib import get_close_matches
+    """Return the known word that `word` was meant to be, or an empty string."""
+    from sampan import nearest as guess
 
-    found = get_close_matches(word, list(known), 1, 0.6)
-    return found[0] if found else ""
+    return guess.nearest(word, known)

@@ -72,7 +72,7 @@ def read(node: Node) -> Flags:
 
 
 def _unknown(node: Node, name: str, taken: dict[str, str]) -> Exception:
-    hint = did_you_mean("--" + name, ["--" + known for known in taken])
+    hint = did_you_mean(name, taken).replace("mean ", "mean --")
     if not taken:
         hint = f"{node.keyword} takes no flags; write the words as a JSON array if they are meant literally"
     return node.error(f"unknown flag of {node.keyword}: {shown('--' + name)}", hint)

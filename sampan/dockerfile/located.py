@@ -1,4 +1,4 @@
-"""Where in a Dockerfile something is wrong: excerpts, located errors and the nearest known name.
+"""Where in a Dockerfile something is wrong: excerpts and located errors.
 
 Source text is attacker input and its parts end up on a terminal, so every piece shown passes through `shown` or
 `excerpt`: control characters are made visible and lengths are bounded.
@@ -75,30 +75,8 @@ def located(message: str, hint: str, name: str, lines: list[bytes], first: int, 
     )
 
 
-def nearest(word: str, names: Iterable[str]) -> str:
-    """Return the name that differs least from word, by one slip or in long names two, or ""."""
-    best, distance = "", 3
-    for name in names:
-        far = _distance(word[:32].lower(), name.lower())
-        if far < distance and far <= (1 if len(name) < 6 else 2):
-            best, distance = name, far
-    return best
-
-
 def did_you_mean(word: str, names: Iterable[str]) -> str:
     """Return a hint with the nearest name, or "" when no name is near."""
-    name = nearest(word, names)
-    return f"did you mean {name}?" if name else ""
+    from sampan import nearest
 
-
-def _distance(a: str, b: str) -> int:
-    """Count the insertions, deletions, substitutions and swaps of neighbours that make a into b."""
-    table = [[i + j if i * j == 0 else 0 for j in range(len(b) + 1)] for i in range(len(a) + 1)]
-    for i in range(1, len(a) + 1):
-        for j in range(1, len(b) + 1):
-            cost = min(table[i - 1][j], table[i][j - 1]) + 1
-            cost = min(cost, table[i - 1][j - 1] + (a[i - 1] != b[j - 1]))
-            if i > 1 and j > 1 and a[i - 1] == b[j - 2] and a[i - 2] == b[j - 1]:
-                cost = min(cost, table[i - 2][j - 2] + 1)
-            table[i][j] = cost
-    return table[-1][-1]
+    return nearest.did_you_mean(word, names)

@@ -197,12 +197,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Give the known name that is most like a mistyped one, or ""."""
     from difflib import get_close_matches
 
+    from sampan import nearest as guess
+
     shown = sorted(reference.parse(text).familiar() for text in known)
     wanted = name if ":" in name else f"{name}:{reference.DEFAULT_TAG}"
     # The tag, mostly "latest", would make any two short names alike.
     repositories = {text.rpartition(":")[0]: text for text in reversed(shown)}
-    found = get_close_matches(wanted.rpartition(":")[0], repositories, n=1, cutoff=0.6)
+    found = guess.nearest(wanted.rpartition(":")[0], repositories)
     if not found:
         return ""
-    same = [text for text in shown if text.rpartition(":")[0] == found[0]]
+    same = [text for text in shown if text.rpartition(":")[0] == found]
     return (get_close_matches(wanted, same, n=1, cutoff=0.0) or same)[0]

@@ -288,7 +288,11 @@ def _names(words: list[str], option: str) -> set[str]:
         name = name if name == "ALL" or name.startswith("CAP_") else "CAP_" + name
         name = "ALL" if name == "CAP_ALL" else name
         if name != "ALL" and name not in defaults.ALL_CAPABILITIES:
-            raise InvalidArgument(f"invalid {option} {word[:60]!r}: there is no such capability")
+            from sampan.nearest import did_you_mean
+
+            known = [known.removeprefix("CAP_") for known in defaults.ALL_CAPABILITIES]
+            hint = did_you_mean(name.removeprefix("CAP_"), known) or "capabilities(7) lists them, from AUDIT_CONTROL on"
+            raise InvalidArgument(f"invalid {option} {word[:60]!r}: there is no such capability", hint)
         found.add(name)
     return found
 

@@ -64,16 +64,11 @@ def normalise(text: str) -> str:
     upper = text.strip().upper()
     name = upper if upper.startswith("CAP_") else f"CAP_{upper}"
     if name not in NUMBERS:
-        nearest = _nearest(name)
-        raise InvalidArgument(f"unknown capability {text!r}", f"did you mean {nearest}?" if nearest else "")
+        from sampan.nearest import nearest
+
+        found = nearest(name.removeprefix("CAP_"), [known.removeprefix("CAP_") for known in NUMBERS])
+        raise InvalidArgument(f"unknown capability {text!r}", f"did you mean CAP_{found}?" if found else "")
     return name
-
-
-def _nearest(name: str) -> str:
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, list(NUMBERS), 1)
-    return close[0] if close else ""
 
 
 def parse_bounding(status: bytes) -> int:

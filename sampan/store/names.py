@@ -40,10 +40,9 @@ def check(name: str, what: str) -> str:
 
 def meant(text: str, known: list[str]) -> str:
     """Return a hint with the known name that is most like a mistyped one, or ""."""
-    from difflib import get_close_matches
+    from sampan.nearest import did_you_mean
 
-    found = get_close_matches(text[:_MAX], known, n=1, cutoff=0.6)
-    return f"did you mean {found[0]}?" if found else ""
+    return did_you_mean(text, known)
 
 
 def pick(attempt: int = 0) -> str:

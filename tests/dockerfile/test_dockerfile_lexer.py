@@ -13,7 +13,7 @@ from sampan.dockerfile import lexer
 from sampan.dockerfile.expand import expand
 from sampan.dockerfile.instructions import From, Instruction, Run, onbuild, stages
 from sampan.dockerfile.lexer import parse
-from sampan.dockerfile.located import excerpt, nearest, shown
+from sampan.dockerfile.located import excerpt, shown
 from sampan.errors import BuildError, SampanError
 
 SERVICE = b"""# syntax=docker/dockerfile:1
@@ -184,16 +184,6 @@ def test_excerpt_marks_lines_and_keeps_within_the_file() -> None:
     assert "\x1b" not in excerpt([b"\x1b[2J\x9b\xe2\x80\xae" + "\u202e".encode()], 1, 1)
     assert "\u202e" not in excerpt(["\u202e".encode()], 1, 1)
     assert len(excerpt([b"x" * 9999], 1, 1)) < 200
-
-
-def test_nearest() -> None:
-    names = ["RUN", "FROM", "COPY", "ENTRYPOINT", "CMD"]
-    assert nearest("rnu", names) == "RUN"
-    assert nearest("FORM", names) == "FROM"
-    assert nearest("ENTRYPIONT", names) == "ENTRYPOINT"
-    assert nearest("ENTYPOIN", names) == "ENTRYPOINT"
-    assert nearest("MAKE", names) == ""
-    assert nearest("", names) == ""
 
 
 def test_shown_is_one_printable_line() -> None:
