@@ -6,6 +6,11 @@ A message says what was tried, on what, and why it failed, in one line; a hint s
 from __future__ import annotations
 
 
+def counted(number: int, one: str, several: str = "") -> str:
+    """Return a number with its noun: `1 file`, `2 files`."""
+    return f"{number} {one if number == 1 else several or one + 's'}"
+
+
 class SampanError(Exception):
     """Say what was tried, on what and why it failed; `hint` says what would help."""
 

@@ -58,7 +58,8 @@ def look_up(engine: Engine, name: str, kind: str, size: bool = False) -> dict[st
         try:
             return dict(look())
         except NotFound as exc:
-            hint = hint or exc.hint
+            hint = hint or (exc.hint if "did you mean" in exc.hint else "")
+    hint = hint or "`sampan ps -a`, `sampan images` and `sampan volume ls` list what there is"
     raise NotFound(f"cannot inspect {name}: there is no such container, image or volume", hint)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sampan.cli import output
 from sampan.cli.options import FLAG, Command, Option
+from sampan.errors import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ def run(engine: Engine, values: Values) -> int:
     checked, left = check(engine, repair=values.repair, quick=values.quick, tell=_tell)
     if not values.quiet:
         output.line(
-            f"checked {checked.blobs} blobs, {checked.layers} layers, {checked.containers} containers, "
-            f"{checked.volumes} volumes: " + (f"{left} fault{'s' * (left > 1)} left" if left else "all is well")
+            f"checked {counted(checked.blobs, 'blob')}, {counted(checked.layers, 'layer')}, "
+            f"{counted(checked.containers, 'container')}, "
+            f"{counted(checked.volumes, 'volume')}: " + (f"{counted(left, 'fault')} left" if left else "all is well")
         )
     return 1 if left else 0
 

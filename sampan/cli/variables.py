@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _LONGEST = 1 << 20
+_FORMS = "NAME=VALUE, or NAME alone for the caller's own, or comments after #"
 
 
 def environment(files: Iterable[str], words: Iterable[str]) -> list[str]:
@@ -57,7 +58,9 @@ def _lines(path: str) -> list[str]:
             continue
         name = line.partition("=")[0]
         if not name or name != name.strip() or any(c in name for c in " \t"):
-            raise InvalidArgument(f"cannot read {path} line {number}: {name!r} is not a variable's name")
+            raise InvalidArgument(
+                f"cannot read {path} line {number}: {name[:100]!r} is not a variable's name", "its lines are " + _FORMS
+            )
         found.append(line)
     return found
 
@@ -67,7 +70,8 @@ def _read(path: str) -> str:
         with open(path, "rb") as file:
             data = file.read(_LONGEST + 1)
     except OSError as exc:
-        raise InvalidArgument(f"cannot read {path}: {exc.strerror}") from exc
+        hint = f"give a file with lines {_FORMS}" if isinstance(exc, (FileNotFoundError, IsADirectoryError)) else ""
+        raise InvalidArgument(f"cannot read {path}: {exc.strerror}", hint) from exc
     if len(data) > _LONGEST:
         raise InvalidArgument(f"cannot read {path}: it is larger than {_LONGEST} bytes")
     text = data.removeprefix(b"\xef\xbb\xbf")

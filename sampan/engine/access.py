@@ -8,10 +8,11 @@ its own; a start waits meanwhile.  Either way every path is resolved by the help
 
 from __future__ import annotations
 
+import errno
 import os
 
 from sampan.engine.alone import Alone
-from sampan.errors import Conflict, NotFound, NotSupported
+from sampan.errors import Conflict, NotFound, NotSupported, counted
 from sampan.runtime import compile, process, rootfs, tree
 from sampan.runtime import plan as p
 from sampan.runtime.compile import Facts
@@ -181,6 +182,13 @@ class Files:
             return None
         return found[0] if found else None
 
+    def circles(self, path: str) -> bool:
+        """Tell whether a path leads through more links than the kernel follows."""
+        try:
+            return not list(self.entries(path, follow=True, contents=False, depth=0))
+        except NotFound as exc:
+            return exc.message.endswith(os.strerror(errno.ELOOP))
+
     # ---- writing ----
 
     def apply(self, base: str, send: Callable[[tree.Applier], Any]) -> None:
@@ -207,7 +215,8 @@ class Files:
             os.close(null)
         rootfs.send(write, child, send)
         if child.skipped:
-            self.engine.warn([f"{child.skipped} owners or devices could not be set: this user may not"])
+            skipped = counted(child.skipped, "owner or device", "owners or devices")
+            self.engine.warn([f"{skipped} could not be set: this user may not"])
 
 
 def _binds(spec: dict[str, Any], home: str) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import stat
 
 from sampan.engine import hosttree
 from sampan.engine.access import Files
-from sampan.errors import Conflict, InvalidArgument, NotFound
+from sampan.errors import Conflict, InvalidArgument, NotFound, counted
 from sampan.oci import entry as kinds
 
 TYPE_CHECKING = False
@@ -99,7 +99,8 @@ def _source(files: Files, path: str, follow: bool) -> tuple[str, bool, Entry]:
     follow = follow or asks_directory(path)
     found = files.look(path, follow)
     if found is None:
-        raise NotFound(f"cannot copy {files.record.name}:{path}: there is no such file in the container")
+        why = "too many levels of symbolic links" if files.circles(path) else "there is no such file in the container"
+        raise NotFound(f"cannot copy {files.record.name}:{path}: {why}")
     if asks_directory(path) and found.type != kinds.DIRECTORY:
         raise Conflict(f"cannot copy {files.record.name}:{path}: it is not a directory")
     return path, follow, found
@@ -132,9 +133,11 @@ def copy_out(
 
 def _tell(engine: Engine, writer: hosttree.Writer) -> None:
     if writer.devices:
-        engine.warn([f"{writer.devices} device files were left out: a copy on the host never makes devices"])
+        left = counted(writer.devices, "device file was", "device files were")
+        engine.warn([f"{left} left out: a copy on the host never makes devices"])
     if writer.unowned:
-        engine.warn([f"the owners of {writer.unowned} files could not be kept: this user may not give files away"])
+        kept = counted(writer.unowned, "file")
+        engine.warn([f"the owners of {kept} could not be kept: this user may not give files away"])
 
 
 def _host_target(path: str) -> Target:

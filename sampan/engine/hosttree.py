@@ -14,7 +14,7 @@ import stat
 from sampan.errors import Conflict, Denied, IntegrityError, NotFound, SampanError, Unavailable
 from sampan.oci import entry as kinds
 from sampan.oci.entry import Entry
-from sampan.store import unnamed
+from sampan.store import files, unnamed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def failure(verb: str, path: str, exc: OSError) -> SampanError:
         return Denied(message)
     if isinstance(exc, (NotADirectoryError, IsADirectoryError, FileExistsError)):
         return Conflict(message)
-    return Unavailable(message)
+    return Unavailable(message, "free some space there, or copy to elsewhere" if exc.errno in files.FULL else "")
 
 
 # ---- reading ----

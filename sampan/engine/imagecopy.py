@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 
-from sampan.errors import InvalidArgument, NotFound, NotSupported
+from sampan.errors import InvalidArgument, NotFound, NotSupported, counted
 from sampan.oci import platform as platforms
 from sampan.oci import reference
 from sampan.transfer import events
@@ -159,7 +159,7 @@ class _Copy:
     def _related(self, source: Any, picture: Picture) -> None:
         seen: set[str] = set()
         copy_referrers(source, self._destination(named=False), self._crew, picture, seen)
-        self.listen(events.Event(events.TEXT, text=f"{len(seen)} referrers were copied"))
+        self.listen(events.Event(events.TEXT, text=counted(len(seen), "referrer was", "referrers were") + " copied"))
 
     def _crew(self) -> Any:
         from sampan.transfer.crew import Crew
@@ -290,7 +290,8 @@ class _Copy:
         if outward:
             found = self.engine.images.resolve(local.name)
             sent = load_into(host, kind, self.engine.store.content, found.manifest_digest, [str(self._named())])
-            self.listen(events.Event(events.TEXT, text=f"{sent} of {len(found.diff_ids)} layers were sent"))
+            layers = counted(len(found.diff_ids), "layer was", "layers were")
+            self.listen(events.Event(events.TEXT, text=f"{sent} of {layers} sent"))
             return Copied(found.manifest_digest, self.end.name)
         return self._from_foreign(host, kind)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.errors import InvalidArgument, NotFound, NotSupported
+from sampan.errors import InvalidArgument, NotFound, NotSupported, SampanError, Unavailable
 from sampan.oci import reference
 
 TYPE_CHECKING = False
@@ -244,7 +244,8 @@ class Images:
         config = config_of(changes)
         with readable(source, "a root file system") as place:
             if isinstance(place, int):
-                return self._make(_chunks(place), config, name, comment=message or "Imported from -")
+                words = {"comment": message or "Imported from -", "what": "the archive"}
+                return self._make(_chunks(place), config, name, **words)
             fd = _open(place)
             try:
                 return self._make(_chunks(fd), config, name, comment=message or f"Imported from {place}", what=place)
@@ -258,12 +259,17 @@ class Images:
         return self._make(_chunks(source) if isinstance(source, int) else source, config, name, created_by=comment)
 
     def _make(self, pieces: Iterator[bytes], config: dict[str, Any], name: str, **words: str) -> str:
-        from sampan.transfer import bare
+        from sampan.transfer import bare, found
 
         store = self.engine.store
-        image_id, before = bare.make_image(
-            store, bare.Pieces(pieces), self.facts, self.mount_point(), config=config, name=name, **words
-        )
+        try:
+            image_id, before = bare.make_image(
+                store, bare.Pieces(pieces), self.facts, self.mount_point(), config=config, name=name, **words
+            )
+        except SampanError as exc:
+            if "what" in words:
+                found.locate(exc, words["what"], "import")
+            raise
         if before:
             self.engine.warn([_replaced(reference.parse(name).familiar(), before)])
         self.engine.events.emit("image", "import", image_id, {"name": name or image_id})
@@ -284,6 +290,8 @@ def _replaced(shown: str, before: str) -> str:
 
 
 def _open(path: str) -> int:
+    if os.path.isdir(path):
+        raise InvalidArgument(f"cannot import {path}: it is a directory", f"tar -C {path} -c . | sampan import -")
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as exc:
@@ -291,5 +299,8 @@ def _open(path: str) -> int:
 
 
 def _chunks(fd: int) -> Iterator[bytes]:
-    while chunk := os.read(fd, 1 << 18):
-        yield chunk
+    try:
+        while chunk := os.read(fd, 1 << 18):
+            yield chunk
+    except OSError as exc:
+        raise Unavailable(f"cannot read the archive: {exc.strerror}") from exc

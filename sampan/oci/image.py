@@ -6,7 +6,7 @@ code behind it reads without checking: a malformed document is an IntegrityError
 
 from __future__ import annotations
 
-from sampan.errors import IntegrityError, InvalidArgument, NotSupported
+from sampan.errors import IntegrityError, InvalidArgument, NotSupported, counted
 from sampan.oci import digest as digests
 from sampan.oci import jsontext
 
@@ -172,7 +172,7 @@ def check_layers(manifest: Document, config: Document) -> list[tuple[Document, s
     """Return the layers of a manifest, each with its diff_id; raise IntegrityError when their numbers differ."""
     layers, ids = manifest["layers"], diff_ids(config)
     if len(layers) != len(ids):
-        raise IntegrityError(f"invalid image: its manifest has {len(layers)} layers, its config {len(ids)}")
+        raise IntegrityError(f"invalid image: its manifest has {counted(len(layers), 'layer')}, its config {len(ids)}")
     return list(zip(layers, ids, strict=True))
 
 

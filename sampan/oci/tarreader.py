@@ -31,14 +31,18 @@ _GLOBAL_KEYS = (b"mtime", b"uid", b"gid")
 
 
 class TarReader:
-    """Iterate over (Entry, content) of the archive that `read(count)` gives; `max_size` limits the sum of files."""
+    """Iterate over (Entry, content) of the archive that `read(count)` gives; `max_size` limits the sum of files.
 
-    def __init__(self, read: Read, *, max_size: int = 0) -> None:
+    Of what follows the end mark `trailing` bytes are read at most; -1 is all.
+    """
+
+    def __init__(self, read: Read, *, max_size: int = 0, trailing: int = -1) -> None:
         self.dropped_xattrs = 0
         self.complete = False  # the end mark was seen
         self.unpacked_size = 0
         self._read = read
         self._max_size = max_size
+        self._trailing = trailing
         self._buffer = b""
         self._view = memoryview(b"")  # of the buffer: contents are not copied
         self._at = 0
@@ -119,8 +123,9 @@ class TarReader:
                 raise broken("a header is empty")
             self.complete = bool(second)
         self._buffer, self._at = b"", 0
-        while self._read(READ_SIZE):
-            pass
+        left = self._trailing
+        while (data := self._read(READ_SIZE)) and left:
+            left = max(left - len(data), 0) if left > 0 else left
 
     # -- headers --
 

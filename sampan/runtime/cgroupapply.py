@@ -11,7 +11,7 @@ import os
 
 from sampan.errors import Conflict, NotSupported, SampanError
 from sampan.runtime.cgrouphost import PARENT, Layout, Placement, read, write
-from sampan.runtime.limits import V1_NAMES, Setting, holds, settings
+from sampan.runtime.limits import V1_NAMES, Setting, holds, parse_set, settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def apply(placement: Placement, chosen: Chosen, note: Callable[[str], None] | No
         path, value = _file_for(directory, setting)
         if not path:
             continue
+        if setting.controller == "cpuset":
+            _check_set(setting, directory, value)
         if note is not None:
             note(path)
         try:
@@ -105,6 +107,22 @@ def apply(placement: Placement, chosen: Chosen, note: Callable[[str], None] | No
         if not holds(setting, value, shown):
             name = os.path.basename(path)
             raise _refused(setting, f"{name} shows {shown.strip()!r} after writing {value!r}")
+
+
+def _check_set(setting: Setting, directory: str, value: str) -> None:
+    """Refuse processors or memory nodes that the groups above do not have: the kernel says less, or on v2 nothing."""
+    key = setting.choices[0][0].partition(".")[2]
+    names = (f"cpuset.{key}.effective", f"cpuset.effective_{key}")  # v2, v1
+    above = os.path.dirname(directory)
+    path = next((f"{above}/{name}" for name in names if os.path.exists(f"{above}/{name}")), "")
+    there = read(path).strip() if path else ""
+    lacking = parse_set(value) - parse_set(there) if there else ()
+    if lacking:
+        what = "CPU" if key == "cpus" else "memory node"
+        raise NotSupported(
+            f"cannot apply limit {setting.flag}: there is no {what} {min(lacking)} here",
+            f"{setting.flag} takes numbers of {there} here",
+        )
 
 
 def _failed(setting: Setting, path: str, value: str, error: OSError) -> SampanError:

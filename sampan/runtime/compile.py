@@ -7,7 +7,7 @@ devices, volumes, masks, old root away, read-only root, limits, identity, capabi
 
 from __future__ import annotations
 
-from sampan.errors import InvalidArgument
+from sampan.errors import InvalidArgument, counted
 from sampan.runtime import plan as p
 from sampan.runtime.plan import Plan
 
@@ -279,7 +279,10 @@ def root(plan: Plan, facts: Facts) -> None:
         options += ",userxattr"
     kind = "volatile " if facts.transient else ""
     plan.add(
-        p.OVERLAY, facts.target, options, label=f"mount a {kind}overlay of {len(lowers)} layers as root file system"
+        p.OVERLAY,
+        facts.target,
+        options,
+        label=f"mount a {kind}overlay of {counted(len(lowers), 'layer')} as root file system",
     )
 
 

@@ -108,8 +108,16 @@ def program(words: str, number: int, head: bytes) -> SampanError:
             if machine
             else "it is neither a program nor a script with #!"
         )
-        return InvalidArgument(f"cannot execute {name}: exec format error: {why}", exit_code=126)
-    return SampanError(f"cannot execute {name}: {os.strerror(number)}", exit_code=126)
+        hint = (
+            "copy or pull it again"
+            if machine == host
+            else f"use an image for linux/{host} (--platform), or register an emulator such as qemu-user-static"
+            if machine
+            else "a script begins with #! and its interpreter: #!/bin/sh"
+        )
+        return InvalidArgument(f"cannot execute {name}: exec format error: {why}", hint, exit_code=126)
+    hint = "it must be a file that may be executed: chmod +x, or COPY --chmod=755" if number == errno.EACCES else ""
+    return SampanError(f"cannot execute {name}: {os.strerror(number)}", hint, exit_code=126)
 
 
 def elf_interpreter(head: bytes) -> str:

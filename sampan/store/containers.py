@@ -120,9 +120,7 @@ class Containers:
         if not rows and is_prefix:
             rows = self._db.query(f"{_SELECT} WHERE id >= ? AND id < ? LIMIT 2", (text, text + "g"))
         if not rows:
-            raise NotFound(
-                f"no such container: {text[:300]}", "" if is_prefix and len(text) == 64 else self._meant(text)
-            )
+            raise NotFound(f"no such container: {text[:300]}", self._meant(text))
         if len(rows) > 1:
             raise InvalidArgument(f"container id {text} is ambiguous: several begin with it", self._begin_with(text))
         return _record(rows[0])
@@ -138,8 +136,9 @@ class Containers:
         return "it is one of: " + ", ".join(f"{row[0][:digits]} ({row[1]})" for row in found[:8]) + more
 
     def _meant(self, text: str) -> str:
-        """Return a hint with the name that is most like a mistyped one, or ""."""
-        return names.meant(text, [row[0] for row in self._db.query("SELECT name FROM containers LIMIT 2000")])
+        """Return a hint with the name that a mistyped one was meant to be."""
+        known = [row[0] for row in self._db.query("SELECT name FROM containers LIMIT 2000")]
+        return names.meant(text, known, "ps -a")
 
     def ls(self, *, ended: bool = True) -> list[Record]:
         """Return every container, newest first; without `ended` not those that are created or exited."""

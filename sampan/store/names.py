@@ -38,11 +38,11 @@ def check(name: str, what: str) -> str:
     return name
 
 
-def meant(text: str, known: list[str]) -> str:
-    """Return a hint with the known name that is most like a mistyped one, or ""."""
+def meant(text: str, known: list[str], listed_by: str) -> str:
+    """Return a hint with the name that a mistyped one was meant to be, else with the command that lists all."""
     from sampan.nearest import did_you_mean
 
-    return did_you_mean(text, known)
+    return did_you_mean(text, known) or f"`sampan {listed_by}` lists what there is"
 
 
 def pick(attempt: int = 0) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-from sampan.errors import SampanError
+from sampan.errors import SampanError, counted
 from sampan.oci import digest as digests
 from sampan.oci import jsontext
 from sampan.store import dbfile, volumes
@@ -41,7 +41,7 @@ def lost(db: Database, paths: Paths) -> list[str]:
     if db.one("SELECT 1 FROM images UNION SELECT 1 FROM containers UNION SELECT 1 FROM volumes") is not None:
         return []
     count = sum(1 for one in _listed(paths) or () if os.path.exists(paths.blob(one["digest"])))
-    found = [f"{count} images in {paths.oci}/index.json"] if count else []
+    found = [f"{counted(count, 'image')} in {paths.oci}/index.json"] if count else []
     for kind, directory in (("volumes", paths.volumes), ("containers", paths.containers)):
         names = [name for name in os.listdir(directory) if not name.startswith((".", LOST))]
         if directory == paths.volumes:  # one whose making was cut short is empty
@@ -68,7 +68,11 @@ def salvage(db: Database, paths: Paths, images: Images) -> list[str]:
         if os.path.exists(paths.database + suffix):
             os.rename(paths.database + suffix, kept + suffix)
     counts = _copy(db, kept)
-    said = [f"{count} rows of {table} were read" for table, count in counts.items() if count]
+    said = [
+        f"{counted(count, 'row')} of {table} {'was' if count == 1 else 'were'} read"
+        for table, count in counts.items()
+        if count
+    ]
     said += _images(paths, images) + _volumes(db, paths) + _containers(db, paths)
     return [*said, f"the damaged database is kept as {kept}"]
 

@@ -77,7 +77,7 @@ class Volumes:
         row = self._db.one(_SELECT + " WHERE name = ?", (name,)) if name.isascii() else None
         if row is None:
             known = [row[0] for row in self._db.query("SELECT name FROM volumes WHERE anonymous = 0 LIMIT 2000")]
-            raise NotFound(f"no such volume: {name[:300]}", names.meant(name, known))
+            raise NotFound(f"no such volume: {name[:300]}", names.meant(name, known, "volume ls"))
         return Volume(row, self._paths.volume_data(name))
 
     def ls(self) -> list[Volume]:

@@ -6,11 +6,21 @@ import os
 import stat
 
 from sampan.errors import Unavailable
+from sampan.store import files
 from sampan.store.unnamed import Unnamed, sweep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+
+
+UNWRITTEN = "cannot write the archive: "  # so begins what is said by those who know a descriptor only
+
+
+def full(action: str, exc: OSError) -> Unavailable:
+    """Return the error for a file of the user's that cannot be written."""
+    hint = "free some space there, or write it elsewhere" if exc.errno in files.FULL else ""
+    return Unavailable(f"{action}: {exc.strerror}", hint)
 
 
 class WholeFile:
@@ -47,13 +57,17 @@ class WholeFile:
         return self._file.fd
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, _: TracebackType | None) -> None:
+        where = "standard output" if self.path in ("", "-") else self.path
+        if isinstance(exc, Unavailable) and exc.message.startswith(UNWRITTEN):
+            exc.message = f"cannot write {self.what} to {where}: {exc.message.removeprefix(UNWRITTEN)}"
+            exc.args = (exc.message,)
         try:
             if self._file is not None and kind is None:
                 os.fsync(self.fd)
                 self._file.publish(os.path.basename(self.path))
                 os.fsync(self._directory)
         except OSError as error:
-            raise Unavailable(f"cannot write {self.what} to {self.path}: {error.strerror}") from error
+            raise full(f"cannot write {self.what} to {self.path}", error) from error
         finally:
             self._close()
 

@@ -12,9 +12,11 @@ import os
 import stat
 
 from sampan.errors import IntegrityError, InvalidArgument, NotFound, SampanError, Unavailable
+from sampan.oci.tarheader import BLOCK
+from sampan.store import files
 from sampan.transfer import codec, found
 from sampan.transfer.ahead import Ahead
-from sampan.transfer.tarindex import Index
+from sampan.transfer.tarindex import Index, check_first
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -201,6 +203,8 @@ def _seekable(fd: int, what: str, spool: str) -> int:
     if not head:
         raise InvalidArgument(f"cannot load {what}: it is empty")
     kind = codec.detect(head)
+    if not kind:
+        _check_start(source.peek(BLOCK), what)  # before a disk is filled with what has no end
     read = codec.decoder(kind, source.read, what)
     copy = unnamed_file(spool)
     try:
@@ -210,10 +214,24 @@ def _seekable(fd: int, what: str, spool: str) -> int:
         with Ahead(read, step=STEP) as ahead:
             while chunk := ahead.read(STEP):
                 _write(copy, chunk, what)
-    except BaseException:
+    except BaseException as exc:
         os.close(copy)
+        if isinstance(exc, IntegrityError):
+            found.locate(exc, what)
         raise
     return copy
+
+
+def _check_start(block: bytes, what: str) -> None:
+    try:
+        check_first(block)
+    except SampanError as exc:
+        raise found.locate(exc, what) from None
+    if not block.strip(b"\0"):
+        raise InvalidArgument(
+            f"cannot load {what}: it is an empty archive",
+            "`sampan load` reads what `sampan save` and `docker save` write",
+        )
 
 
 def _splice(fd: int, copy: int, what: str) -> None:
@@ -223,7 +241,7 @@ def _splice(fd: int, copy: int, what: str) -> None:
             pass
     except OSError as exc:
         if exc.errno not in (errno.EINVAL, errno.ENOSYS):
-            raise Unavailable(f"cannot copy {what} to the store: {exc.strerror}") from exc
+            raise files.failure(f"load {what}: no copy of it can be made in the store", exc) from exc
 
 
 def unnamed_file(directory: str) -> int:
@@ -244,4 +262,4 @@ def _write(fd: int, data: bytes, what: str) -> None:
         while view:
             view = view[os.write(fd, view) :]
     except OSError as exc:
-        raise Unavailable(f"cannot copy {what} to the store: {exc.strerror}") from exc
+        raise files.failure(f"load {what}: no copy of it can be made in the store", exc) from exc

@@ -6,10 +6,12 @@ import time
 
 from sampan.errors import InvalidArgument
 from sampan.oci import image, platform, reference, timestamp
+from sampan.oci.tarheader import BLOCK
 from sampan.store.leases import Leases
 from sampan.transfer import codec
 from sampan.transfer.layers import Promise, ingest_layer
 from sampan.transfer.load import retag
+from sampan.transfer.tarindex import check_first
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from sampan.runtime.compile import Facts
     from sampan.store.parts import Store
     from sampan.transfer.layers import Stream
+
+
+_TRAILING = 1 << 20  # bytes: tar pads to whole records; more is no padding, and what a device gives has no end
 
 
 class Pieces:
@@ -58,7 +63,7 @@ def make_image(
     full = _full(name) if name else ""
     image.check_run_config(config)
     with Leases(store.db).take("import") as lease:
-        promise = Promise(what=what)
+        promise = Promise(what=what, trailing=_TRAILING)
         layer = ingest_layer(
             store, _layer_stream(stream, what), facts_factory, target, promise, lease=lease, durable=False
         )
@@ -94,4 +99,6 @@ def _layer_stream(stream: Stream, what: str) -> Stream:
     if not head:
         raise InvalidArgument(f"cannot read {what}: it is empty")
     kind = codec.detect(head)
+    if not kind:
+        check_first(source.peek(BLOCK))
     return codec.Members(kind, source.read, what) if kind in ("bzip2", "xz") else source

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.errors import IntegrityError, InvalidArgument
+from sampan.errors import IntegrityError, InvalidArgument, counted
 from sampan.oci import image, jsontext
 from sampan.transfer import found
 from sampan.transfer.found import Found, Wanted
@@ -50,7 +50,9 @@ def _image(archive: Archive, entry: dict[str, Any]) -> Found:
             raise archive.missing(member)
     ids = image.diff_ids(image.parse_config(config))
     if len(ids) != len(members):
-        raise IntegrityError(f"cannot load {what}: {MANIFEST} has {len(members)} layers, the config {len(ids)}")
+        raise IntegrityError(
+            f"cannot load {what}: {MANIFEST} has {counted(len(members), 'layer')}, the config {len(ids)}"
+        )
     return Found(tags(archive, entry), config, [Wanted(member, ids[i]) for i, member in enumerate(members)])
 
 

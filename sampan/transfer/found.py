@@ -68,9 +68,13 @@ def name(text: str, what: str) -> str:
     return str(parsed.with_tag(parsed.tag or reference.DEFAULT_TAG))
 
 
-def locate(exc: SampanError, what: str) -> SampanError:
+def locate(exc: SampanError, what: str, verb: str = "load") -> SampanError:
     """Say in an error which archive it is about, and give it back."""
-    reason = exc.message.removeprefix("cannot read the archive: ").removeprefix(f"cannot load {what}: ")
-    exc.message = f"cannot load {what}: {reason}"
+    reason = exc.message
+    for begin in ("cannot read the archive: ", f"cannot read {what}: ", f"cannot {verb} {what}: "):
+        reason = reason.removeprefix(begin)
+    exc.message = f"cannot {verb} {what}: {reason}"
     exc.args = (exc.message,)
+    if isinstance(exc, IntegrityError) and not exc.hint:
+        exc.hint = "it is damaged or incomplete: copy or download it again"
     return exc

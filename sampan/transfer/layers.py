@@ -47,14 +47,23 @@ _MEDIA_TYPES = {"": image.OCI_LAYER, "gzip": image.OCI_LAYER_GZIP, "zstd": image
 class Promise:
     """What is known of a layer beforehand: "" and -1 where nothing is.
 
-    `limit` bounds its unpacked bytes (0: no limit), `what` names it in errors.
+    `limit` bounds its unpacked bytes (0: no limit), `what` names it in errors.  Of what follows the end of an archive
+    that is not compressed, about `trailing` bytes are read at most (-1: all).
     """
 
-    __slots__ = ("diff_id", "digest", "limit", "size", "what")
+    __slots__ = ("diff_id", "digest", "limit", "size", "trailing", "what")
 
     def __init__(
-        self, *, digest: str = "", size: int = -1, diff_id: str = "", limit: int = 0, what: str = "the layer"
+        self,
+        *,
+        digest: str = "",
+        size: int = -1,
+        diff_id: str = "",
+        limit: int = 0,
+        what: str = "the layer",
+        trailing: int = -1,
     ) -> None:
+        self.trailing = trailing
         self.digest = digest
         self.size = size
         self.diff_id = diff_id
@@ -117,10 +126,11 @@ class Layer:
             if self._kind not in _MEDIA_TYPES:
                 raise NotSupported(f"cannot read {self._promise.what}: no layer is compressed with {self._kind}")
             content = self._content(raw)
+            trailing = -1 if self._kind else self._promise.trailing
             if self._active is not None:
-                self._unpacked_size = unpack(content, self._facts, self._target, self._active.upper)
+                self._unpacked_size = unpack(content, self._facts, self._target, self._active.upper, trailing)
             for rest in (content, raw.read):  # what a decoder left is part of the blob all the same
-                while rest(STEP):
+                while trailing < 0 and rest(STEP):
                     pass
         finally:
             close_all(self._stages)
@@ -254,7 +264,7 @@ def ingest_layer(
         layer.abort()
 
 
-def unpack(read: Read, facts: Facts, target: str, directory: str) -> int:
+def unpack(read: Read, facts: Facts, target: str, directory: str, trailing: int = -1) -> int:
     """Unpack a layer's tar into a directory of its own, as overlayfs wants a lower one, through the helper.
 
     Gives the sum of the sizes of its files.
@@ -264,7 +274,7 @@ def unpack(read: Read, facts: Facts, target: str, directory: str) -> int:
     # An owner beyond the user's range is recorded, as are all of them where there is no range.
     beyond = tree.BEST_EFFORT_IDS | tree.STRICT_SETID if facts.rootless and not facts.single_id else 0
     write_fd, child = rootfs.open_apply(facts, root, target, flags=tree.WRITEBACK | beyond)
-    reader = TarReader(read)
+    reader = TarReader(read, trailing=trailing)
     entries = to_overlay(reader, rootfs.opaque_name(facts.rootless))
     rootfs.send(write_fd, child, lambda applier: applier.feed(entries))
     return reader.unpacked_size

@@ -7,7 +7,7 @@ the collector or the next load.
 
 from __future__ import annotations
 
-from sampan.errors import IntegrityError, SampanError
+from sampan.errors import IntegrityError, SampanError, counted
 from sampan.oci import image
 from sampan.store.leases import Leases
 from sampan.transfer import dockerarchive, found, layout
@@ -147,7 +147,7 @@ def _find(archive: Archive) -> list[Found]:
 
 def _rename(loaded: list[Loaded], name: str, what: str) -> None:
     if len({one.manifest_digest for one in loaded}) != 1:
-        raise IntegrityError(f"cannot load {what} as {name}: it holds {len(loaded)} images")
+        raise IntegrityError(f"cannot load {what} as {name}: it holds {counted(len(loaded), 'image')}")
     del loaded[1:]
     loaded[0].references = [name]
 

@@ -7,7 +7,7 @@ import os
 import stat
 
 from sampan.errors import IntegrityError, Unavailable
-from sampan.store import files
+from sampan.store import files, wholefile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
 
 def failure(exc: OSError) -> Unavailable:
     """Return the error for output that cannot be written."""
-    return Unavailable(f"cannot write the archive: {exc.strerror}")
+    return wholefile.full(wholefile.UNWRITTEN.removesuffix(": "), exc)
 
 
 def send(fd: int, source: int, size: int, what: str) -> None:

@@ -40,7 +40,7 @@ def normalise(name: bytes, base: str = "") -> str:
     return "/".join(parts)
 
 
-def _check_first(block: bytes) -> None:
+def check_first(block: bytes) -> None:
     """Refuse what is no tar at all, in words that do not blame a header it never had."""
     try:
         whole = len(block) == BLOCK
@@ -63,7 +63,7 @@ class Index:
         self._at = 0
         self._long: dict[bytes, bytes] = {}
         count = 0
-        _check_first(os.pread(fd, BLOCK, 0))
+        check_first(os.pread(fd, BLOCK, 0))
         while self._next():
             count += 1
             if count > _MAX_MEMBERS:

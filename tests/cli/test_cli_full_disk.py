@@ -110,7 +110,7 @@ def test_what_a_full_disk_refuses_is_told_in_one_line(tmp_path: pathlib.Path, ki
     refused |= {f"cp {scratch}/context": 1, "build -t": 1, "load -i": 1, f"import {scratch}/files.tar": 1}
     wanted = [f"{words}: {code}, 0 bytes, 1 error, 1 hint, 0 traceback" for words, code in refused.items()]
     wanted += ["check 1", "left 1 images, 2 containers, 0 volumes", "in", "up", "up", "old"]
-    wanted += ["checked 3 blobs, 1 layers, 0 containers, 0 volumes: all is well", "again", "built"]
+    wanted += ["checked 3 blobs, 1 layer, 0 containers, 0 volumes: all is well", "again", "built"]
     assert said == wanted, done.stderr
 
 

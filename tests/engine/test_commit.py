@@ -179,4 +179,7 @@ def test_wrong_names_make_nothing(engine: sampan.Engine, changed: str, name: str
 @pytest.mark.parametrize("words", [["diff", "no-such"], ["commit", "no-such"]])
 def test_an_unknown_container_is_told_in_a_line(engine: sampan.Engine, words: list[str]) -> None:
     done = subprocess.run(engine.command(words), capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "sampan: no such container: no-such\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "sampan: no such container: no-such\nhint: `sampan ps -a` lists what there is\n",
+    )

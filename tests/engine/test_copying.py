@@ -442,3 +442,36 @@ def test_mistakes_are_told_in_a_line(engine: sampan.Engine, running: str, words:
         engine.command(["cp", *(word.format(running) for word in words)]), capture_output=True, text=True, check=False
     )
     assert done.returncode == 1 and done.stderr.startswith("sampan: ") and "Traceback" not in done.stderr
+
+
+def test_links_in_a_circle_are_called_that(engine: sampan.Engine, box: str, tmp_path: pathlib.Path) -> None:
+    circle = tmp_path / "circle"
+    circle.mkdir()
+    (circle / "a").symlink_to("b")
+    (circle / "b").symlink_to("a")
+    engine.containers.copy_in(box, str(circle), "/circle")
+    for inner in ("/circle/a", "/circle/a/below", "/circle/a/"):
+        with pytest.raises(NotFound, match="too many levels of symbolic links"):
+            engine.containers.copy_out(box, inner, str(tmp_path / "out"), follow_link=True)
+        with pytest.raises(SampanError, match="(?i)too many levels of symbolic links"):
+            engine.containers.copy_in(box, str(tmp_path) + inner, "/in", follow_link=True)
+    with pytest.raises(NotFound, match="there is no such file in the container"):
+        engine.containers.copy_out(box, "/links/dangling", str(tmp_path / "out"), follow_link=True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not ROOT, reason="makes devices")
+@pytest.mark.parametrize(("count", "words"), [(1, "1 device file was left out"), (2, "2 device files were left out")])
+def test_what_is_left_out_is_counted_in_its_number(
+    engine: sampan.Engine, count: int, words: str, tmp_path: pathlib.Path
+) -> None:
+    told: list[str] = []
+    other = sampan.Engine(engine.store.paths.root, warn=told.append)
+    made = str(other.containers.create("base", options("true")))
+    upper = other.store.paths.container(other.containers.get(made).id) + "/upper"
+    os.makedirs(f"{upper}/devices")
+    for number in range(count):
+        os.mknod(f"{upper}/devices/{number}", 0o20600, os.makedev(1, 3))
+    other.containers.copy_out(made, "/devices", str(tmp_path / "out"))
+    other.close()
+    assert [text for text in told if text.startswith(words)]

@@ -116,5 +116,8 @@ def test_export_leaves_out_what_is_mounted(engine: sampan.Engine, tmp_path: path
 def test_export_of_nothing_leaves_no_file(engine: sampan.Engine, tmp_path: pathlib.Path) -> None:
     words = engine.command(["export", "-o", str(tmp_path / "out.tar"), "no-such"])
     done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "sampan: no such container: no-such\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "sampan: no such container: no-such\nhint: `sampan ps -a` lists what there is\n",
+    )
     assert os.listdir(tmp_path) == []

@@ -107,7 +107,10 @@ def test_top_of_what_does_not_run(engine: sampan.Engine, stopped: str) -> None:
     with pytest.raises(Conflict):
         engine.containers.top(stopped)
     assert "is not running" in said(engine, "top", stopped, code=1)
-    assert said(engine, "top", "no-such", code=1) == "sampan: no such container: no-such\n"
+    assert (
+        said(engine, "top", "no-such", code=1)
+        == "sampan: no such container: no-such\nhint: `sampan ps -a` lists what there is\n"
+    )
 
 
 def test_stats_measure(engine: sampan.Engine, busy: str, stopped: str) -> None:
@@ -164,7 +167,10 @@ def test_forms_of_stats(engine: sampan.Engine, busy: str, stopped: str) -> None:
     found = json.loads(said(engine, "stats", "--no-stream", "--no-trunc", "--format", "json", busy))
     assert found["ID"] == busy and found["PIDs"] == "3" and found["CPUPerc"].endswith("%")
     assert said(engine, "stats", "--no-stream", "--format", "table {{.PIDs}}\t{{.Name}}", busy).startswith("PIDS ")
-    assert said(engine, "stats", "--no-stream", "no-such", code=1) == "sampan: no such container: no-such\n"
+    assert (
+        said(engine, "stats", "--no-stream", "no-such", code=1)
+        == "sampan: no such container: no-such\nhint: `sampan ps -a` lists what there is\n"
+    )
 
 
 def test_stats_go_on_until_interrupted(engine: sampan.Engine, busy: str) -> None:

@@ -82,7 +82,10 @@ def test_nothing_is_published_yet(engine: sampan.Engine, command: Command) -> No
     for wrong in ("http", "80/icmp", "-1", "70000"):
         with pytest.raises(InvalidArgument):
             engine.containers.port(name, wrong)
-    assert command("port", "no-such", code=1) == "sampan: no such container: no-such\n"
+    assert (
+        command("port", "no-such", code=1)
+        == "sampan: no such container: no-such\nhint: `sampan ps -a` lists what there is\n"
+    )
 
 
 def test_ports_that_a_network_recorded_are_shown(engine: sampan.Engine, command: Command) -> None:

@@ -422,7 +422,7 @@ def test_a_full_disk_ends_a_pull_with_one_line_and_nothing_tagged(
     assert (
         lines[2].endswith("all is well")
         and lines[3:-1] == [name]
-        and lines[-1].endswith("1 layers, 0 containers, 0 volumes: all is well")
+        and lines[-1].endswith("1 layer, 0 containers, 0 volumes: all is well")
     )
 
 

@@ -172,6 +172,14 @@ def test_limit_that_cannot_be_applied_is_refused_and_leaves_nothing(limits: dict
     assert cgroup.named(ID).directories() == []
 
 
+@pytest.mark.parametrize(("key", "what"), [("cpus", "CPU"), ("mems", "memory node")])
+def test_a_processor_that_is_not_there_is_named(key: str, what: str) -> None:
+    with pytest.raises(NotSupported) as caught:
+        cgroup.create(ID, {"cpu": {key: "0,4000-4001"}})
+    assert caught.value.message == f"cannot apply limit --cpuset-{key}: there is no {what} 4000 here"
+    assert f"takes numbers of {min(os.sched_getaffinity(0)) if key == 'cpus' else 0}" in caught.value.hint
+
+
 @pytest.mark.parametrize("name", ["", "..", "a/b", "a b", "a\n", "ü", "."])
 def test_id_cannot_name_another_directory(name: str) -> None:
     with pytest.raises(InvalidArgument):

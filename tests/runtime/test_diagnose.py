@@ -25,10 +25,10 @@ ARM = ELF[:18] + struct.pack("<H", 183) + ELF[20:]
         (errno.ENOENT, b"#! /bin/sh\r\necho\r\n", "its interpreter /bin/sh does not exist", "Windows line ends", 127),
         (errno.ENOENT, ELF + INTERPRETER, "its ELF interpreter /lib/ld.x does not exist", "libc", 127),
         (errno.ENOENT, ELF[:50], "its ELF interpreter (unknown) does not exist", "libc", 127),
-        (errno.ENOEXEC, ARM, "it is built for arm64", "", 126),
-        (errno.ENOEXEC, HERE, "its ELF headers are damaged", "", 126),
-        (errno.ENOEXEC, b"echo hi\n", "neither a program nor a script", "", 126),
-        (errno.EACCES, b"", "Permission denied", "", 126),
+        (errno.ENOEXEC, ARM, "it is built for arm64", "--platform", 126),
+        (errno.ENOEXEC, HERE, "its ELF headers are damaged", "again", 126),
+        (errno.ENOEXEC, b"echo hi\n", "neither a program nor a script", "#!/bin/sh", 126),
+        (errno.EACCES, b"", "Permission denied", "chmod +x", 126),
     ],
 )
 def test_what_keeps_a_program_from_running_is_named(number: int, head: bytes, words: str, hint: str, code: int) -> None:

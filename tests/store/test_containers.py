@@ -213,7 +213,7 @@ def test_a_mistyped_name_is_told_what_was_meant(store: Store) -> None:
     assert caught.value.hint == "did you mean webserver?"
     with pytest.raises(NotFound) as caught:
         store.containers.get("database")
-    assert caught.value.hint == ""
+    assert caught.value.hint == "`sampan ps -a` lists what there is"
 
 
 class Cut(Exception):

@@ -157,7 +157,7 @@ CASES: dict[str, tuple[Callable[[], bytes], str]] = {
     "config outside": (lambda: docker(Config="/etc/passwd"), "outside"),
     "wrong layer": (lambda: docker_with(**{"1/layer.tar": BASE}), "diff_id|digest"),
     "layers reordered": (lambda: docker(Layers=["1/layer.tar", "0/layer.tar"]), "diff_id|digest"),
-    "layer too few": (lambda: docker(Layers=["0/layer.tar"]), "layers"),
+    "layer too few": (lambda: docker(Layers=["0/layer.tar"]), "1 layer, the config 2"),
     "layer too many": (lambda: docker(Layers=["0/layer.tar", "1/layer.tar", "1/layer.tar"]), "layers"),
     "layers no list": (lambda: docker(Layers="0/layer.tar"), "list"),
     "config no name": (lambda: docker(Config=["config.json"]), "config"),
