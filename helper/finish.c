@@ -86,22 +86,29 @@ static int remove_group(const char *path, const struct stat *st, int kind, struc
 	return 0;
 }
 
-void remove_cgroups(const struct plan *plan, bool ended)
+/* Says whether it is gone.  Busy: a process is still ending, or the container made groups of its own below. */
+static bool remove_cgroup(const char *directory)
 {
+	for (int tries = 0; rmdir(directory) < 0; tries++) {
+		if (errno != EBUSY || tries == 50)
+			return errno == ENOENT;
+		if (nftw(directory, remove_group, 8, FTW_PHYS | FTW_DEPTH) < 0 && errno == ENOENT)
+			return true;
+		usleep(1000);
+	}
+	return true;
+}
+
+bool remove_cgroups(const struct plan *plan, bool ended)
+{
+	bool gone = true;
 	ended_ = ended;
 	if (plan->ops[plan->split].code == OP_ENTER)
-		return;
-	for (uint32_t i = 0; i < plan->split; i++) {
-		const char *directory = text(&plan->ops[i], 0);
-		if (plan->ops[i].code != OP_CGROUP && plan->ops[i].code != OP_CGROUP_V1)
-			continue;
-		/* Busy: a process is still ending, or the container made groups of its own below. */
-		for (int tries = 0; rmdir(directory) < 0 && errno == EBUSY && tries < 50; tries++) {
-			if (nftw(directory, remove_group, 8, FTW_PHYS | FTW_DEPTH) < 0 && errno == ENOENT)
-				break;
-			usleep(1000);
-		}
-	}
+		return false;
+	for (uint32_t i = 0; i < plan->split; i++)
+		if (plan->ops[i].code == OP_CGROUP || plan->ops[i].code == OP_CGROUP_V1)
+			gone &= remove_cgroup(text(&plan->ops[i], 0));
+	return gone;
 }
 
 static bool keeps_record(const struct supervisor *s)
@@ -173,7 +180,7 @@ void finish(struct supervisor *s)
 	s->oom_kills = oom_kills(s->plan);
 	oom_look(s);
 	/* Whoever sees the record may start the container again: its cgroup must be gone by then. */
-	remove_cgroups(s->plan, true);
+	s->groups_gone = remove_cgroups(s->plan, true);
 	event_ended(s, s->oom_kills);
 	write_record(s);
 }
@@ -184,7 +191,7 @@ void tell(struct supervisor *s)
 	for (int i = 0; i < CLIENTS; i++)
 		if (s->clients[i].attached && !s->clients[i].caller)
 			write_full(s->clients[i].control, &head, sizeof head);
-	report(REPORT_EXITED, 0, 0, s->status, s->oom_kills, NULL, 0);
+	report(REPORT_EXITED, s->groups_gone, 0, s->status, s->oom_kills, NULL, 0);
 	restart_here(s);
 	become(s->cleanup, 0);
 }

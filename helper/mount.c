@@ -137,6 +137,41 @@ static int do_detach(struct child *child)
 	return !e && prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 ? errno : e;
 }
 
+static int split_path(const char *path, char *parent, const char **name)
+{
+	const char *slash = strrchr(path, '/');
+	if (slash == NULL || slash[1] == 0 || strlen(path) >= PATH_MAX)
+		return EINVAL;
+	memcpy(parent, path, (size_t)(slash - path));
+	parent[slash - path] = 0;
+	*name = slash + 1;
+	return 0;
+}
+
+/* A missing directory for one of the kernel's own file systems, below what is no link. */
+static int make_own(const char *target, int *fd)
+{
+	char parent[PATH_MAX];
+	const char *name;
+	int dir, e = split_path(target, parent, &name);
+	if (e)
+		return e;
+	dir = open_in_root(AT_FDCWD, *parent ? parent : "/", O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
+	if (dir < 0 && errno == ENOENT) {
+		e = make_own(parent, &dir);
+		if (e)
+			return e;
+	}
+	if (dir < 0)
+		return errno;
+	if (mkdirat(dir, name, 0755) < 0 && errno != EEXIST)
+		e = errno;
+	else if ((*fd = open_in_root(dir, name, O_PATH | O_DIRECTORY | O_NOFOLLOW, RESOLVE_NO_SYMLINKS)) < 0)
+		e = errno;
+	close(dir);
+	return e;
+}
+
 /* A new file system.  With bit 31 it is one of the kernel's own, at a place that must be a real directory: an image whose
  * /proc or /dev is a link is refused (CVE-2019-19921 and its kin). */
 static int do_mount(const struct op *op)
@@ -147,15 +182,9 @@ static int do_mount(const struct op *op)
 	if (own && fd < 0 && errno != ENOENT)
 		return errno;
 	if (fd < 0) {
-		e = resolve_directory(target, true, 0755, &fd);
+		e = own ? make_own(target, &fd) : resolve_directory(target, true, 0755, &fd);
 		if (e)
 			return e;
-		if (own) {
-			close(fd);
-			fd = open_in_root(AT_FDCWD, target, O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
-			if (fd < 0)
-				return errno;
-		}
 	}
 	e = is_kind(fd, true);
 	if (!e && strcmp(text(op, 0), "proc") != 0)
@@ -304,15 +333,23 @@ static int do_root_ro(void)
 	return e;
 }
 
-static int split_path(const char *path, char *parent, const char **name)
+/* Devices and links come one after the other into one directory, which stays open for the next. */
+static struct { char path[PATH_MAX]; int fd; } maker = { .fd = -1 };
+
+static void leave_directory(void)
 {
-	const char *slash = strrchr(path, '/');
-	if (slash == NULL || slash[1] == 0 || strlen(path) >= PATH_MAX)
-		return EINVAL;
-	memcpy(parent, path, (size_t)(slash - path));
-	parent[slash - path] = 0;
-	*name = slash + 1;
-	return 0;
+	if (maker.fd >= 0)
+		close(maker.fd);
+	maker.fd = -1;
+}
+
+static int enter_directory(const char *path)
+{
+	if (maker.fd >= 0 && strcmp(maker.path, path) == 0)
+		return 0;
+	leave_directory();
+	strcpy(maker.path, path);
+	return resolve_directory(path, true, 0755, &maker.fd);
 }
 
 /* The mode is the plan's, as the umask is 0.  Nothing is done to what has the name already: fchmodat(2) would follow a link,
@@ -328,33 +365,35 @@ static int make_node(int dir, const char *name, const struct op *op)
 	return ((st.st_mode ^ op->flags) & S_IFMT) == 0 && st.st_rdev == device ? 0 : EEXIST;
 }
 
+static int make_file(int dir, const char *name, const struct op *op)
+{
+	int fd = openat(dir, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, op->flags & 07777);
+	if (fd < 0)
+		return errno == EEXIST ? 0 : errno;
+	close(fd);
+	return 0;
+}
+
 static int do_make(const struct op *op)
 {
 	char parent[PATH_MAX];
 	const char *name;
-	int dir, fd, e = split_path(text(op, 0), parent, &name);
+	int e = split_path(text(op, 0), parent, &name);
 	if (!e)
-		e = resolve_directory(parent, true, 0755, &dir);
+		e = enter_directory(parent);
 	if (e)
 		return e;
-	if (op->code == OP_MKDIR && mkdirat(dir, name, op->flags & 07777) < 0 && errno != EEXIST)
-		e = errno;
-	if (op->code == OP_SYMLINK && symlinkat(text(op, 1), dir, name) < 0 && errno != EEXIST)
-		e = errno;
-	if (op->code == OP_MKNOD)
-		e = make_node(dir, name, op);
-	if (op->code == OP_FILE) {
-		fd = openat(dir, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, op->flags & 07777);
-		e = fd < 0 && errno != EEXIST ? errno : 0;
-		if (fd >= 0)
-			close(fd);
-	}
-	close(dir);
-	return e;
+	if (op->code == OP_MKDIR)
+		return mkdirat(maker.fd, name, op->flags & 07777) < 0 && errno != EEXIST ? errno : 0;
+	if (op->code == OP_SYMLINK)
+		return symlinkat(text(op, 1), maker.fd, name) < 0 && errno != EEXIST ? errno : 0;
+	return op->code == OP_MKNOD ? make_node(maker.fd, name, op) : make_file(maker.fd, name, op);
 }
 
 int mount_perform(struct child *child, const struct op *op)
 {
+	if (op->code < OP_MKDIR || op->code > OP_FILE)
+		leave_directory();
 	switch (op->code) {
 	case OP_OVERLAY: return do_overlay(op);
 	case OP_ROOTDIR: return do_rootdir(op);

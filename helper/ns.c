@@ -307,10 +307,52 @@ static const struct op *find_join(const struct plan *plan, const struct op *how)
 	return NULL;
 }
 
+/* A network namespace takes as long to make as all the others and the program's start together.  So this process makes it
+ * before it knows anything else, and is in it, as nobody else is, until its child is born there. */
+static struct { int home, socket; } network = { -1, -1 };
+
+/* Not a number that close_unused closes. */
+static int out_of_the_way(int fd)
+{
+	int high = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, FD_FREE), e = errno;
+	if (fd >= 0)
+		close(fd);
+	errno = e;
+	return high;
+}
+
+int begin_network(const struct plan *plan)
+{
+	if (plan->ops[0].code != OP_NETWORK || network.home >= 0)
+		return 0;
+	network.home = out_of_the_way(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+	if (network.home < 0 || unshare(CLONE_NEWNET) < 0)
+		return errno;
+	network.socket = out_of_the_way(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+	return 0;
+}
+
+/* The loopback interface comes up beside the child's mounts.  Should that fail, the child tries too, and tells. */
+static int leave_network(void)
+{
+	if (network.home < 0)
+		return 0;
+	if (syscall(SYS_setns, network.home, CLONE_NEWNET) < 0)
+		return errno;
+	close(network.home);
+	if (network.socket >= 0) {
+		loopback_up(network.socket);
+		close(network.socket);
+	}
+	network.home = network.socket = -1;
+	return 0;
+}
+
 static int make(struct split *s, pid_t *pid, int *pidfd)
 {
 	const struct op *how = s->how, *joined = how->code == OP_CLONE ? find_join(s->plan, how) : NULL;
-	uint64_t flags = how->code == OP_CLONE ? how->flags & ~s->late : 0;
+	uint64_t made = s->late | (network.home >= 0 ? CLONE_NEWNET : 0);
+	uint64_t flags = how->code == OP_CLONE ? how->flags & ~made : 0;
 	if (joined != NULL)
 		return make_joined(s, joined, flags, pid, pidfd);
 	*pid = make_child(s, flags, pidfd);
@@ -333,6 +375,8 @@ int split(const struct plan *plan, int (*body)(void *), void *argument, pid_t *p
 	if (maps != NULL && pipe2(s.gate, O_CLOEXEC) < 0)
 		return fail_at(plan, how, errno);
 	e = make(&s, pid, pidfd);
+	if (!e && (e = leave_network()) != 0)
+		fail_at(plan, how, e);
 	if (e)
 		return e;
 	for (unsigned i = 0; i < s.groups.count; i++)

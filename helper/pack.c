@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -37,7 +38,7 @@ enum { DT_UNKNOWN = 0, DT_DIR = 4, DT_REG = 8 };
 static int look(int at, const char *name, struct statx *st)
 {
 	const int flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | (name[0] ? 0 : AT_EMPTY_PATH);
-	return statx(at, name, flags, STATX_BASIC_STATS, st) < 0 ? errno : 0;
+	return syscall(SYS_statx, at, name, flags, STATX_BASIC_STATS, st) < 0 ? errno : 0;
 }
 
 static bool mounted_over(const struct pack *p, const struct statx *st)

@@ -3,6 +3,9 @@
 #define SAMPAN_PACK_H
 
 #include <sys/stat.h>
+#ifndef STATX_BASIC_STATS /* musl before 1.2.5 */
+#include <linux/stat.h>
+#endif
 
 #include "stream.h"
 

@@ -124,7 +124,6 @@ int plan_read(int fd, struct plan *plan)
 {
 	struct { char magic[4]; uint32_t version, count, length; } head;
 	struct cursor c;
-	bool has_split = plan->count > 0;
 	int e = read_full(fd, &head, sizeof head);
 	if (e)
 		return e;
@@ -139,13 +138,13 @@ int plan_read(int fd, struct plan *plan)
 	for (uint32_t left = head.count; !e && left > 0; left--) {
 		struct op *op = &plan->ops[plan->count];
 		e = take_op(&c, op);
-		if (!has_split && (op->code == OP_CLONE || op->code == OP_ENTER)) {
+		if (!plan->has_split && (op->code == OP_CLONE || op->code == OP_ENTER)) {
 			plan->split = plan->count;
-			has_split = true;
+			plan->has_split = true;
 		}
 		plan->count++;
 	}
 	if (e)
 		return e;
-	return has_split && c.at == c.end ? 0 : EBADMSG;
+	return c.at == c.end ? 0 : EBADMSG;
 }

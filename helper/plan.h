@@ -24,6 +24,8 @@ enum { PLAN_VERSION = 2, PLAN_MAX = 16 << 20 };
 
 enum { OOM_UNASKED = 1, LEAVE_V1 = 1, SIGNAL_REAP_ALL = SIGPWR };
 
+#define SUPERVISOR_IGNORES SIGPIPE, SIGXFSZ, SIGTTOU, SIGTTIN, SIGTSTP
+
 /* Well-known descriptors: the plan and answers come in on 3, reports leave on 4, tree streams use 5 and 6,
  * a pidfd of the container to join is 7. */
 enum { FD_IN = 3, FD_OUT = 4, FD_TREE_IN = 5, FD_TREE_OUT = 6, FD_TARGET = 7, FD_FREE = 8 };
@@ -44,6 +46,7 @@ enum op_code {
 	OP_HEALTH = 11,   /* plan file, status file, interval, timeout, start period, start interval (ms), retries, words */
 	OP_JOIN = 12,     /* flags: CLONE_NEW*; namespaces of FD_TARGET that the child shares */
 	OP_LEAVE = 13,    /* directory of a cgroup for the supervisor; flags: LEAVE_V1 where it is of version 1 */
+	OP_NETWORK = 14,  /* the child's network namespace, made as soon as this is read: it may be a piece of its own, the first */
 	/* the split */
 	OP_CLONE = 20, /* flags: CLONE_NEW* */
 	OP_ENTER = 21, /* flags: CLONE_NEW*, into the namespaces of FD_TARGET */
@@ -109,11 +112,12 @@ struct plan {
 	struct op *ops;
 	uint32_t count;
 	uint32_t split; /* index of the OP_CLONE or OP_ENTER */
+	bool has_split;
 };
 
 struct report {
 	uint32_t kind;
-	uint32_t op;
+	uint32_t op; /* of REPORT_EXITED: 1 where the container's groups are gone */
 	int32_t error;
 	int32_t value;
 	uint64_t extra; /* per kind */
@@ -161,6 +165,7 @@ int child_perform(struct child *child);                  /* returns only on fail
 int mount_perform(struct child *child, const struct op *op);
 int cred_perform(struct child *child, const struct op *op);
 int cred_oom(const struct op *op);
+int loopback_up(int fd);                                 /* a socket of the network namespace; 0 or errno */
 int tty_open(struct child *child, const struct op *op);
 int open_in_root(int dir, const char *path, uint64_t flags, uint64_t resolve);
 int resolve_directory(const char *path, bool create, mode_t mode, int *fd);
@@ -170,6 +175,7 @@ int not_procfs(int fd);
 
 int split(const struct plan *plan, int (*body)(void *), void *argument, pid_t *pid, int *pidfd);
 void leave_cgroups(const struct plan *plan);             /* may go on in another process */
+int begin_network(const struct plan *plan);               /* 0 or errno; a plan without OP_NETWORK begins none */
 int supervise(struct plan *plan);
 
 #endif

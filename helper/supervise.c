@@ -139,7 +139,7 @@ static int block_signals(struct supervisor *s)
 		if (n == SIGSEGV || n == SIGBUS || n == SIGFPE || n == SIGILL || n == SIGABRT)
 			sigdelset(&all, n);
 	/* Our own, not the container's: blocked ones would be queued and passed on even though they are ignored. */
-	static const int ours[] = { SIGPIPE, SIGXFSZ, SIGTTOU, SIGTTIN, SIGTSTP };
+	static const int ours[] = { SUPERVISOR_IGNORES };
 	for (size_t i = 0; i < sizeof ours / sizeof *ours; i++) {
 		sigdelset(&all, ours[i]);
 		signal(ours[i], SIG_IGN);
@@ -212,6 +212,7 @@ int supervise(struct plan *plan)
 {
 	static struct supervisor s;
 	static struct start start;
+	static const unsigned passed[] = { STDIO_PASS_IN, STDIO_PASS_OUT, STDIO_PASS_ERR };
 	int ends[2], tty_socket = -1, e;
 	memset(&s, 0xff, sizeof s);
 	s.plan = plan;
@@ -221,7 +222,7 @@ int supervise(struct plan *plan)
 	s.subject = find(plan, OP_EVENTS);
 	s.restart = find(plan, OP_RESTART);
 	s.health = find(plan, OP_HEALTH);
-	s.exited = s.dismissed = s.hurry = s.input_ended = s.kept = false;
+	s.groups_gone = s.exited = s.dismissed = s.hurry = s.input_ended = s.kept = false;
 	s.log.plain = s.log.full = false;
 	s.kill_at = 0;
 	s.input_size = s.input_at = s.rest_size[0] = s.rest_size[1] = 0;
@@ -265,8 +266,12 @@ int supervise(struct plan *plan)
 	int namespace_fd = plan->ops[plan->split].code == OP_CLONE ? open(held, O_RDONLY | O_CLOEXEC) : -1;
 	(void)namespace_fd;
 	close(ends[1]);
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 3; i++) {
 		close_once(&start.stdio[i]);
+		/* The program has it now: who reads its output sees the end with the program, not with this process. */
+		if (s.stdio->flags & passed[i])
+			close(i);
+	}
 	close_once(&start.child.tty_socket);
 	if (await_start(&s, ends[0], start.child.ready) != 0)
 		return 125;

@@ -50,6 +50,7 @@ struct supervisor {
 	int status;
 	bool exited, dismissed;        /* dismissed: told to end, from outside or by who watches */
 	int64_t kill_at;               /* milliseconds of the monotonic clock: who was told to end has until then; 0: nobody was */
+	bool groups_gone;
 	bool kept;                     /* the caller has written down that the container runs: it may go now */
 	struct timespec started, began; /* by the real clock, by the monotonic one */
 	struct client clients[CLIENTS];
@@ -69,7 +70,7 @@ uint64_t oom_kills(const struct plan *plan);
 bool oom_count(int fd, uint64_t *kills);
 void oom_begin(struct supervisor *s);
 void oom_look(struct supervisor *s);    /* records what has happened since it was last called */
-void remove_cgroups(const struct plan *plan, bool ended); /* ended: what is left in them is killed */
+bool remove_cgroups(const struct plan *plan, bool ended); /* ended: what is left in them is killed; true: all are gone */
 void plan_restart(struct supervisor *s, char *words, size_t size); /* words: what the exit record says of it */
 void release_restart(struct supervisor *s);                        /* the record is there: the time runs */
 void restart_here(struct supervisor *s);

@@ -94,6 +94,8 @@ def run(
             _close(fds, fd)
         deadline = None if timeout is None else time.monotonic() + timeout
         data, timed_out = _pump(child, out[0], err[0], source[1], input or b"", deadline, fds)
+        for fd in (out[0], err[0]):
+            _close(fds, fd)
         timed_out |= _expired(child, deadline)
         ended = child.wait()
     finally:

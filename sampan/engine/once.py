@@ -45,7 +45,8 @@ def launch(
     """Start it on given descriptors; the caller waits and then discards it."""
     shares = options.pid.startswith(SHARED) or options.network.startswith(SHARED)
     # The helper gets ready while the container is thought out; one that joins another is given that one's pidfd.
-    child = None if shares else helpers.spawn(*fds)
+    alone = options.network in ("", "none") and not containers.engine.host.rootless
+    child = None if shares else helpers.spawn(*fds, network=alone)
     record = None
     try:
         containers.engine.store.db.prepare()  # it is recorded after its start: what a full disk refuses, it refuses now

@@ -384,6 +384,7 @@ def start_record(engine: Engine, record: Record, *, foreground: bool, interactiv
         engine, record, foreground=foreground, interactive=interactive, supervised=supervised, keys=keys, fds=fds,
         restarts=restarts,
     )  # fmt: skip
+    facts.network_begun = child is not None and child.network_begun
     if "healthcheck" in record.config:
         from sampan.engine import health
 

@@ -62,6 +62,10 @@ class Placement:
         """Return every directory."""
         return ([self.v2_dir] if self.v2_dir else []) + self.v1_dirs
 
+    def forget(self) -> None:
+        """Note that the groups are gone."""
+        self.v2_dir, self.v1 = "", {}
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values for a record."""
         return {"v2_dir": self.v2_dir, "v1": dict(self.v1)}

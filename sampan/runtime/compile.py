@@ -82,6 +82,7 @@ class Facts:
         "log",
         "log_limits",
         "lowers",
+        "network_begun",
         "newgidmap",
         "newuidmap",
         "record",
@@ -109,6 +110,7 @@ class Facts:
         self.target = ""
         self.stop_seconds = ""
         self.transient = False
+        self.network_begun = False  # the helper was told to make the network namespace: launch.spawn
         self.rootless = self.single_id = False
         self.events: list[tuple[str | bytes, ...]] = []  # helper/events.c
         self.health: list[str | int] = []  # helper/health.c
@@ -213,6 +215,8 @@ def joined(plan: Plan, namespaces: dict[str, str], shared: list[str], facts: Fac
 
 def supervisor(plan: Plan, facts: Facts) -> None:
     """Add what stands before the split."""
+    if facts.network_begun:
+        plan.operations += p.NETWORK_FIRST.operations
     if facts.snapshots:
         plan.add(p.WORKDIR, facts.snapshots, label=f"work in {facts.snapshots}")
     plan.add(

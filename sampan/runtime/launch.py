@@ -10,7 +10,7 @@ import _struct
 import os
 
 from sampan.errors import NotSupported, SampanError, Unavailable
-from sampan.runtime.plan import Plan
+from sampan.runtime.plan import NETWORK_FIRST, Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ _SEALS = 0xF  # F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
 _F_ADD_SEALS = 1033
 # A key pressed while the helper is starting must not end it: HUP, INT, QUIT, TERM wait until it can pass them on.
 _TERMINAL_SIGNALS = (1, 2, 3, 15)
+# What this process ignores would be ignored in the container too: all but those that never are, and the C library's.
+_RESET = (*range(1, 9), *range(10, 19), *range(20, 32), *range(34, 65))
 
 _helper_fd = -1
 
@@ -99,9 +101,15 @@ class Child:
         self.warnings: list[str] = []
         self.who: tuple[int, int, list[int], list[str]] | None = None  # what `accounts` answered
         self.detached = False
-        self.placement: Placement | None = None  # its groups, which the helper removes before it tells the end
+        self.network_begun = False
+        self.placement: Placement | None = None  # its groups, as far as the helper has not removed them at the end
         self._exit: Exit | None = None
         self._sent = 0
+
+    def begin(self, plan: Plan) -> None:
+        """Note that the helper has this piece already; what is sent next goes on from there."""
+        self.plan, self._sent = plan, len(plan.operations)
+        self.network_begun = True
 
     def send(self, plan: Plan | None = None) -> None:
         """Send what the plan, if it is new this one, has and the helper has not got yet."""
@@ -171,10 +179,13 @@ class Child:
     def wait(self) -> Exit:
         """Wait for the end; a tree operation's failure is raised.  Also returns when the caller was detached."""
         failure: SampanError | None = None
+        reap()  # of earlier runs, while there is time
         while self._exit is None and not self.detached:
             kind, operation, error, value, extra, data = self.report()
             if kind == EXITED:
                 self._exit = Exit(value, extra > 0)
+                if operation and self.placement is not None:
+                    self.placement.forget()
             elif kind == TREE:
                 self.skipped = extra
                 if error:
@@ -247,9 +258,13 @@ def start(
 
 
 def spawn(
-    stdin: int = 0, stdout: int = 1, stderr: int = 2, tree_in: int = -1, tree_out: int = -1, target: int = -1
-) -> Child:
-    """Start the helper, which waits for a plan; the descriptors become its 0 to 2, 5, 6 and 7 (helper/plan.h)."""
+    stdin: int = 0, stdout: int = 1, stderr: int = 2, tree_in: int = -1, tree_out: int = -1, target: int = -1,
+    network: bool = False,
+) -> Child:  # fmt: skip
+    """Start the helper, which waits for a plan; the descriptors become its 0 to 2, 5, 6 and 7 (helper/plan.h).
+
+    With `network` it makes a network namespace meanwhile: the plan then has to begin with NETWORK_FIRST.
+    """
     helper = _helper()
     in_read, in_write = os.pipe()
     out_read, out_write = os.pipe()
@@ -267,6 +282,8 @@ def spawn(
     actions: list[tuple[int, int, int]] = []
     taken: set[int] = set()
     try:
+        if network:
+            os.write(in_write, NETWORK_FIRST.encode())
         for source, number in wanted:
             if source < 0:
                 continue
@@ -278,8 +295,9 @@ def spawn(
             actions.append((os.POSIX_SPAWN_DUP2, source, number))
             taken.add(number)
         pid = os.posix_spawn(
-            f"/proc/self/fd/{helper}", ["sampan-helper"], {}, file_actions=actions, setsigmask=_TERMINAL_SIGNALS
-        )
+            f"/proc/self/fd/{helper}", ["sampan-helper"], {}, file_actions=actions, setsigmask=_TERMINAL_SIGNALS,
+            setsigdef=_RESET,
+        )  # fmt: skip
     except OSError as error:
         os.close(in_write)
         os.close(out_read)
@@ -287,7 +305,10 @@ def spawn(
     finally:
         for fd in (in_read, out_write, *raised):
             os.close(fd)
-    return Child(pid, in_write, out_read)
+    child = Child(pid, in_write, out_read)
+    if network:
+        child.begin(NETWORK_FIRST)
+    return child
 
 
 def translate(failure: StartFailure) -> SampanError:

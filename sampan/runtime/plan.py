@@ -10,9 +10,8 @@ import _struct
 
 VERSION = 2
 
-WORKDIR, CGROUP, CGROUP_V1, DEVICES, IDMAP, STDIO, SUPERVISE, CLEANUP, EVENTS, RESTART, HEALTH, JOIN, LEAVE = range(
-    1, 14
-)
+WORKDIR, CGROUP, CGROUP_V1, DEVICES, IDMAP, STDIO, SUPERVISE, CLEANUP, EVENTS, RESTART, HEALTH = range(1, 12)
+JOIN, LEAVE, NETWORK = range(12, 15)
 CLONE, ENTER = 20, 21
 OVERLAY, ROOTDIR, SOURCE, PIVOT, MOUNT, ATTACH, MKDIR, SYMLINK, MKNOD, FILE = range(30, 40)
 MASK, READONLY, DETACH, ROOT_RO, NO_DEVICES = range(40, 45)
@@ -99,3 +98,8 @@ class Plan:
     def explain(self) -> list[str]:
         """List the operations in words, in the order in which they would be performed."""
         return [operation.label for operation in self.operations if operation.label]
+
+
+NETWORK_FIRST = Plan()
+"""The first piece of a plan whose network namespace is made before the rest is known."""
+NETWORK_FIRST.add(NETWORK, label="create namespaces: network")

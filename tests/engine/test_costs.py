@@ -99,13 +99,17 @@ def test_there_are_not_many_system_calls(traced: list[str]) -> None:
 
 
 def test_the_helper_works_while_the_command_thinks(traced: list[str]) -> None:
-    """It is started before the container is thought out, and told of its namespaces before the plan is whole."""
+    """It is started before the container is thought out, makes the network meanwhile, and is told of the other
+    namespaces before the plan is whole.
+    """
     own = [line for line in traced if line.split()[0] == traced[0].split()[0]]
     started = next(index for index, line in enumerate(own) if "CLONE_VFORK" in line)
     home = next(index for index, line in enumerate(own) if "mkdir(" in line and "/containers/" in line)
     pieces = [index for index, line in enumerate(own) if "write(" in line and '"SMPN' in line]
     below = [index for index, line in enumerate(own) if "mkdir(" in line and line.rsplit(",", 1)[0].endswith('/upper"')]
-    assert started < home < pieces[0] < below[0] < pieces[1]
+    assert pieces[0] < started < home < pieces[1] < below[0] < pieces[2]
+    helper = [line for line in traced if "unshare(CLONE_NEWNET" in line or "clone3(" in line and "CLONE_NEWPID" in line]
+    assert "unshare(" in helper[0] and "CLONE_NEWNET" not in helper[1], helper
 
 
 def test_each_step_of_a_life_is_made_durable_by_one_sync(engine: sampan.Engine, tmp_path: pathlib.Path) -> None:

@@ -220,7 +220,7 @@ def test_what_left_the_session_of_a_check_lives_on_and_holds_up_no_other_check(e
     check = "test -e /left || { : > /left; setsid sleep 3333 & }; sleep 3332; :"
     name = run(engine, check, "exec sleep 300", health_timeout=0.3)
     until(lambda: state(engine, name)["FailingStreak"] >= 3)
-    assert len(processes(engine, name, b"3333")) == 1
+    assert len(processes(engine, name, b"sleep\x003333")) == 1
     remove(engine, name)
 
 

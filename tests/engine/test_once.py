@@ -1,0 +1,89 @@
+"""Runs of which nothing is kept: their network is made early, and their output ends with the program."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Iterator
+
+import pytest
+
+import sampan
+from sampan.engine import once
+from sampan.engine.library import options
+from sampan.runtime import launch
+from sampan.runtime import plan as p
+from sampan.runtime.launch import Child, StartFailure
+from sampan.runtime.plan import NETWORK_FIRST, Plan
+
+
+@pytest.fixture
+def running(engine: sampan.Engine) -> Iterator[tuple[Child, int, int]]:
+    """A container that runs until its input ends, the end of its input that is ours, and that of its output."""
+    into, out = os.pipe(), os.pipe()
+    asked = options(["cat"], None, {"interactive": True})
+    record, child = once.launch(engine.containers, "base", asked, (into[0], out[1], out[1]), True)
+    os.close(into[0])
+    os.close(out[1])
+    try:
+        yield child, into[1], out[0]
+    finally:
+        child.close()
+        os.close(out[0])
+        engine.containers.discard(record, child)
+
+
+def test_the_supervisor_holds_no_stream_that_the_program_has(running: tuple[Child, int, int]) -> None:
+    child, into, out = running
+    held = [os.readlink(f"/proc/{child.helper_pid}/fd/{fd}") for fd in os.listdir(f"/proc/{child.helper_pid}/fd")]
+    inside = os.readlink(f"/proc/{child.pid}/fd/1")
+    assert inside.startswith("pipe:") and inside not in held and os.readlink(f"/proc/{child.pid}/fd/0") not in held
+    os.close(into)
+    assert select.select([out], [], [], 5)[0] and os.read(out, 1) == b""
+    assert child.wait().code == 0
+
+
+def test_the_supervisor_stays_in_the_network_of_its_caller(running: tuple[Child, int, int]) -> None:
+    child, into, _ = running
+    own, supervisor, inside = (os.readlink(f"/proc/{pid}/ns/net") for pid in ("self", child.helper_pid, child.pid))
+    os.close(into)
+    assert own == supervisor != inside
+
+
+def test_each_container_has_a_network_of_its_own_with_loopback_up(engine: sampan.Engine) -> None:
+    words = ["sh", "-c", "cat /sys/class/net/*/flags; ls -L -i /proc/self/ns/net"]
+    found = [engine.run("base", words, network="none").stdout.decode().split() for _ in range(3)]
+    assert [seen[0] for seen in found] == ["0x9"] * 3  # IFF_UP | IFF_LOOPBACK
+    assert all(len(seen) == 3 and seen[1] != str(os.stat("/proc/self/ns/net").st_ino) for seen in found)
+
+
+def needs_root() -> None:
+    if os.geteuid():
+        pytest.skip("only root makes a network namespace without one for users")
+
+
+def test_a_helper_that_has_only_the_network_to_make_ends_with_its_caller() -> None:
+    needs_root()
+    child = launch.spawn(-1, -1, -1, network=True)
+    watch = os.pidfd_open(child.helper_pid)
+    try:
+        assert not select.select([watch], [], [], 0.2)[0]  # control: it waits for the rest
+        child.close()
+        assert select.select([watch], [], [], 5)[0]
+    finally:
+        os.close(watch)
+    launch.reap()
+
+
+def test_operations_are_named_right_behind_the_first_piece() -> None:
+    needs_root()
+    plan = Plan()
+    plan.operations += NETWORK_FIRST.operations
+    plan.add(p.STDIO, "", 0, 0, "", flags=p.NULL_OUT)
+    plan.add(p.CLONE, flags=p.NAMESPACES["uts"] | p.NAMESPACES["network"] | p.NAMESPACES["mount"])
+    plan.add(p.CWD, "/nonexistent", label="enter a directory that is not there")
+    child = launch.spawn(-1, -1, -1, network=True)
+    child.send(plan)
+    with pytest.raises(StartFailure, match="cannot enter a directory that is not there"):
+        child.await_start()
+    launch.reap()
