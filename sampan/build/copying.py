@@ -48,11 +48,11 @@ class Source:
 class Words:
     """Hold an instruction's words, expanded."""
 
-    __slots__ = ("chmod", "chown", "dest", "directory", "excludes", "sources")
+    __slots__ = ("chmod", "chown", "dest", "directory", "excludes", "given", "sources")
 
     def __init__(self, step: Copy, expand: Callable[[str], str], workdir: str) -> None:
         self.sources = [expand(word) for word in step.sources]
-        dest = expand(step.dest)
+        dest = self.given = expand(step.dest)
         self.dest = clean(dest if dest.startswith("/") else f"{workdir}/{dest}")
         self.directory = dest.endswith(_ENDS) or dest in (".", "..") or self.dest == "/" or step.parents
         self.chown = expand(step.chown)

@@ -71,7 +71,7 @@ def _history(step: Copy, words: Words) -> str:
     flags += [f"--chmod={words.chmod:o}"] if words.chmod >= 0 else []
     flags += ["--parents"] if step.parents else []
     flags += [f"--exclude={word}" for word in words.excludes]
-    return " ".join([step.keyword, *flags, *words.sources, *(f"<<{one.name}" for one in step.heredocs), words.dest])
+    return " ".join([step.keyword, *flags, *words.sources, *(f"<<{one.name}" for one in step.heredocs), words.given])
 
 
 def _copy(solver: Solver, step: Copy, words: Words, sources: list[Source], root: Root) -> None:

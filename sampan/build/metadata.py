@@ -190,7 +190,7 @@ def _volume(state: State, step: ins.Volume, expand: Callable[[str], str]) -> str
     if not all(path.strip() for path in paths):
         raise ValueError("a path of VOLUME is empty")
     state.config["Volumes"] = {**(state.config.get("Volumes") or {}), **{path: {} for path in paths}}
-    return "VOLUME " + words(paths)
+    return f"VOLUME [{' '.join(paths)}]"
 
 
 def _user(state: State, step: ins.User, expand: Callable[[str], str]) -> str:
@@ -207,7 +207,7 @@ def _stop_signal(state: State, step: ins.StopSignal, expand: Callable[[str], str
 
 def _shell(state: State, step: ins.Shell, expand: Callable[[str], str]) -> str:
     state.config["Shell"] = list(step.args)
-    return "SHELL " + words(step.args)
+    return f"SHELL [{' '.join(step.args)}]"
 
 
 def _cmd(state: State, step: ins.Cmd, expand: Callable[[str], str]) -> str:

@@ -29,7 +29,63 @@ _OPTIONAL = (
     "StopSignal",
     "StopTimeout",
     "Variant",
+    "Init",
+    "Sysctls",
+    "Tmpfs",
+    "StorageOpt",
 )
+
+# What Go prints for null and for what is left out: empty lists and maps for fields of these types, nothing for texts,
+# and `<nil>` for pointers, which all others are (the Engine API's types in moby/api/types).
+_LISTS = frozenset(
+    (
+        "Aliases",
+        "Args",
+        "Binds",
+        "BlkioDeviceReadBps",
+        "BlkioDeviceReadIOps",
+        "BlkioDeviceWriteBps",
+        "BlkioDeviceWriteIOps",
+    )
+    + (
+        "BlkioWeightDevice",
+        "CapAdd",
+        "CapDrop",
+        "Cmd",
+        "DNSNames",
+        "DeviceCgroupRules",
+        "DeviceRequests",
+        "Devices",
+        "Dns",
+    )
+    + (
+        "DnsOptions",
+        "DnsSearch",
+        "Entrypoint",
+        "Env",
+        "ExecIDs",
+        "ExtraHosts",
+        "GroupAdd",
+        "Layers",
+        "Links",
+        "MaskedPaths",
+    )
+    + (
+        "Mounts",
+        "OnBuild",
+        "ReadonlyPaths",
+        "RepoDigests",
+        "RepoTags",
+        "SecondaryIPAddresses",
+        "SecondaryIPv6Addresses",
+    )
+    + ("SecurityOpt", "Shell", "Ulimits", "VolumesFrom")
+)
+_MAPS = frozenset(
+    ("Annotations", "Data", "DriverOpts", "ExposedPorts", "Labels", "Options", "PortBindings", "Ports", "StorageOpt")
+    + ("Sysctls", "Tmpfs", "Volumes")
+)
+_TEXTS = frozenset(("StopSignal", "Variant"))
 
 
 class Missing:
@@ -79,7 +135,8 @@ class _Run:
             elif node.kind == "pipe":
                 value = self._pipe(node, dot)
                 if not node.variables:
-                    self.out.append(show(self._present(node, value)))
+                    shown = self._present(node, value)
+                    self.out.append(_nil(node, value) if shown is None else show(shown))
             elif node.kind == "range":
                 self._range(node, dot)
             elif node.kind in ("break", "continue"):
@@ -244,6 +301,17 @@ class _Run:
         guess = nearest(value.name, value.keys)
         hint = f"did you mean .{guess}?" if guess else "{{json .}} shows every field"
         raise self.template.error(node.at, f"there is no field .{value.name}", hint)
+
+
+def _nil(node: Node, value: Any) -> str:
+    """Return what Go prints for a pipe that comes to nothing: it depends on the type, which the field's name tells."""
+    if isinstance(value, Missing) and not value.name[:1].isupper():
+        return "<no value>"
+    lone = node.parts[0][0] if len(node.parts) == 1 and len(node.parts[0]) == 1 else None
+    name = lone.names[-1] if lone is not None and lone.names else ""
+    if name in _TEXTS:
+        return ""
+    return "[]" if name in _LISTS else "map[]" if name in _MAPS else "<nil>"
 
 
 def _kind(value: Any) -> str:

@@ -59,6 +59,17 @@ def test_entrypoint_resets_the_base_command(build: Build) -> None:
     assert build('FROM with-cmd\nCMD ["b"]\nENTRYPOINT ["x"]\n').config["Cmd"] == ["b"]
 
 
+def test_history_says_destinations_as_they_were_written(build: Build) -> None:
+    """As BuildKit: a final slash, `.` and what is relative stay; variables are expanded; lists are Go's %v."""
+    lines = ["COPY a /x/", "COPY a x/y/", "COPY a ./", "ADD a z", "COPY a $D/", "COPY --from=base /bin/sh /from/"]
+    text = "FROM base\nENV D=/dir\nWORKDIR /w\n" + "\n".join(lines) + '\nVOLUME /v/ /u\nSHELL ["/bin/sh", "-ec"]\n'
+    built = build(text, {"a": "x"})
+    wanted = [*lines, "VOLUME [/v/ /u]", "SHELL [/bin/sh -ec]"]
+    wanted[4] = "COPY a /dir/"
+    assert built.history[-8:] == wanted
+    assert {"x/a", "w/x/y/a", "w/a", "w/z", "dir/a", "from/sh"} <= set(built.files())
+
+
 def test_arguments_are_in_the_environment_and_the_history_but_not_in_the_image(build: Build) -> None:
     built = build(
         "ARG G=global\nFROM base\nARG G\nARG V=default\nARG UNSET\nENV E=1\nRUN echo $G $V $E ${UNSET-unset}\n",

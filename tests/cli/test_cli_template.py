@@ -9,6 +9,7 @@ import pytest
 from sampan.cli import template
 from sampan.errors import InvalidArgument
 
+NULLS: dict[str, Any] = dict.fromkeys(("Entrypoint", "Cmd", "Volumes", "Data"))
 DATA: dict[str, Any] = {
     "Id": "0123456789ab",
     "Name": "/web",
@@ -18,7 +19,7 @@ DATA: dict[str, Any] = {
     "Nothing": None,
     "Args": ["-c", "echo hi"],
     "State": {"Status": "running", "Running": True, "Pid": 42, "ExitCode": 0},
-    "Config": {"Env": ["A=1", "B=2"], "Labels": {"com.example.x": "y", "tier": "front"}, "User": ""},
+    "Config": {"Env": ["A=1", "B=2"], "Labels": {"com.example.x": "y", "tier": "front"}, "User": ""} | NULLS,
     "Mounts": [{"Type": "bind", "Source": "/a"}, {"Type": "volume", "Source": "/b"}],
     "NetworkSettings": {"Networks": {"host": {"IPAddress": "10.0.0.2"}}},
     "Empty": [],
@@ -34,7 +35,12 @@ ROWS = [
     ("{{.State.Running}}", "true"),
     ("{{.State.Pid}} {{.State.ExitCode}}", "42 0"),
     ("{{.Ratio}} {{.Whole}}", "1.5 3"),
-    ("{{.Nothing}}", "<no value>"),
+    ("{{.Nothing}}", "<nil>"),
+    ("{{.Config.Entrypoint}} {{.Config.Cmd}} {{.Config.Volumes}} {{.Config.Data}}", "[] [] map[] map[]"),
+    ("{{.State.Health}} {{.Config.StopTimeout}} {{.Config.StopSignal}}|{{.Config.ExposedPorts}}", "<nil> <nil> |map[]"),
+    ("{{.Config.Init}} {{.Config.Sysctls}} {{.Config.OnBuild}}", "<nil> map[] []"),
+    ("{{$x := .Nothing}}{{$x}} {{json .Nothing}} {{len .Config.Cmd}}", "<nil> null 0"),
+    ("{{if .Nothing}}a{{else}}b{{end}} {{print .Nothing}}", "b <nil>"),
     ("{{.Args}}", "[-c echo hi]"),
     ("{{.Config.Labels}}", "map[com.example.x:y tier:front]"),
     ("{{.Config.Labels.tier}}", "front"),
