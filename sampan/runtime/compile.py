@@ -371,30 +371,16 @@ def cgroups(plan: Plan, facts: Facts, flags: int) -> None:
         return
     if not facts.cgroup_v1:
         return
-    plan.add(
-        p.MOUNT,
-        "tmpfs",
-        "tmpfs",
-        "/sys/fs/cgroup",
-        "mode=755",
-        flags=flags & ~MS_RDONLY,
-        label="mount tmpfs at /sys/fs/cgroup",
-    )
+    place = "/sys/fs/cgroup"
+    plan.add(p.MOUNT, "tmpfs", "tmpfs", place, "mode=755", flags=flags & ~MS_RDONLY, label=f"mount tmpfs at {place}")
     seen = set()
     for directory in facts.cgroup_v1:
         controller = directory.split("/sys/fs/cgroup/", 1)[-1].split("/", 1)[0]
         if controller not in seen:
             seen.add(controller)
             place = "/sys/fs/cgroup/" + controller
-            plan.add(
-                p.MOUNT,
-                "cgroup",
-                "cgroup",
-                place,
-                controller,
-                flags=flags,
-                label=f"mount cgroup {controller} at {place}",
-            )
+            label = f"mount cgroup {controller} at {place}"
+            plan.add(p.MOUNT, "cgroup", "cgroup", place, controller, flags=flags, label=label)
 
 
 def _attach(plan: Plan, mount: dict[str, Any], slots: dict[str, int]) -> None:
