@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
+from _thread import allocate_lock
 
 from sampan.cli import output
 from sampan.transfer import events
@@ -58,7 +58,7 @@ class Display:
         self.stream = stream
         self.words = words
         self.moving = words[events.MOVING]
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._states: dict[str, str] = {}
 
     def __call__(self, event: Event) -> None:

@@ -26,6 +26,7 @@ PREFIX = "sha256:"
 _LENGTH = len(PREFIX) + 64
 _HEX = frozenset("0123456789abcdef")
 _BULK = 1 << 20
+_WORTH = 1 << 18  # bytes, held until then
 
 
 def sha256(*, bulk: bool = False) -> Hash:
@@ -41,6 +42,45 @@ def sha256(*, bulk: bool = False) -> Hash:
         return made
     made = _small()
     return made
+
+
+class Growing:
+    """A running SHA-256 of nobody knows how much: OpenSSL's once it is worth its import."""
+
+    __slots__ = ("_hash", "_held", "_size")
+
+    def __init__(self) -> None:
+        self._held: list[bytes] = []
+        self._size = 0
+        self._hash: Hash | None = None
+
+    def update(self, data: bytes | bytearray | memoryview, /) -> None:
+        """Go on with `data`."""
+        if self._hash is not None:
+            self._hash.update(data)
+            return
+        self._size += len(data)
+        if self._size < _WORTH:
+            self._held.append(bytes(data))
+            return
+        self._hash = self._begun(bulk=True)
+        self._hash.update(data)
+
+    def _begun(self, *, bulk: bool) -> Hash:
+        made = sha256(bulk=bulk)
+        for part in self._held:
+            made.update(part)
+        self._held = []
+        return made
+
+    def digest(self) -> bytes:
+        """Give the digest of what came so far."""
+        self._hash = self._hash or self._begun(bulk=False)
+        return self._hash.digest()
+
+    def hexdigest(self) -> str:
+        """Give the same as hex digits."""
+        return self.digest().hex()
 
 
 def _small() -> Hash:

@@ -1,83 +1,118 @@
-"""Short questions without urllib3: what a name means at a registry, and a token to ask that.
+"""Questions without urllib3: what a name means at a registry, a token to ask that, and what a pull fetches.
 
-Its import takes twice as long as all the rest of a pull that has nothing to fetch.  The standard library's http.client
-asks, with one connection for each place; what it cannot connect to or make sense of is left to urllib3, which has the
-words for it.
+Its import takes as long as all the rest of a pull that fetches one small layer.  wire.py speaks on connections that are
+kept here; what cannot be connected to or made sense of is left to urllib3, which has the words for it.
 """
 
 from __future__ import annotations
 
-import http.client
-import socket
-import time
-from urllib.parse import urlsplit
+import _socket
+from _thread import allocate_lock
 
-from sampan.registry import message
-from sampan.registry.message import Interrupted, Request, Response
+from sampan.registry import message, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import weakref
     from typing import Any
 
-    from sampan.registry.message import Origin
+    from sampan.registry.message import Origin, Request
+    from sampan.registry.wire import Body, Connection
 
-_MOST = 1 << 20  # bytes of an answer
+    Key = tuple[Origin, bool]
+    Answer = tuple[int, dict[str, str], Body]
+
+_MOST_IDLE = 8  # connections to one place
 
 
-class _Held:
-    """A body that has arrived."""
+def connect(host: str, port: int, patience: float) -> Any:
+    """Connect to a host, at the first of its addresses that answers within so many seconds; raise OSError."""
+    name: Any = host.encode("ascii")  # as bytes: for a text Python loads the tables of IDNA, whatever it holds
+    failure: OSError | None = None
+    for family, kind, protocol, _, address in _socket.getaddrinfo(name, port, 0, _socket.SOCK_STREAM):
+        sock = _socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(patience)
+            sock.connect(address)
+            return sock
+        except OSError as exc:
+            sock.close()
+            failure = failure or exc
+        except BaseException:
+            sock.close()
+            raise
+    raise failure or OSError("it has no address")
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
 
-    def read(self, count: int) -> bytes:
-        data, self._data = self._data[:count], self._data[count:]
-        return data
+def _is_of_tls(exc: OSError) -> bool:
+    """Tell whether TLS failed, not the network below it: with TLS 1.3 a client's certificate is refused that late."""
+    return type(exc).__module__ == "ssl" and not isinstance(exc, (TimeoutError, ConnectionError))
 
 
 class Brief:
-    """Ask places; `limits` are seconds to connect, and between two arrivals of data.  `sockets` gains what is open."""
+    """Ask places; `limits` are seconds to connect, and between two arrivals of data.  Safe for several threads."""
 
-    def __init__(self, limits: tuple[float, float], sockets: weakref.WeakSet[Any]) -> None:
+    def __init__(self, limits: tuple[float, float]) -> None:
         self._limits = limits
-        self._sockets = sockets
-        self._open: dict[tuple[Origin, bool], http.client.HTTPConnection] = {}
+        self._idle: dict[Key, list[Connection]] = {}
+        self._all: set[Connection] = set()
+        self._lock = allocate_lock()
 
     def ask(
         self, request: Request, where: Origin, context: Any, guard: tuple[str, bool] | None, headers: dict[str, str]
-    ) -> Response | None:
-        """Send a request without a body; None when urllib3 has to."""
+    ) -> Answer | None:
+        """Send a request without a body; give status, headers and body, or None when urllib3 has to ask."""
         key = where, guard is None
-        connection = self._open.pop(key, None)
-        fresh = connection is None
-        if connection is None:
-            connection = self._connect(where, context, guard)
+        name = message.netloc(where)
+        try:
+            asked = wire.question(request.method, message.target(request.url), name, {**headers, **request.headers})
+        except wire.Malformed:
+            return None
+
+        def ended(connection: Connection, reusable: bool) -> None:
+            self._give_back(key, connection) if reusable else self._drop(connection)
+
+        while True:
+            connection = self._take(key)
+            fresh = connection is None
+            connection = connection or self._connect(where, context, guard)
             if connection is None:
                 return None
-        try:
-            answer = self._sent(connection, request, headers)
-        except (http.client.HTTPException, ValueError, OSError) as exc:
-            connection.close()
-            if not fresh:
-                return self.ask(request, where, context, guard, headers)  # the peer had closed it
-            if isinstance(exc, OSError):
-                why = "it does not answer in time" if isinstance(exc, TimeoutError) else exc.strerror
-                raise Interrupted(f"cannot reach {message.netloc(where)}: {why or 'the connection ended'}") from exc
-            return None
-        if answer is None or connection.sock is None:
-            connection.close()
-        else:
-            self._open[key] = connection
-        return answer
+            try:
+                status, found, length, stays = connection.ask(asked, request.method)
+                return status, found, wire.Body(connection, length, stays, ended)
+            except (OSError, wire.Malformed) as exc:
+                self._drop(connection)
+                if not fresh:
+                    continue  # the peer had closed it
+                if isinstance(exc, wire.Malformed) or _is_of_tls(exc):
+                    return None
+                raise wire.interrupted(exc, name) from exc
+            except BaseException:
+                self._drop(connection)
+                raise
 
-    def _connect(
-        self, where: Origin, context: Any, guard: tuple[str, bool] | None
-    ) -> http.client.HTTPConnection | None:
+    def _take(self, key: Key) -> Connection | None:
+        with self._lock:
+            idle = self._idle.get(key)
+            return idle.pop() if idle else None
+
+    def _give_back(self, key: Key, connection: Connection) -> None:
+        with self._lock:
+            idle = self._idle.setdefault(key, [])
+            if len(idle) < _MOST_IDLE and connection in self._all:
+                idle.append(connection)
+                return
+        self._drop(connection)
+
+    def _drop(self, connection: Connection) -> None:
+        with self._lock:
+            self._all.discard(connection)
+        connection.sock.close()
+
+    def _connect(self, where: Origin, context: Any, guard: tuple[str, bool] | None) -> Connection | None:
         _, host, port = where
         try:
-            name: Any = host.encode("ascii")  # as bytes: for a text Python loads the tables of IDNA, whatever it holds
-            sock = socket.create_connection((name, port), self._limits[0])
+            sock = connect(host, port, self._limits[0])
         except (OSError, UnicodeEncodeError):
             return None
         try:
@@ -87,45 +122,31 @@ class Brief:
 
                 check_peer(sock, *guard)
             if context is not None:
-                sock = context.wrap_socket(sock, server_hostname=name)
+                sock = context.wrap_socket(sock, server_hostname=host.encode("ascii"))
         except OSError:
             sock.close()
             return None
         except BaseException:
             sock.close()
             raise
-        self._sockets.add(sock)
-        made = http.client.HTTPConnection(host, port)
-        made.default_port = 443 if context is not None else 80  # what the Host header leaves out
-        made.sock, made.auto_open = sock, 0
+        made = wire.Connection(sock, message.netloc(where))
+        with self._lock:
+            self._all.add(made)
         return made
 
-    def _sent(
-        self, connection: http.client.HTTPConnection, request: Request, headers: dict[str, str]
-    ) -> Response | None:
-        parts = urlsplit(request.url)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request(
-            request.method, target, headers={**headers, "Accept-Encoding": "identity", **request.headers}
-        )
-        response = connection.getresponse()
-        until = time.monotonic() + self._limits[1]
-        data = b""
-        while piece := response.read1(1 << 16):
-            data += piece
-            if len(data) > _MOST or time.monotonic() > until:
-                return None
-        if response.length:
-            raise http.client.IncompleteRead(data, response.length)
-        response.close()  # which lets the connection be used again
-        found: dict[str, str] = {}
-        for name, value in response.getheaders():
-            name = name.lower()
-            found[name] = f"{found[name]}, {value}" if name in found else value
-        return Response(response.status, found, request.url, _Held(data))
+    def abort(self) -> None:
+        """Break off everything that is under way, from another thread."""
+        with self._lock:
+            connections = list(self._all)
+        for connection in connections:
+            try:
+                connection.sock.shutdown(_socket.SHUT_RDWR)
+            except OSError:
+                continue  # it was closed meanwhile
 
     def close(self) -> None:
         """Close what is open."""
-        for connection in self._open.values():
-            connection.close()
-        self._open = {}
+        with self._lock:
+            connections, self._all, self._idle = list(self._all), set(), {}
+        for connection in connections:
+            connection.sock.close()

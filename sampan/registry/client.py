@@ -304,7 +304,7 @@ class Repository:
     def manifest(self, name: str, expected: str = "") -> Manifest:
         """Get a manifest or an index by tag or digest, verified; `expected` is its digest where it is known."""
         what = self._named(name)
-        request = Request("GET", self.url("manifests/" + name), {"Accept": ACCEPT})
+        request = Request("GET", self.url("manifests/" + name), {"Accept": ACCEPT}, brief=True)
         patience = self.registry.patience()
         while True:
             with self.registry.send(request, self.pull_scope) as response:
@@ -405,7 +405,7 @@ class Repository:
         """Begin to get a blob, from an offset; one attempt.  The caller looks at the status."""
         headers = {"Range": f"bytes={offset}-"} if offset and ranged else {}
         return self.registry.once(
-            Request("GET", self.url("blobs/" + digests.validate(digest)), headers), self.pull_scope
+            Request("GET", self.url("blobs/" + digests.validate(digest)), headers, brief=True), self.pull_scope
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import time
 
 from sampan.errors import Unavailable
 from sampan.registry import settings as configuration
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sampan.registry.auth import Login
     from sampan.registry.settings import Place
 
+_GLANCE = 0.05  # seconds between two looks at whether to stop
+
 
 class Registries:
     """The registries that one command speaks to; `tell` is given a line before a wait that a user would notice."""
@@ -27,7 +29,7 @@ class Registries:
         self.settings = configuration.load(environ)
         self.credentials = Credentials(environ)
         self.transport = HttpTransport(self.settings, environ)
-        self.stopped = threading.Event()
+        self._stopped = False
         self._known: dict[tuple[str, bool, bool], Registry] = {}
 
     def repositories(self, ref: Reference, *, push: bool = False, verb: str = "pull") -> list[Repository]:
@@ -50,12 +52,15 @@ class Registries:
         return self.credentials.find(place.host, place.path)
 
     def _sleep(self, seconds: float) -> None:
-        if self.stopped.wait(seconds):
+        until = time.monotonic() + seconds
+        while (rest := until - time.monotonic()) > 0 and not self._stopped:
+            time.sleep(min(rest, _GLANCE))
+        if self._stopped:
             raise Unavailable("cannot go on: it was interrupted")
 
     def interrupt(self) -> None:
         """Break off everything that is under way, from another thread."""
-        self.stopped.set()
+        self._stopped = True
         self.transport.abort()
 
     def close(self) -> None:

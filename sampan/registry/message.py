@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Origin = tuple[str, str, int]
 
 _PORTS = {"http": 80, "https": 443}
+_PLAIN_HOST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-")
 STEP = 1 << 18
 
 
@@ -38,7 +39,7 @@ class Refused(SampanError):
 class Request:
     """One request: `body` is bytes, or a function that opens a reader of `length` bytes.
 
-    `brief` says that it has none and that its answer is short.
+    `brief` says that it has none, and that it can be asked without urllib3 (brief.py).
     """
 
     __slots__ = ("body", "brief", "headers", "length", "method", "trusted", "url")
@@ -119,6 +120,9 @@ class Response:
 
 def origin(url: str) -> Origin:
     """Give scheme, host and port of a URL; Refused when it is no http or https URL."""
+    found = _plain_origin(url)
+    if found is not None:
+        return found
     from urllib.parse import urlsplit
 
     try:
@@ -131,6 +135,29 @@ def origin(url: str) -> Origin:
     if parts.username is not None:
         raise Refused(f"cannot follow a URL of {host} that brings a user name with it")
     return scheme, host, _PORTS[scheme] if port is None else port
+
+
+def _plain_origin(url: str) -> Origin | None:
+    """Give the origin of a URL that holds nothing odd, None for one that a whole parser has to look at.
+
+    That one takes longer to load than the requests of a pull take to send.
+    """
+    scheme, separator, rest = url.partition("://")
+    place = rest.partition("/")[0]
+    host, colon, port = place.partition(":")
+    if not separator or scheme not in _PORTS or not host or not _PLAIN_HOST.issuperset(host):
+        return None
+    if not colon:
+        return scheme, host.lower(), _PORTS[scheme]
+    if not (port.isascii() and port.isdecimal()) or len(port) > 5 or int(port) > 65535:
+        return None
+    return scheme, host.lower(), int(port)
+
+
+def target(url: str) -> str:
+    """Give what a request asks its server for (RFC 9112, 3.2.1): the path and the query."""
+    path, question, query = url.partition("#")[0].partition("://")[2].partition("?")
+    return "/" + path.partition("/")[2] + question + query
 
 
 def netloc(where: Origin) -> str:

@@ -24,14 +24,24 @@ def choose(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> str
 
 def is_loopback(host: str) -> bool:
     """Tell whether a host name or address is this host's own."""
-    from ipaddress import ip_address
-
     if host == "localhost" or host.endswith(".localhost"):
         return True
+    parts = host.split(".")
+    if ":" not in host and (len(parts) != 4 or not all(_is_octet(part) for part in parts)):
+        return False
+    if ":" not in host:
+        return parts[0] == "127"
+    from ipaddress import ip_address
+
     try:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _is_octet(text: str) -> bool:
+    """Tell whether a text is one of the four numbers of an IPv4 address, as `ipaddress` reads them."""
+    return text.isascii() and text.isdecimal() and len(text) <= 3 and int(text) < 256 and str(int(text)) == text
 
 
 def _variable(environ: Mapping[str, str], name: str) -> str:

@@ -123,14 +123,23 @@ class Settings:
         return Place(host, path, insecure or self.plain_allowed(host), insecure, mirror)
 
     def _in_plain_network(self, host: str) -> bool:
+        from sampan.registry import proxies
+
+        name = host.partition(":")[0].lower()
+        if name == "localhost":
+            return True
+        if "[" not in host and not name.replace(".", "").isdecimal():
+            return False  # a name: what it means is not looked at
+        if "[" not in host and tuple(self.plain_networks) == _LOOPBACK:
+            return proxies.is_loopback(name)
+        return self._in_network(host)
+
+    def _in_network(self, host: str) -> bool:
         from ipaddress import ip_address, ip_network
         from urllib.parse import urlsplit
 
-        name = urlsplit("//" + host).hostname or ""
-        if name == "localhost":
-            return True
         try:
-            address = ip_address(name)
+            address = ip_address(urlsplit("//" + host).hostname or "")
         except ValueError:
             return False
         return any(address in ip_network(network, strict=False) for network in self.plain_networks)

@@ -1,5 +1,5 @@
-"""The one seam to the network: send a request, get its response.  urllib3 does HTTP and TLS (pools.py); brief.py asks
-what is short without it.
+"""The one seam to the network: send a request, get its response.  brief.py asks what a pull asks; urllib3 (pools.py)
+does the rest: what is sent, proxies, and what brief.py cannot make sense of.
 
 It neither follows redirects nor tries again: those are decisions, made in client.py and retry.py.  Whatever the network
 does becomes Interrupted (trying again may help) or Unavailable (it does not).
@@ -11,9 +11,9 @@ unless the registry runs on it.  A body slower than 1 KiB/s over a minute counts
 
 from __future__ import annotations
 
-import socket
+import _socket
+import os
 import time
-import weakref
 
 from sampan.errors import NotSupported, Unavailable
 from sampan.registry import certificates, message, proxies
@@ -21,7 +21,7 @@ from sampan.registry.message import Interrupted, Request, Response
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from sampan.registry.brief import Brief
@@ -34,24 +34,18 @@ _VERSION = "sampan"
 
 
 class _Body:
-    """The body of a response; its connection goes back to the pool when it was read to the end."""
+    """The body of a response that is not followed for ever when it comes too slowly."""
 
-    def __init__(self, raw: Any, host: str, window: float) -> None:
-        self._raw = raw
+    def __init__(self, read: Callable[[int], bytes], close: Callable[[], None], host: str, window: float) -> None:
+        self._read = read
+        self.close = close
         self._window = window
         self._host = host
         self._since = time.monotonic()
         self._got = 0
 
     def read(self, count: int) -> bytes:
-        try:
-            # read1: what has arrived, so that slowness is seen; urllib3 itself waits for all of `count`.
-            data: bytes = self._raw.read1(count)
-            if not data:
-                data = self._raw.read(count)  # the end; checks Content-Length
-        except Exception as exc:
-            self._raw.close()
-            raise _pools().translated(exc, self._host) from exc
+        data = self._read(count)
         self._watch(len(data))
         return data
 
@@ -60,9 +54,26 @@ class _Body:
         passed = time.monotonic() - self._since
         if passed > self._window:
             if self._got < _SLOWEST * passed:
-                self._raw.close()
+                self.close()
                 raise Interrupted(f"{self._host} sends too slowly: {self._got} bytes in {passed:.0f} s")
             self._since, self._got = time.monotonic(), 0
+
+
+class _Raw:
+    """A body that urllib3 reads; its connection goes back to the pool when it was read to the end."""
+
+    def __init__(self, raw: Any, host: str) -> None:
+        self._raw = raw
+        self._host = host
+
+    def read(self, count: int) -> bytes:
+        try:
+            # read1: what has arrived, so that slowness is seen; urllib3 itself waits for all of `count`.
+            data: bytes = self._raw.read1(count)
+            return data or self._raw.read(count)  # the end; checks Content-Length
+        except Exception as exc:
+            self._raw.close()
+            raise _pools().translated(exc, self._host) from exc
 
     def close(self) -> None:
         self._raw.close()
@@ -88,7 +99,7 @@ class HttpTransport:
         self._pools: dict[Any, Any] = {}
         self._brief: Brief | None = None
         self._contexts: dict[tuple[str, int], Any] = {}
-        self._sockets: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._sockets: Any = ()  # those of urllib3
         self._unverified: set[tuple[str, int]] = set()
         self._homes_here = False
         self.aborted = False
@@ -128,7 +139,9 @@ class HttpTransport:
             )
         except Exception as exc:
             raise _pools().translated(exc, message.netloc((scheme, host, port))) from exc
-        body_of = _Body(raw, message.netloc((scheme, host, port)), self._window)
+        place = message.netloc((scheme, host, port))
+        held = _Raw(raw, place)
+        body_of = _Body(held.read, held.close, place, self._window)
         return Response(raw.status, dict(raw.headers.items()), request.url, body_of)
 
     def _briefly(self, request: Request, scheme: str, host: str, port: int) -> Response | None:
@@ -138,25 +151,29 @@ class HttpTransport:
         if self._brief is None:
             from sampan.registry.brief import Brief
 
-            self._brief = Brief(self._limits, self._sockets)
+            self._brief = Brief(self._limits)
         guard = None if request.trusted else (host, self._homes_here)
         context = self._context(host, port) if scheme == "https" else None
-        return self._brief.ask(request, (scheme, host, port), context, guard, {"User-Agent": _VERSION})
+        headers = {"User-Agent": _VERSION, "Accept-Encoding": "identity"}
+        found = self._brief.ask(request, (scheme, host, port), context, guard, headers)
+        if found is None:
+            return None
+        status, answered, body = found
+        watched = _Body(body.read, body.close, message.netloc((scheme, host, port)), self._window)
+        return Response(status, answered, request.url, watched)
 
     def speaks_tls(self, host: str, port: int) -> bool:
         """Tell whether a server answers TLS at all; a certificate that is wrong is an answer."""
-        import ssl
+        from sampan.registry import brief, tlshello
 
-        if proxies.choose("https", host, port, self._environ):
+        if proxies.choose("https", host, port, self._environ) or not host.isascii():
             return self._speaks_tls_behind_a_proxy(host, port)
-        quiet = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        quiet.check_hostname, quiet.verify_mode = False, ssl.CERT_NONE
         try:
-            name: Any = host.encode("ascii") if host.isascii() else host  # as brief.py says
-            with socket.create_connection((name, port), CONNECT) as raw, quiet.wrap_socket(raw, server_hostname=name):
-                return True
-        except ssl.SSLError as exc:
-            return exc.reason not in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNEXPECTED_EOF_WHILE_READING", None)
+            sock = brief.connect(host, port, CONNECT)
+            try:
+                return tlshello.answers_tls(sock, host, os.urandom(32))
+            finally:
+                sock.close()
         except ConnectionResetError:
             return False
         except OSError as exc:
@@ -176,9 +193,11 @@ class HttpTransport:
     def abort(self) -> None:
         """Break off everything that is under way, from another thread."""
         self.aborted = True
+        if self._brief is not None:
+            self._brief.abort()
         for sock in list(self._sockets):
             try:
-                sock.shutdown(socket.SHUT_RDWR)
+                sock.shutdown(_socket.SHUT_RDWR)
             except OSError:
                 continue  # it was closed meanwhile
 
@@ -194,6 +213,10 @@ class HttpTransport:
         proxy = proxies.choose(scheme, host, port, self._environ)
         key = scheme, host, port, trusted, proxy
         if key not in self._pools:
+            if not self._pools:
+                from weakref import WeakSet
+
+                self._sockets = WeakSet()
             if (host, port) in self._unverified:
                 _pools().silence()
             guard = None if trusted or proxy else (host, self._homes_here)

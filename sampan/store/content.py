@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _EARLY = 1 << 23  # large blobs go to the disk in steps while they arrive
 _HOLE = 1 << 16  # so many zeros or more at once are left out of the file: a layer of sparse files stays small
+_MODE = 0o644  # of a blob: whoever may enter the layout reads it
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -120,12 +121,13 @@ class Content:
 class Ingest:
     """One blob that is being written; as a context manager it is aborted unless committed."""
 
-    __slots__ = ("size", "_fd", "_path", "_paths", "_hash", "_lease", "_started", "_in_hole")
+    __slots__ = ("size", "_fd", "_path", "_paths", "_hash", "_lease", "_started", "_in_hole", "_synced")
 
     def __init__(self, paths: Paths, lease: Lease | None, bulk: bool) -> None:
         self.size = 0
         self._started = 0  # up to here the disk has been told to write
         self._in_hole = False  # the file is still shorter than what was written
+        self._synced = -1  # the size that is durable
         self._paths = paths
         self._lease = lease
         self._hash = digests.sha256(bulk=bulk)
@@ -184,8 +186,13 @@ class Ingest:
 
     def sync(self) -> None:
         """Make what was written durable, so that the commit need not wait for it; any thread may do this."""
+        size = self.size
         try:
+            os.fchmod(self._fd, _MODE)
+            if self._in_hole:
+                os.ftruncate(self._fd, size)
             os.fsync(self._fd)
+            self._synced = size
         except OSError as exc:
             raise files.failure(f"write a blob in {self._paths.ingest}", exc) from exc
 
@@ -228,10 +235,8 @@ class Ingest:
     def _publish(self, digest: str) -> None:
         target = self._paths.blob(digest)
         if not _is_intact(target, digest, self.size):
-            os.fchmod(self._fd, 0o644)
-            if self._in_hole:
-                os.ftruncate(self._fd, self.size)
-            os.fsync(self._fd)
+            if self._synced != self.size:
+                self.sync()
             if os.fstat(self._fd).st_size != self.size:
                 raise IntegrityError(f"cannot commit blob {digest}: its file was changed while it was written")
             self._place(target)

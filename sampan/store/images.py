@@ -22,7 +22,7 @@ from sampan.store.paths import Paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Iterable
     from typing import Any
 
     from sampan.store.content import Content
@@ -102,18 +102,28 @@ class Images:
 
     def tag(self, name: str, manifest_digest: str) -> str:
         """Point a reference at a recorded manifest; return the manifest that it named before, or "" ."""
-        full = str(reference.parse(name))
+        return self.tag_all([name], manifest_digest)[name]
+
+    def tag_all(self, names: Iterable[str], manifest_digest: str) -> dict[str, str]:
+        """Point references at a recorded manifest, in one step; return for each what `tag` does."""
+        found: dict[str, str] = {}
         with self._db.transaction():
-            if not self._known(manifest_digest):
-                raise NotFound(f"cannot tag {full}: image {manifest_digest} is not in the store")
-            row = self._db.one("SELECT manifest_digest FROM image_references WHERE name = ?", (full,))
-            before = row[0] if row else ""
-            if before != manifest_digest:
-                self._db.execute(
-                    "INSERT OR REPLACE INTO image_references VALUES (?, ?, ?)", (full, manifest_digest, time.time_ns())
-                )
+            for name in names:
+                found[name] = self._point(str(reference.parse(name)), manifest_digest)
+            if any(before != manifest_digest for before in found.values()):
                 self._write_index()
-        return str(before)
+        return found
+
+    def _point(self, full: str, manifest_digest: str) -> str:
+        if not self._known(manifest_digest):
+            raise NotFound(f"cannot tag {full}: image {manifest_digest} is not in the store")
+        row = self._db.one("SELECT manifest_digest FROM image_references WHERE name = ?", (full,))
+        before = str(row[0]) if row else ""
+        if before != manifest_digest:
+            self._db.execute(
+                "INSERT OR REPLACE INTO image_references VALUES (?, ?, ?)", (full, manifest_digest, time.time_ns())
+            )
+        return before
 
     def untag(self, name: str) -> str:
         """Remove a reference and return the manifest that it named; raise NotFound. The image itself stays."""

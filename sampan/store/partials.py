@@ -42,10 +42,11 @@ class Partial(Ingest):
 
     def __init__(self, paths: Paths, digest: str, fd: int, path: str, lease: Lease | None) -> None:
         self.size = self._started = 0
+        self._synced = -1
         self.kept = os.fstat(fd).st_size
         self._paths = paths
         self._lease = lease
-        self._hash = digests.sha256(bulk=True)
+        self._hash = digests.Growing()
         self._path = path
         self._fd = fd
         self._digest = digest
@@ -79,7 +80,8 @@ class Partial(Ingest):
         """Begin another try: what is in the file is kept."""
         self.kept = 0 if self._committed else os.fstat(self._fd).st_size
         self.size = self._started = 0
-        self._hash = digests.sha256(bulk=True)
+        self._synced = -1
+        self._hash = digests.Growing()
 
     def commit(self, expected: str = "", size: int = -1) -> tuple[str, int]:
         """As Ingest.commit; the lock is kept until `close`."""

@@ -10,7 +10,7 @@ from sampan.oci.tarheader import BLOCK
 from sampan.store.leases import Leases
 from sampan.transfer import codec
 from sampan.transfer.layers import Promise, ingest_layer
-from sampan.transfer.load import retag
+from sampan.transfer.naming import retag
 from sampan.transfer.tarindex import check_first
 
 TYPE_CHECKING = False
@@ -81,7 +81,7 @@ def make_image(
         manifest = store.content.add(image.build_manifest(described, [layer.descriptor()]), lease=lease)
         with store.db.transaction():
             store.images.put(manifest)
-            before = retag(store, full, manifest) if full else ""
+            before = retag(store, [full], manifest).get(full, "") if full else ""
     return config_digest, before
 
 

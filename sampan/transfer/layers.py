@@ -153,7 +153,7 @@ class Layer:
         """Give the decoded stream; a plain one is hashed as the blob that it is."""
         if not self._kind:
             return raw.read
-        self._hash = digests.sha256(bulk=True)
+        self._hash = digests.Growing()
         return self._stage(codec.decoder(self._kind, raw.read, self._promise.what), self._count).read
 
     def _keep(self, data: bytes) -> None:

@@ -15,6 +15,7 @@ from sampan.transfer.archive import STEP, open_archive
 from sampan.transfer.copy import JOBS
 from sampan.transfer.crew import Crew
 from sampan.transfer.layers import Arrivals, Layer, Promise
+from sampan.transfer.naming import retag
 from sampan.transfer.tarindex import IMPORT_HINT
 
 TYPE_CHECKING = False
@@ -167,14 +168,4 @@ def _publish(store: Store, loaded: list[Loaded]) -> None:
         for one in loaded:
             store.images.put(one.manifest_digest)
         for one in loaded:
-            for name in one.references:
-                before = retag(store, name, one.manifest_digest)
-                if before:
-                    one.replaced[name] = before
-
-
-def retag(store: Store, name: str, manifest_digest: str) -> str:
-    """Point a name at a manifest; give the id of another image that it named before, or ""."""
-    before = store.images.tag(name, manifest_digest)
-    old = store.images.resolve(before).id if before else ""
-    return "" if old == store.images.resolve(manifest_digest).id else old
+            one.replaced.update(retag(store, one.references, one.manifest_digest))

@@ -14,6 +14,7 @@ from sampan.transfer.copy import JOBS, Part, Picture, copy
 from sampan.transfer.crew import Crew
 from sampan.transfer.events import Event
 from sampan.transfer.layers import Arrivals, Layer, Promise
+from sampan.transfer.naming import retag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -196,17 +197,12 @@ class StoreDestination:
 
     def finish(self, picture: Picture) -> None:
         """Record the image and its names, all in one transaction."""
-        from sampan.transfer.load import retag
-
         if picture.below:
             raise InvalidArgument("cannot keep an image for several platforms: choose one")
         digest = self.store.content.add(picture.data, expected=picture.digest, lease=self._lease)
         with self.store.db.transaction():
             self.store.images.put(digest)
-            for name in self._names():
-                before = retag(self.store, name, digest)
-                if before:
-                    self.replaced[name] = before
+            self.replaced.update(retag(self.store, self._names(), digest))
 
 
 def pull(
