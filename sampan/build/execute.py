@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         def start(self, prepared: Any, stdin: int, stdout: int, stderr: int) -> Child: ...
 
 
+_KEPT = ("st_mode", "st_uid", "st_gid")
 _ACCOUNTS = 4 << 20
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -249,16 +250,20 @@ class HelperExecutor:
         rootfs.set_root(facts, self._writable(root), self.target)
         script = self._script(root, process.script) if process.script else ""
         spec = processes.specification(process, script)
-        if process.network == "host":
-            from sampan.runtime import hostfiles
+        from sampan.runtime import hostfiles
 
-            layers = [os.path.join(self.store.paths.snapshots, lower) for lower in self._lowers(root.layers)]
+        layers = [os.path.join(self.store.paths.snapshots, lower) for lower in self._lowers(root.layers)]
+        if process.network == "host":
             hostfiles.add(spec, root.active.path, layers)
             hostfiles.write(spec, root.active.path)
+        elif hostfiles.add_local(spec, root.active.path, [root.active.upper, *layers]):
+            hostfiles.write_local(root.active.path)
         stubs = self._absent(root, [mount["destination"] for mount in spec["mounts"]])
         ended, warnings = processes.run(self.starter, self.host, spec, facts, output)
         self._notes += [text for text in warnings + self.host.notes if text not in self._notes]
         remove_stubs(root.active.upper, stubs)
+        if "/etc" not in stubs and any(path.startswith("/etc/") for path in stubs):
+            forget_copy(root.active.upper, layers, "etc")
         return ended
 
     def _script(self, root: Root, text: bytes) -> str:
@@ -291,6 +296,28 @@ class HelperExecutor:
         if self._session is not None:
             self._session.close()
             self._session = None
+
+
+def forget_copy(upper: str, layers: list[str], name: str) -> None:
+    """Remove a directory that overlayfs copied up for a mount point in it, unless the step changed it.
+
+    `layers` are those below, top first.
+    """
+    try:
+        here, below = os.lstat(f"{upper}/{name}"), None
+        for layer in layers:
+            if os.path.lexists(f"{layer}/{name}"):
+                below = os.lstat(f"{layer}/{name}")
+                break
+        same = below is not None and all(getattr(here, key) == getattr(below, key) for key in _KEPT)
+        if same and stat.S_ISDIR(here.st_mode) and not _is_opaque(f"{upper}/{name}"):
+            os.rmdir(f"{upper}/{name}")
+    except OSError:
+        return  # it is not there, or the step put something in it
+
+
+def _is_opaque(path: str) -> bool:
+    return any(name.endswith(".overlay.opaque") for name in os.listxattr(path, follow_symlinks=False))
 
 
 def remove_stubs(upper: str, paths: list[str]) -> None:

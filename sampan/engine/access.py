@@ -13,10 +13,13 @@ import os
 
 from sampan.engine.alone import Alone
 from sampan.errors import Conflict, NotFound, NotSupported, counted
+from sampan.oci import entry as kinds
 from sampan.runtime import compile, process, rootfs, tree
 from sampan.runtime import plan as p
 from sampan.runtime.compile import Facts
 from sampan.runtime.plan import Plan
+
+_SMALL = 4 << 20  # bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -181,6 +184,18 @@ class Files:
         except NotFound:
             return None
         return found[0] if found else None
+
+    def small(self, path: str) -> bytes | None:
+        """Give a regular file of at most 4 MiB, links followed; None for anything else."""
+        found, data = self.look(path, True), b""
+        if found is None or found.type != kinds.FILE or found.size > _SMALL:
+            return None
+        for entry, content in self.entries(path, follow=True, depth=0):
+            if entry.size > _SMALL:
+                raise Conflict(f"cannot read {path} of container {self.record.name}: it grows while it is read")
+            for offset, piece in content:
+                data += bytes(offset - len(data)) + bytes(piece)
+        return data
 
     def circles(self, path: str) -> bool:
         """Tell whether a path leads through more links than the kernel follows."""

@@ -295,20 +295,9 @@ def _user(files: Files) -> tuple[int, int] | None:
     name = (files.record.config["spec"]["process"].get("user") or {}).get("username", "")
     if not name:
         return None
-    texts = [_small_file(files, path) for path in ("/etc/passwd", "/etc/group")]
+    texts = [files.small(path) or b"" for path in ("/etc/passwd", "/etc/group")]
     uid, gid, _, _ = accounts.resolve(name, [], *texts)
     return uid, gid
-
-
-def _small_file(files: Files, path: str) -> bytes:
-    found, data = files.look(path, True), b""
-    if found is not None and found.type == kinds.FILE and found.size <= 4 << 20:
-        for entry, content in files.entries(path, follow=True, depth=0):
-            if entry.size > 4 << 20:
-                raise Conflict(f"cannot read {path} of container {files.record.name}: it grows while it is read")
-            for offset, piece in content:
-                data += bytes(offset - len(data)) + bytes(piece)
-    return data
 
 
 def _owned(source: Source, owner: tuple[int, int] | None) -> Iterator[tuple[Entry, Content]]:

@@ -11,7 +11,7 @@ import os
 
 from sampan.errors import NotFound
 from sampan.oci import entry as kinds
-from sampan.runtime import rootfs, tree
+from sampan.runtime import hostfiles, rootfs, tree
 from sampan.runtime.compile import Facts
 from sampan.runtime.rootfs import Rootfs
 
@@ -103,8 +103,8 @@ def _mount_points(engine: Engine, record: Record) -> set[bytes]:
         path = mount["destination"].strip("/")
         if path.split("/")[0] in ("proc", "sys", "dev") or str(mount.get("source") or "").startswith(home):
             found.add(os.fsencode(path))
-    if os.path.exists(home + "hosts"):  # which a start may bind without an entry (naming.add_local)
-        found.add(b"etc/hosts")
+    # These a start may bind without an entry (hostfiles.add_local, sharing.share_names).
+    found.update(b"etc/" + name.encode() for name in hostfiles.NAMES if os.path.exists(home + name))
     return found
 
 

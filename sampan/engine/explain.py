@@ -37,10 +37,10 @@ def explain(engine: Engine, image: str, options: RunOptions) -> list[str]:
         layers = [os.path.join(engine.store.paths.snapshots, lower) for lower in facts.lowers]
         hostfiles.add(spec, "the container's copy of /etc", layers)
     elif starter.lacks_hosts({"network": options.network}, facts.snapshots, facts.lowers):
-        from sampan.engine import naming
+        from sampan.runtime import hostfiles
 
         layers = [os.path.join(engine.store.paths.snapshots, lower) for lower in facts.lowers]
-        naming.add_local(spec, "the container's copy of /etc", layers)
+        hostfiles.add_local(spec, "the container's copy of /etc", layers)
     words = [f"note: {note}" for note in notes]
     resources = dict(spec["linux"].get("resources") or {})
     if engine.host.rootless:

@@ -161,8 +161,8 @@ def inspect(engine: Engine, name: str, *, size: bool = False) -> dict[str, Any]:
     home = engine.store.paths.container(record.id)
     running = record.status in ("running", "paused", "restarting")
     own = {mount["destination"]: mount["source"] for mount in record.config["spec"]["mounts"] if mount.get("source")}
-    if os.path.exists(hosts := os.path.join(home, "hosts")):
-        own["/etc/hosts"] = hosts  # which a start may bind without an entry (naming.add_local)
+    # These a start may bind without an entry (hostfiles.add_local, sharing.share_names).
+    own.update(("/etc/" + file, path) for _, file in _FILES if os.path.exists(path := os.path.join(home, file)))
     files = {key: own.get("/etc/" + file, "") for key, file in _FILES}
     found = {
         "Id": record.id,

@@ -8,7 +8,6 @@ where its image has no /etc/hosts or an empty one: Docker always binds its own, 
 from __future__ import annotations
 
 import os
-import stat
 
 from sampan.errors import InvalidArgument, NotSupported
 from sampan.runtime import hostfiles
@@ -20,14 +19,7 @@ if TYPE_CHECKING:
     from sampan.engine.engine import Engine
     from sampan.oci.options import RunOptions
 
-_LOCAL = (
-    "127.0.0.1\tlocalhost\n"
-    "::1\tlocalhost ip6-localhost ip6-loopback\n"
-    "fe00::0\tip6-localnet\n"
-    "ff00::0\tip6-mcastprefix\n"
-    "ff02::1\tip6-allnodes\n"
-    "ff02::2\tip6-allrouters\n"
-)
+_LOCAL = hostfiles.LOCAL
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
 _MOST = 1 << 20
 
@@ -70,49 +62,9 @@ def write(options: dict[str, Any], home: str) -> None:
     if options.get("add_host"):
         base = _read("/etc/hosts") if options.get("network") == "host" else _LOCAL
         lines = [f"{address}\t{name}\n" for name, address in map(_split, options["add_host"])]
-        _write(os.path.join(home, "hosts"), base + "".join(lines))
+        hostfiles.write_text(os.path.join(home, "hosts"), base + "".join(lines))
     if any(options.get(key) for key in ("dns", "dns_search", "dns_option")):
-        _write(os.path.join(home, "resolv.conf"), resolver(_read("/etc/resolv.conf"), options))
-
-
-def add_local(spec: dict[str, Any], home: str, layers: list[str]) -> bool:
-    """Bind a container's own hosts where it has none or an empty one; say whether, then `write_local` is wanted.
-
-    `layers` are directories of its own and of its image, top first. The configuration of a start is changed, not what
-    is kept: the next start looks again.
-    """
-    taken = {mount["destination"] for mount in spec["mounts"]}
-    if "/etc" in taken or "/etc/hosts" in taken or not _lacking(layers):
-        return False
-    bind = {"type": "bind", "source": os.path.join(home, "hosts"), "destination": "/etc/hosts", "options": ["bind"]}
-    spec["mounts"].append(bind)
-    return True
-
-
-def write_local(home: str) -> None:
-    """Write the file that `add_local` has bound."""
-    _write(os.path.join(home, "hosts"), _LOCAL)
-
-
-def _lacking(layers: list[str]) -> bool:
-    """Say whether nothing or an empty file is at /etc/hosts; False too where that cannot be known or mounted on."""
-    for layer in layers:
-        try:
-            etc = os.lstat(layer + "/etc")
-            if not stat.S_ISDIR(etc.st_mode):
-                return _is_whiteout(etc)  # a link may lead out of the layer, and below a file nothing can be mounted
-            found = os.lstat(layer + "/etc/hosts")
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return False  # an ordinary user may not look into every directory of an image
-        return _is_whiteout(found) or (stat.S_ISREG(found.st_mode) and not found.st_size)
-    return True
-
-
-def _is_whiteout(found: os.stat_result) -> bool:
-    """Recognise overlayfs's mark of what a layer deletes (Documentation/filesystems/overlayfs.rst)."""
-    return stat.S_ISCHR(found.st_mode) and not found.st_rdev
+        hostfiles.write_text(os.path.join(home, "resolv.conf"), resolver(_read("/etc/resolv.conf"), options))
 
 
 def resolver(base: str, options: dict[str, Any]) -> str:
@@ -177,12 +129,3 @@ def _read(path: str) -> str:
             return file.read(_MOST).decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         return ""
-
-
-def _write(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    try:
-        os.fchmod(fd, 0o644)  # whatever the umask
-        os.write(fd, text.encode("utf-8", "surrogateescape"))
-    finally:
-        os.close(fd)

@@ -12,6 +12,8 @@ from sampan.runtime import cgroup, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from sampan.engine.engine import Engine
     from sampan.engine.starter import Prepared
     from sampan.oci.options import RunOptions
@@ -22,7 +24,7 @@ FIELDS = ("pid", "network")
 
 def resolve(engine: Engine, options: RunOptions) -> None:
     """Put the full id into the options that name a container; raise NotFound, InvalidArgument or NotSupported."""
-    found = set()
+    found, hostname = set(), ""
     for field in FIELDS:
         text = getattr(options, field)
         if not text.startswith(CONTAINER):
@@ -32,13 +34,38 @@ def resolve(engine: Engine, options: RunOptions) -> None:
         if field not in inside:
             raise InvalidArgument(f"cannot share --{field} of container {other.name}: it has the host's", "use host")
         found.add(other.id)
+        hostname = other.config["spec"].get("hostname", "") if field == "network" else hostname
         setattr(options, field, CONTAINER + other.id)
     if len(found) > 1:
         raise NotSupported("cannot share namespaces of two containers: --pid and --network must name the same one")
     if options.network.startswith(CONTAINER):
         for name, option in (("hostname", "--hostname"), ("add_host", "--add-host"), ("dns", "--dns")):
-            if getattr(options, name):
+            if getattr(options, name) and (name != "hostname" or options.hostname != hostname):
                 raise InvalidArgument(f"conflicting options: {option} and --network container:…")
+        if options.uts != "host":
+            options.hostname = hostname
+
+
+def share_names(engine: Engine, spec: dict[str, Any], asked: dict[str, Any], home: str, layers: list[str]) -> None:
+    """Bind copies of the hosts, resolv.conf and hostname of the container whose network is shared, as they are now.
+
+    `layers` are directories of this container's own and of its image, top first: where those have links, they stay. The
+    configuration of a start is changed, not what is kept: the next start copies again.
+    """
+    from sampan.engine.access import Files
+    from sampan.runtime import hostfiles
+
+    taken = {mount["destination"] for mount in spec["mounts"]}
+    with Files(engine, asked["network"][len(CONTAINER) :]) as files:
+        for name in hostfiles.NAMES:
+            path, source = "/etc/" + name, f"{home}/{name}"
+            if path in taken or "/etc" in taken or hostfiles.is_link(path, layers):
+                continue
+            data = files.small(path)
+            if data is not None:
+                hostfiles.write_text(source, data.decode("utf-8", "surrogateescape"))
+                bind = {"type": "bind", "source": source, "destination": path, "options": ["bind"]}
+                spec["mounts"].append(bind)
 
 
 def open_target(engine: Engine, prepared: Prepared, record: Record) -> int:

@@ -337,18 +337,24 @@ def _supervise(
     facts.restart = restarting.for_supervisor(engine, record, *restarts)
 
 
-def _write_names(spec: dict[str, Any], asked: dict[str, Any], home: str, facts: Facts) -> None:
+def _write_names(engine: Engine, spec: dict[str, Any], asked: dict[str, Any], home: str, facts: Facts) -> None:
     """Write the container's own copies of the host's names, where it has some, or localhost where nothing has it."""
     if lacks_hosts(asked, facts.snapshots, facts.lowers):
-        from sampan.engine import naming
+        from sampan.runtime import hostfiles
 
         layers = [home + "/upper", *(f"{facts.snapshots}/{lower}" for lower in facts.lowers)]
-        if naming.add_local(spec, home, layers):
-            naming.write_local(home)
+        if hostfiles.add_local(spec, home, layers):
+            hostfiles.write_local(home)
     if asked.get("network") == "host":
         from sampan.runtime import hostfiles
 
         hostfiles.write(spec, home)
+    if asked.get("network", "").startswith(SHARED):
+        from sampan.engine import sharing
+
+        sharing.share_names(
+            engine, spec, asked, home, [home + "/upper", *(f"{facts.snapshots}/{lower}" for lower in facts.lowers)]
+        )
     if "add_host" in asked or "dns" in asked or "dns_search" in asked or "dns_option" in asked:
         from sampan.engine import naming
 
@@ -358,7 +364,7 @@ def _write_names(spec: dict[str, Any], asked: dict[str, Any], home: str, facts: 
 def lacks_hosts(asked: dict[str, Any], snapshots: str, lowers: list[str]) -> bool:
     """Say whether a container without the host's network may need hosts of its own, by one look where the image has it.
 
-    naming.add_local looks closer. A directory that was emptied and made again above a file that names hosts is missed.
+    hostfiles.add_local looks closer. A directory emptied and made again above a file that names hosts is missed.
     """
     if asked.get("network", "none") not in ("", "none"):
         return False
@@ -399,7 +405,7 @@ def start_record(engine: Engine, record: Record, *, foreground: bool, interactiv
         if meanwhile is not None:
             meanwhile()
         facts.lowers = engine.store.snapshots.lowers(record.config["layers"])
-        _write_names(spec, asked, engine.store.paths.container(record.id), facts)
+        _write_names(engine, spec, asked, engine.store.paths.container(record.id), facts)
 
     try:
         child = start(prepared, *fds, ready, child) if foreground else start_detached(prepared, ready)

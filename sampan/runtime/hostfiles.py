@@ -2,13 +2,14 @@
 
 As with Docker they are the container's to change, and are taken from the host again at every start. A container
 without the host's network keeps what its image has: nothing that they name could be reached. Only hosts that are
-missing or empty are replaced there, by localhost alone (engine/naming.py). An image whose file is a symbolic link keeps
+missing or empty are replaced there, by localhost alone. An image whose file is a symbolic link keeps
 it: it may lead nowhere, and there is no mounting on that.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
 
 NAMES = ("resolv.conf", "hosts", "hostname")
 _MAX_SIZE = 1 << 20
+LOCAL = (
+    "127.0.0.1\tlocalhost\n"
+    "::1\tlocalhost ip6-localhost ip6-loopback\n"
+    "fe00::0\tip6-localnet\n"
+    "ff00::0\tip6-mcastprefix\n"
+    "ff02::1\tip6-allnodes\n"
+    "ff02::2\tip6-allrouters\n"
+)
 
 
 def add(spec: dict[str, Any], home: str, layers: list[str]) -> None:
@@ -54,3 +63,53 @@ def write(spec: dict[str, Any], home: str) -> None:
             os.write(fd, data)
         finally:
             os.close(fd)
+
+
+def add_local(spec: dict[str, Any], home: str, layers: list[str]) -> bool:
+    """Bind a container's own hosts where it has none or an empty one; say whether, then `write_local` is wanted.
+
+    `layers` are directories of its own and of its image, top first. The configuration of a start is changed, not what
+    is kept: the next start looks again.
+    """
+    taken = {mount["destination"] for mount in spec["mounts"]}
+    if "/etc" in taken or "/etc/hosts" in taken or not _lacking(layers):
+        return False
+    bind = {"type": "bind", "source": os.path.join(home, "hosts"), "destination": "/etc/hosts", "options": ["bind"]}
+    spec["mounts"].append(bind)
+    return True
+
+
+def write_local(home: str) -> None:
+    """Write the file that `add_local` has bound."""
+    write_text(os.path.join(home, "hosts"), LOCAL)
+
+
+def _lacking(layers: list[str]) -> bool:
+    """Say whether nothing or an empty file is at /etc/hosts; False too where that cannot be known or mounted on."""
+    for layer in layers:
+        try:
+            etc = os.lstat(layer + "/etc")
+            if not stat.S_ISDIR(etc.st_mode):
+                return _is_whiteout(etc)  # a link may lead out of the layer, and below a file nothing can be mounted
+            found = os.lstat(layer + "/etc/hosts")
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False  # an ordinary user may not look into every directory of an image
+        return _is_whiteout(found) or (stat.S_ISREG(found.st_mode) and not found.st_size)
+    return True
+
+
+def _is_whiteout(found: os.stat_result) -> bool:
+    """Recognise overlayfs's mark of what a layer deletes (Documentation/filesystems/overlayfs.rst)."""
+    return stat.S_ISCHR(found.st_mode) and not found.st_rdev
+
+
+def write_text(path: str, text: str) -> None:
+    """Write one of these files, for everybody to read."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        os.fchmod(fd, 0o644)  # whatever the umask
+        os.write(fd, text.encode("utf-8", "surrogateescape"))
+    finally:
+        os.close(fd)

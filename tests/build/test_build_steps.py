@@ -346,6 +346,37 @@ def test_what_the_hosts_network_needs_is_no_part_of_a_layer(build: Build) -> Non
     assert built.files().keys() == {".wh.etc", "made", "made/x"}
 
 
+WITHOUT_HOSTS = {
+    "gone": "RUN rm -f /etc/hosts",
+    "empty": "RUN mkdir -p /etc && rm -f /etc/hosts && touch /etc/hosts",
+    "no etc": "RUN rm -rf /etc",
+}
+
+
+@pytest.mark.parametrize("kind", WITHOUT_HOSTS)
+def test_a_step_without_a_network_knows_localhost_and_its_layer_does_not(build: Build, kind: str) -> None:
+    """As Docker, of an image that has no hosts itself: they are the step's, and what it writes there is lost."""
+    first = WITHOUT_HOSTS[kind]
+    knows = (
+        "while read a b; do case $b in localhost*) echo 10.0.0.1 more >> /etc/hosts; exit 0; esac; done < /etc/hosts"
+    )
+    built = build(f"FROM base\n{first}\nRUN {knows}; exit 1\nRUN {knows}; exit 1\n")
+    assert len(built.image.diff_ids) <= 2, "the steps changed nothing"
+    assert all(row.get("empty_layer") for row in built.image.config["history"][-2:])
+    made = build(f"FROM base\n{first}\nRUN mkdir -p /etc && echo x > /etc/made && {knows}\n")
+    assert {name for name in made.layer() if name != "etc"} == {"etc/made"}
+
+
+def test_a_directory_that_a_step_changed_stays_in_its_layer(build: Build) -> None:
+    built = build("FROM base\nRUN mkdir -p /etc && rm -f /etc/hosts\nRUN chmod 711 /etc\n")
+    assert built.layer().keys() == {"etc"} and built.layer()["etc"].mode == 0o711
+
+
+def test_hosts_that_an_image_has_are_its_own(build: Build) -> None:
+    built = build("FROM base\nCOPY hosts /etc/hosts\nRUN cat /etc/hosts\n", {"hosts": "192.0.2.1 own\n"})
+    assert built.output == "192.0.2.1 own\n"
+
+
 def test_a_base_without_a_path_gets_the_default_one(
     build: Build, engine: sampan.Engine, tmp_path: pathlib.Path
 ) -> None:

@@ -143,6 +143,44 @@ def test_each_start_has_new_hosts_which_are_no_change(images: sampan.Engine, ima
         images.containers.remove(compared)
 
 
+@pytest.mark.parametrize("image", ["base", "missing", "noetc"])
+def test_who_shares_a_network_shares_its_names(images: sampan.Engine, image: str) -> None:
+    """As Docker: hosts, resolv.conf and hostname are those of the container whose network it is."""
+    script = "echo 192.0.2.9 peer >> /etc/hosts; echo of-the-owner > /etc/hostname; : > /ready; exec sleep 1000"
+    asked = RunOptions(command=["sh", "-c", script], hostname="owner.example", add_host=["db:10.1.2.3"])
+    owner = str(images.containers.run(asked, image="base", detach=True))
+    network = f"container:{owner}"
+    guest = ""
+    try:
+        while images.containers.exec(owner, ["sh", "-c", "test -e /ready"]):
+            pass
+        seen = "cat /etc/hosts /etc/hostname /proc/sys/kernel/hostname; echo $HOSTNAME; echo mine >> /etc/hosts"
+        wanted = naming._LOCAL + "10.1.2.3\tdb\n192.0.2.9 peer\nof-the-owner\nowner.example\nowner.example\n"
+        assert read(images, network, seen, image=image) == wanted
+        guest = run_kept(images, image, f"({seen}) >/dev/null", network=network)
+        assert images.containers.inspect(guest)["Config"]["Hostname"] == "owner.example"
+        assert [path for _, path in images.containers.diff(guest) if path.startswith("/etc/host")] == []
+        images.containers.exec(owner, ["sh", "-c", "echo later > /etc/hostname"])
+        assert images.containers.start(guest, attach=True) == 0
+        assert images.containers.exec(owner, ["sh", "-c", "read a < /etc/hostname; test $a = later"]) == 0
+    finally:
+        if guest:
+            images.containers.remove(guest)
+        images.containers.remove(owner, force=True)
+
+
+def test_a_link_in_the_owner_leads_nowhere_outside(images: sampan.Engine, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "secret").write_text("secret of the host")
+    script = f"rm -f /etc/hosts; ln -s {tmp_path}/secret /etc/hosts; : > /ready; exec sleep 1000"
+    owner = str(images.containers.run(RunOptions(command=["sh", "-c", script]), image="own", detach=True))
+    try:
+        while images.containers.exec(owner, ["sh", "-c", "test -e /ready"]):
+            pass
+        assert read(images, f"container:{owner}", "cat /etc/hosts", image="own") == "192.0.2.1 own\n"
+    finally:
+        images.containers.remove(owner, force=True)
+
+
 def test_hosts_that_were_copied_in_stay(images: sampan.Engine, tmp_path: pathlib.Path) -> None:
     (tmp_path / "hosts").write_text("192.0.2.7 mine\n")
     made = run_kept(images, "missing", "read a b < /etc/hosts; test $a = 127.0.0.1 || test $b = mine", network="none")
