@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -152,7 +153,7 @@ def version_of(argv: Sequence[str]) -> str:
 
 
 def machine() -> str:
-    """Describe the machine: processor, cores, memory, kernel, cgroup layout, Python."""
+    """Describe the machine: processor, cores, memory, kernel, cgroup layout, and which Python runs this and sampan."""
     with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
         models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
     with open("/proc/meminfo", encoding="ascii") as file:
@@ -161,4 +162,5 @@ def machine() -> str:
     model = models[0] if models else platform.machine()
     layout = "cgroup v2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "cgroup v1"
     host = f"{model}, {cores} cores, {memory} MiB, Linux {platform.release()}, {layout}"
-    return f"machine: {host}, Python {platform.python_version()}, uid {os.getuid()}"
+    python = f"Python {platform.python_version()} ({os.path.realpath(sys.executable)})"
+    return f"machine: {host}, {python}, uid {os.getuid()}"

@@ -22,7 +22,7 @@ sys.path.append(sys.argv[1])
 from sampan import bundle
 bundle.install()
 from sampan.cli import main, run as command, runflags
-from sampan.engine import containers, engine, once, starter
+from sampan.engine import containers, engine, launching, once, starter
 from sampan.runtime import launch
 from sampan.store import containers as records
 imported = time.perf_counter()
@@ -36,7 +36,7 @@ def timed(owner, name, label):
         finally:
             marks[label] = marks.get(label, 0) + time.perf_counter() - start
     setattr(owner, name, wrapper)
-timed(containers.Containers, "new", "image and configuration (imports and opens SQLite)")
+timed(launching, "new", "image and configuration (imports and opens SQLite)")
 timed(starter, "prepare", "prepare: cgroup, first piece of the plan")
 timed(starter.Prepared, "complete", "the other pieces, while the helper works")
 timed(launch, "spawn", "spawn the helper")

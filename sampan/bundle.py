@@ -7,7 +7,8 @@
 
 Rules (docs/decisions/0007): it is a cache beside the .pyc files, trusted as they are: written by whoever may write
 there, replaced in one step, bound to the interpreter; an entry counts only for a source of the same time and size.
-What does not fit is imported as if there were no bundle, and the command that met it writes a new one at its end.
+What does not fit is imported as if there were no bundle, and the command that met it writes a new one (lean.py) at its
+end.
 """
 
 # This file is not in the bundle itself: its annotations are text, because `__future__` would be a module to load.
@@ -118,7 +119,7 @@ class Bundle:
     def __init__(self, path: str) -> None:
         self.path = path
         self._fd, self._code = -1, _HEAD
-        self._index: dict[str, Entry] = {}
+        self.index: dict[str, Entry] = {}
         self._found: set[str] = set()
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -130,13 +131,13 @@ class Bundle:
         if data and len(data) == length:
             self._code += length
             try:
-                self._index = dict(marshal.loads(data))
+                self.index = dict(marshal.loads(data))
             except (EOFError, ValueError, TypeError):
                 return
 
     def find_spec(self, name: str, path: "Sequence[str] | None" = None, target: object = None) -> ModuleSpec | None:
         """Find a module whose source is the one that its entry was made of."""
-        entry = self._index.get(name)
+        entry = self.index.get(name)
         if entry is None or entry != _entry(name, entry):
             return None
         self._found.add(name)
@@ -150,39 +151,17 @@ class Bundle:
 
     def code(self, name: str) -> bytes:
         """Give a module's code as marshal wrote it; less than all of it if the file is cut short."""
-        offset, length = self._index[name][:2]
+        offset, length = self.index[name][:2]
         return os.pread(self._fd, length, self._code + offset)
 
     def drop(self, name: str) -> None:
         """Forget an entry that is not what it should be, so that a new bundle is written."""
-        del self._index[name]
+        del self.index[name]
         self._found.remove(name)
 
     def lacks(self, names: "Iterable[str]") -> bool:
         """Say whether one of these modules did not come from here."""
         return not self._found.issuperset(names)
-
-    def write(self, names: "Iterable[str]") -> None:
-        """Replace the file by one of these modules and of what is still right in this one."""
-        from sampan import lean
-
-        kept = {name: entry for name, entry in self._index.items() if entry == _entry(name, entry)}
-        index: dict[str, Entry] = {}
-        parts, offset = list[bytes](), 0
-        for name in sorted({*kept, *names}):
-            entry = _entry(name)
-            if entry is None:
-                continue
-            if name in kept:
-                part = self.code(name)
-            else:
-                path = _source(name, entry[4])
-                part = marshal.dumps(lean.compiled(SourceFileLoader(name, path).get_data(path), path))
-            index[name] = (offset, len(part), *entry[2:])
-            parts.append(part)
-            offset += len(part)
-        head = marshal.dumps(index)
-        _replace(self.path, b"".join([_MAGIC, len(head).to_bytes(8, "little"), head, *parts]))
 
 
 class _Loader(SourceFileLoader):
@@ -218,23 +197,6 @@ def _entry(name: str, known: "Entry | None" = None) -> "Entry | None":
     return offset, length, state.st_mtime_ns, state.st_size, is_package
 
 
-def _replace(path: str, data: bytes) -> None:
-    temporary = f"{path}.{os.getpid()}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
-            os.fsync(fd)  # marshal trusts what it reads
-        finally:
-            os.close(fd)
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
 _used: Bundle | None = None
 
 
@@ -253,7 +215,16 @@ def refresh() -> None:
     names = [name for name in sys.modules if name.startswith("sampan.") and name not in (__name__, "sampan.__main__")]
     if not _used.lacks(names) or not os.access(os.path.dirname(_used.path), os.W_OK):
         return
+    from sampan import lean
+
+    parts = list["tuple[str, Entry, bytes]"]()
     try:
-        _used.write(names)
+        for name in sorted({*_used.index, *names}):
+            known = _used.index.get(name)
+            if known is not None and known == _entry(name, known):
+                parts.append((name, known, _used.code(name)))
+            elif name in names and (entry := _entry(name)) is not None:
+                parts.append((name, entry, lean.code(_source(name, entry[4]))))
+        lean.write(_used.path, _MAGIC, parts)
     except (OSError, KeyboardInterrupt):
         return  # full, read-only, in a hurry: the next command tries again

@@ -107,6 +107,7 @@ def test_version_loads_only_what_it_needs() -> None:
         "sampan",
         "sampan.bundle",
         "sampan.cli",
+        "sampan.cli.lines",
         "sampan.cli.main",
         "sampan.cli.options",
         "sampan.cli.output",

@@ -10,6 +10,7 @@ A value's kind: `flag` (none), `none` (nothing is known), `file`, `dir`, `comman
 from __future__ import annotations
 
 from sampan.cli import main
+from sampan.cli.groups import ALIASES, GROUPED
 from sampan.cli.options import FLAG
 
 TYPE_CHECKING = False
@@ -117,19 +118,19 @@ class Line:
 
 def lines() -> list[Line]:
     """Return every command, by its own words."""
-    both = {**main.COMMANDS, **main.GROUPED}
+    both = {**main.COMMANDS, **GROUPED}
     return [Line(words, summary, main.load_command(words).OPTIONS) for words, summary in both.items()]
 
 
 def aliases() -> dict[str, str]:
     """Return the other words for commands, without the options that some imply."""
-    return {alias: " ".join(w for w in full.split() if w[0] != "-") for alias, full in main.ALIASES.items()}
+    return {alias: " ".join(w for w in full.split() if w[0] != "-") for alias, full in ALIASES.items()}
 
 
 def groups() -> dict[str, list[str]]:
     """Return the words that follow each first word of two."""
     found: dict[str, list[str]] = {}
-    for text in sorted({*main.GROUPED, *main.ALIASES}):
+    for text in sorted({*GROUPED, *ALIASES}):
         group, _, word = text.partition(" ")
         found.setdefault(group, []).append(word)
     return found

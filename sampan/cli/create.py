@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.cli import output, runflags
+from sampan.cli import lines, runflags
 from sampan.cli.options import Command
 from sampan.errors import InvalidArgument
 
@@ -36,5 +36,5 @@ def run(engine: Engine, values: Values) -> int:
         raise
     if written is not None:
         written(container_id)
-    output.line(container_id)
+    lines.line(container_id)
     return 0

@@ -14,7 +14,7 @@ _AT_ONCE = 32
 
 def each(names: Iterable[str], operation: Callable[[str], str | Iterable[str] | None]) -> int:
     """Do it to every name, print what it returns (or the name); print errors and go on."""
-    from sampan.cli import output
+    from sampan.cli import lines
 
     code = 0
     for name in names:
@@ -27,7 +27,7 @@ def each(names: Iterable[str], operation: Callable[[str], str | Iterable[str] | 
             failure.complain(exc)
             continue
         for text in [name] if said is None else [said] if isinstance(said, str) else said:
-            output.line(text)
+            lines.line(text)
     return code
 
 

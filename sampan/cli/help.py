@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sampan.cli.options import FLAG, usage
+from sampan.cli.misuse import usage
+from sampan.cli.options import FLAG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import os
 import sys
 
 from sampan import bundle
-from sampan.errors import InvalidArgument, SampanError
+from sampan.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,83 +65,6 @@ COMMANDS = {
     "doctor": "Say what this host can and cannot do",
     "completion": "Print the completion script of a shell",
     "version": "Show the version",
-}
-
-# Commands of two words: `sampan help` names the group only; the module is sampan/cli/<group>_<word>.py.
-GROUPED = {
-    "builder prune": "Forget the build cache",
-    "container prune": "Remove containers that do not run",
-    "image copy": "Copy an image between stores, registries, archives and hosts",
-    "image diff": "List how the files of two images differ",
-    "image tree": "Show which image stands on which",
-    "manifest annotate": "Change the platform of a manifest in a list",
-    "manifest create": "Make a list of manifests, for several platforms",
-    "manifest inspect": "Show what a name means in its registry",
-    "manifest referrers": "List what refers to an image in its registry",
-    "manifest push": "Send a list to its registry",
-    "manifest rm": "Forget lists that are being made here",
-    "image prune": "Remove images that nobody uses",
-    "system boot": "Start containers as their restart policies ask, after a boot of the host",
-    "system check": "Examine the store, and repair it",
-    "system dial-stdio": "Serve images to a sampan on another host",
-    "system df": "Show how much disk the store takes",
-    "system prune": "Remove all that nobody uses",
-    "volume create": "Make a volume",
-    "volume inspect": "Show everything about volumes, as JSON",
-    "volume ls": "List volumes",
-    "volume prune": "Remove volumes that no container uses",
-    "volume rm": "Remove volumes",
-}
-
-# Docker's management words: what they stand for, options included.
-ALIASES = {
-    "builder build": "build",
-    "buildx build": "build",
-    "container commit": "commit",
-    "container attach": "attach",
-    "container cp": "cp",
-    "buildx prune": "builder prune",
-    "container create": "create",
-    "container diff": "diff",
-    "container exec": "exec",
-    "container export": "export",
-    "container inspect": "inspect --type=container",
-    "container kill": "kill",
-    "container list": "ps",
-    "container logs": "logs",
-    "container ls": "ps",
-    "container port": "port",
-    "container pause": "pause",
-    "container ps": "ps",
-    "container remove": "rm",
-    "container rename": "rename",
-    "container restart": "restart",
-    "container rm": "rm",
-    "container run": "run",
-    "container start": "start",
-    "container stats": "stats",
-    "container stop": "stop",
-    "container top": "top",
-    "container update": "update",
-    "container unpause": "unpause",
-    "container wait": "wait",
-    "image build": "build",
-    "image history": "history",
-    "image import": "import",
-    "image inspect": "inspect --type=image",
-    "image list": "images",
-    "image load": "load",
-    "image pull": "pull",
-    "image push": "push",
-    "image ls": "images",
-    "image remove": "rmi",
-    "image rm": "rmi",
-    "image save": "save",
-    "image tag": "tag",
-    "system events": "events",
-    "system info": "info",
-    "volume list": "volume ls",
-    "volume remove": "volume rm",
 }
 
 
@@ -225,19 +148,20 @@ def _open_streams() -> None:
 
 def _dispatch(argv: list[str], ours: list[int]) -> int:
     asked = _Globals(argv)
-    words = _expand(asked.words)
-    if not words or words[0] == "help":
-        return _help(words[1:], asked.words)
-    word, rest = split_command(words)
+    word, rest = split_command(asked.words)
     if not word:
-        raise _unknown(asked.words)
+        from sampan.cli import groups
+
+        return groups.explain(asked.words)
     module = load_command(word)
     from sampan.cli import options
 
     try:
         values = options.parse(rest, module.OPTIONS)
     except options.HelpAsked:
-        return _help(word.split(), word.split())
+        from sampan.cli import groups
+
+        return groups.explain(["help", *word.split()])
     ours[0] = getattr(module, "EXIT_OURS", 1)
     code: int = module.run(_engine(asked.root, module), values)
     return code
@@ -245,10 +169,11 @@ def _dispatch(argv: list[str], ours: list[int]) -> int:
 
 def split_command(words: list[str]) -> tuple[str, list[str]]:
     """Split a command's word, or its two, from the rest; "" when there is no such command."""
-    if words[0] in COMMANDS:
+    if words and words[0] in COMMANDS:
         return words[0], words[1:]
-    two = " ".join(words[:2])
-    return (two, words[2:]) if two in GROUPED else ("", words)
+    from sampan.cli import groups
+
+    return groups.split(words)
 
 
 def load_command(word: str) -> ModuleType:
@@ -264,43 +189,3 @@ def _engine(root: str | None, module: ModuleType) -> Any:
 
         return Engine(root)
     return None
-
-
-def _expand(words: list[str]) -> list[str]:
-    full = ALIASES.get(" ".join(words[:2])) if len(words) > 1 else None
-    return full.split() + words[2:] if full else words
-
-
-def _help(words: list[str], given: list[str]) -> int:
-    from sampan.cli import help
-
-    words = _expand(words)
-    if not words:
-        sys.stdout.write(help.overview(COMMANDS, sorted({name.split()[0] for name in (*ALIASES, *GROUPED)})))
-        return 0
-    word = split_command(words)[0]
-    if word:
-        sys.stdout.write(help.help_text(load_command(word).OPTIONS))
-        return 0
-    group = help.group(words[0], ALIASES, GROUPED)
-    if not group:
-        raise _unknown(words)
-    sys.stdout.write(group)
-    return 0
-
-
-def _unknown(words: list[str]) -> SampanError:
-    from sampan.cli.options import nearest
-
-    groups = {name.split()[0] for name in (*ALIASES, *GROUPED)}
-    if words[0] in groups:
-        known = sorted(name for name in (*ALIASES, *GROUPED) if name.startswith(words[0] + " "))
-        if len(words) == 1 or words[1].startswith("-"):
-            return InvalidArgument(f"command {words[0]} needs another word", "one of: " + ", ".join(known), exit_code=1)
-        word = " ".join(words[:2])
-    else:
-        known = [*COMMANDS, *groups, "help"]
-        word = words[0]
-    guess = nearest(word, known)
-    hint = f"did you mean {guess}?" if guess else "sampan help lists the commands"
-    return InvalidArgument(f"there is no command {word!r}", hint, exit_code=1)

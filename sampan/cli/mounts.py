@@ -105,7 +105,7 @@ def _check_key(key: str, kind: str, word: str) -> None:
         raise NotSupported(f"mount {word!r}: {key} is not there yet")
     known = (*_KEYS[""], *_KEYS[kind])
     if key not in known:
-        from sampan.cli.options import nearest
+        from sampan.nearest import nearest
 
         guess = nearest(key, known)
         hint = f"did you mean {guess}?" if guess else "known: " + ", ".join(known)

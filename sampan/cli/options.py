@@ -157,7 +157,7 @@ class _Parser:
         if option is None:
             if name == "help":
                 raise HelpAsked
-            raise self._unknown("--" + name)
+            raise _unknown(self.command, "--" + name)
         if option.kind == FLAG and not equals:
             value = "true"
         elif not equals:
@@ -171,7 +171,7 @@ class _Parser:
             if option is None:
                 if letter == "h" and not text:
                     raise HelpAsked
-                raise self._unknown("-" + letter)
+                raise _unknown(self.command, "-" + letter)
             if option.kind == FLAG and not text.startswith("="):
                 self._store(option, "-" + letter, "true")
                 continue
@@ -181,7 +181,9 @@ class _Parser:
 
     def _next(self, written: str) -> str:
         if not self.rest:
-            raise InvalidArgument(f"option {written} of {self.command.name} needs a value", _see_help(self.command))
+            from sampan.cli import misuse
+
+            raise misuse.valueless(self.command, written)
         return self.rest.pop(0)
 
     def _store(self, option: Option, written: str, text: str) -> None:
@@ -200,36 +202,25 @@ class _Parser:
             self.values[name] = value
         self.given.add(name)
 
-    def _unknown(self, written: str) -> InvalidArgument:
-        guess = nearest(written[2:], [*self.longs, "help"]) if written.startswith("--") else ""
-        hint = f"did you mean --{guess}?" if guess else _see_help(self.command)
-        return InvalidArgument(f"unknown option {written} of {self.command.name}", hint)
-
 
 def field(long: str) -> str:
     """Return the attribute name of an option."""
     return long.replace("-", "_")
 
 
-def _see_help(command: Command) -> str:
-    return f"sampan {command.name} --help lists the options"
+def _unknown(command: Command, written: str) -> InvalidArgument:
+    from sampan.cli import misuse
+
+    return misuse.unknown(command, written)
 
 
 def _check_count(command: Command, args: list[str]) -> None:
     words = command.arguments.split()
     least = sum(1 for word in words if not word.startswith("["))
-    unlimited = any("..." in word for word in words)
-    if len(args) < least:
-        text = f"{command.name} needs {'at least ' if unlimited or least < len(words) else ''}{_count(least)}"
-    elif len(args) > len(words) and not unlimited:
-        text = f"{command.name} takes {'at most ' + _count(len(words)) if words else 'no arguments'}, not {len(args)}"
-    else:
-        return
-    raise InvalidArgument(text, f"usage: {usage(command)}", exit_code=1)
+    if len(args) < least or (len(args) > len(words) and "..." not in command.arguments):
+        from sampan.cli import misuse
 
-
-def _count(number: int) -> str:
-    return f"{number} argument" if number == 1 else f"{number} arguments"
+        raise misuse.count(command, args)
 
 
 def _convert(option: Option, text: str) -> Any:
@@ -247,16 +238,3 @@ def _convert(option: Option, text: str) -> Any:
     from sampan.cli import quantities
 
     return quantities.convert(option.kind, text)
-
-
-def usage(command: Command) -> str:
-    """Return the usage line of a command."""
-    words = ["sampan", command.name, "[OPTIONS]" if command.options else "", command.arguments]
-    return " ".join(word for word in words if word)
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the known word that `word` was meant to be, or an empty string."""
-    from sampan import nearest as guess
-
-    return guess.nearest(word, known)

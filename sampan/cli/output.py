@@ -1,7 +1,6 @@
 """What commands print: tables, human sizes and times, identifiers, JSON and templates per row.
 
-Sizes and tables look as Docker's, because scripts and eyes know them. Names, commands and labels come from images:
-`printable` shows control characters instead of sending them to a terminal. Colour only on a terminal, and never when
+Sizes and tables look as Docker's, because scripts and eyes know them. Colour only on a terminal, and never when
 NO_COLOR is set.
 """
 
@@ -10,6 +9,10 @@ from __future__ import annotations
 import os
 import sys
 import time
+
+from sampan.cli.lines import line as line
+from sampan.cli.lines import printable as printable
+from sampan.cli.lines import write as write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,16 +24,6 @@ _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 # A column is at least this wide and this far from the next: the widths of Docker's tables.
 _LEAST, _GAP = 10, 3
-
-
-def write(text: str) -> None:
-    """Print one text to standard output as it is."""
-    sys.stdout.write(text)
-
-
-def line(text: str) -> None:
-    """Print one line to standard output, control characters shown."""
-    sys.stdout.write(printable(text) + "\n")
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -73,25 +66,6 @@ def rows(
 
 def _fill(row: list[str], width: int) -> list[str]:
     return row + [""] * (width - len(row))
-
-
-def printable(text: str, keep: str = "\t") -> str:
-    """Return text with control characters written out as escapes; those in `keep` stay."""
-    if text.isprintable():
-        return text
-    return "".join(c if c in keep or not _is_control(c) else _escape(c) for c in text)
-
-
-def _is_control(letter: str) -> bool:
-    # C0, DEL and C1 steer terminals; bidirectional marks reorder what is shown. Undecodable bytes stay bytes.
-    code = ord(letter)
-    return code < 32 or 127 <= code < 160 or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069
-
-
-def _escape(letter: str) -> str:
-    return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(letter) or (
-        f"\\x{ord(letter):02x}" if ord(letter) < 256 else f"\\u{ord(letter):04x}"
-    )
 
 
 def json_text(value: Any) -> str:

@@ -60,9 +60,9 @@ def run(engine: Engine, values: Values) -> int:
         raise
     if isinstance(result, int):
         return result
-    from sampan.cli import output
+    from sampan.cli import lines
 
-    output.line(result)
+    lines.line(result)
     return 0
 
 
@@ -82,8 +82,8 @@ def _attach(values: Values, options: RunOptions) -> None:
 
 
 def _explain(engine: Engine, image: str, options: RunOptions) -> int:
-    from sampan.cli import output
+    from sampan.cli import lines
 
     for text in engine.containers.explain(image, options):
-        output.line(text)
+        lines.line(text)
     return 0

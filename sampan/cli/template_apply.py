@@ -226,7 +226,7 @@ class _Run:
             return self._logic(node, rest, dot, piped)
         function = FUNCTIONS.get(node.value)
         if function is None:
-            from sampan.cli.options import nearest
+            from sampan.nearest import nearest
 
             guess = nearest(node.value, FUNCTIONS)
             raise self.template.error(node.at, f"no function {node.value!r}", f"did you mean {guess}?" if guess else "")
@@ -296,7 +296,7 @@ class _Run:
             return value
         if value.optional:
             return None
-        from sampan.cli.options import nearest
+        from sampan.nearest import nearest
 
         guess = nearest(value.name, value.keys)
         hint = f"did you mean .{guess}?" if guess else "{{json .}} shows every field"

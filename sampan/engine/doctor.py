@@ -142,7 +142,7 @@ class _Scratch:
     """Make a directory in the store, or where it will be, for a trial, and remove it; what was killed here goes too."""
 
     def __init__(self, parent: str) -> None:
-        from sampan.engine.removal import remove_own
+        from sampan.engine.trees import remove_own
         from sampan.store import files, gc, owner
 
         for name in os.listdir(parent):
@@ -155,7 +155,7 @@ class _Scratch:
         return self.path
 
     def __exit__(self, *_: object) -> None:
-        from sampan.engine.removal import remove_own
+        from sampan.engine.trees import remove_own
 
         remove_own(self.path)  # overlayfs leaves a directory of mode 0000
 

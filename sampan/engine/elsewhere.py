@@ -1,4 +1,4 @@
-"""Operations of `engine.containers` that a run never needs: each in the module that this table names.
+"""Operations of `engine.containers`: each in the module that this table names, so that a command loads its own.
 
 `containers.ls(…)` is `sampan.engine.listing.ls(engine, …)`.  `Elsewhere` says the same to type checkers.
 """
@@ -16,6 +16,7 @@ MODULES = {
     "export": "sampan.engine.exporting",
     "inspect": "sampan.engine.inspect",
     "ls": "sampan.engine.listing",
+    **dict.fromkeys(("create", "run", "start"), "sampan.engine.launching"),
     "logs": "sampan.engine.logs",
     **dict.fromkeys(("pause", "unpause"), "sampan.engine.pausing"),
     "port": "sampan.engine.ports",
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         explain,
         exporting,
         inspect,
+        launching,
         listing,
         logs,
         pausing,
@@ -81,6 +83,9 @@ if TYPE_CHECKING:
         explain = _Of(explain.explain)
         export = _Of(exporting.export)
         inspect = _Of(inspect.inspect)
+        create = _Of(launching.create)
+        run = _Of(launching.run)
+        start = _Of(launching.start)
         ls = _Of(listing.ls)
         logs = _Of(logs.logs)
         pause = _Of(pausing.pause)

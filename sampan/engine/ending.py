@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.engine import alone, outcome, restarting, stopping
+from sampan.engine import alone, restarting, stopping, supervisors
 from sampan.engine.alone import Alone
 from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
 from sampan.oci import restart as policies
@@ -13,8 +13,6 @@ from sampan.store import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from sampan.engine.engine import Engine
     from sampan.store.containers import Record
 
@@ -116,7 +114,7 @@ def stop(
     number = chosen or stop_signal(record)
     restarting.forbid(engine.store.paths.container(record.id))
     engine.events.container("kill", record, signal=number)
-    outcome.hurry(engine.containers.socket(record.id))
+    supervisors.hurry(engine.containers.socket(record.id))
     note = stopping.stop(record, number, seconds)
     if note:
         engine.warn([note])
@@ -172,7 +170,7 @@ def check_startable(engine: Engine, record: Record) -> None:
     if not os.path.isdir(home + "/upper"):
         _restore(engine, record, home)
     if record.started:
-        outcome.require_told(home, containers.socket(record.id), record.name)
+        supervisors.require_told(home, containers.socket(record.id), record.name)
         if record.auto_remove:  # a volatile overlay leaves a mark there, with which it cannot be mounted again
             _outlive(home)
             engine.remove_tree(f"{home}/work/work")
@@ -234,7 +232,7 @@ def wait(engine: Engine, name: str, condition: str = NOT_RUNNING) -> int:
 
 
 def _wait_for_end(engine: Engine, record: Record) -> int:
-    watch = outcome.Watch(engine.store.paths.container(record.id))
+    watch = supervisors.Watch(engine.store.paths.container(record.id))
     try:
         process.wait(record.pid, record.pid_start, record.boot_id)
         code = engine.containers.settled(record)
@@ -254,39 +252,3 @@ def _doze() -> None:
     import time
 
     time.sleep(0.05)
-
-
-def ended(engine: Engine, record: Record) -> tuple[dict[str, Any], bool]:
-    """Give the state of a container whose first process is gone; the flag says that it is final."""
-    containers = engine.containers
-    home = containers.paths.container(record.id)
-    end = outcome.await_end(home, containers.socket(record.id), record.pid, record.pid_start)
-    if end.code == outcome.KILLED and not end.oom:  # a group that `update` made is not the supervisor's to look at
-        end.oom = int(cgroup.oom_kills(cgroup.named(record.id)) > 0)
-    cleared = not end.lost or _clear(engine, record)
-    if end.lost and record.status == state.RESTARTING:  # whoever started it again was killed: it never ran
-        end.code, end.oom, end.finished = record.exit_code, record.oom, record.finished
-    due = restarting.waiter(home, record.boot_id) is not None
-    status = state.RESTARTING if due else state.EXITED
-    state_now = {"status": status, "exit_code": end.code, "finished": end.finished, "pid": 0, "oom": end.oom}
-    return state_now, cleared and not (end.holder or due)
-
-
-def _clear(engine: Engine, record: Record) -> bool:
-    """Remove what the supervisor of an ended container would have removed, had it lived; say whether that is settled.
-
-    While another holds the lock it is not: he may have begun to start it again, and what is there is new.
-    """
-    try:
-        with Alone(engine.store.paths.container(record.id), wait=False):
-            if engine.store.containers.get(record.id).pid == record.pid:
-                placement = cgroup.named(record.id)
-                cgroup.kill(placement)
-                cgroup.remove(placement)
-    except BlockingIOError:
-        return False
-    except NotFound:
-        return True
-    except (SampanError, OSError) as error:
-        engine.warn([f"container {record.name}: {error}"])
-    return True

@@ -240,7 +240,7 @@ class Engine:
 
     def remove_tree(self, path: str) -> None:
         """Remove a directory of the store whose files may belong to mapped ids; a missing one is fine."""
-        from sampan.engine.removal import remove_tree
+        from sampan.engine.trees import remove_tree
 
         remove_tree(self, path)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from sampan.engine import ending, outcome, restarting, stopping
+from sampan.engine import ending, restarting, stopping, supervisors
 from sampan.engine.alone import Alone
 from sampan.errors import NotFound, SampanError, Unavailable
 from sampan.runtime import process, state
@@ -67,12 +67,12 @@ def _called_off(engine: Engine, record: Record) -> Record:
 
 def _tell(engine: Engine, record: Record) -> _Told:
     socket = engine.containers.socket(record.id)
-    holder = outcome.supervisor(socket)
+    holder = supervisors.supervisor(socket)
     start = process.start_time(holder) if holder > 0 else None
     if start is None:  # it cannot be known, as where the store's path is too long for a socket
         stopping.stop(record, ending.stop_signal(record), (record.config.get("options") or {}).get("stop_timeout"))
         return _Told(record, record.pid, record.pid_start, time.monotonic() + _MARGIN)
-    outcome.hurry(socket)
+    supervisors.hurry(socket)
     process.send(holder, start, record.boot_id, _TERM)
     if record.status == state.PAUSED:
         ending.thaw(record)

@@ -6,7 +6,7 @@ is locked, so that the collector (store/gc.py) lets it be.
 
 from __future__ import annotations
 
-from sampan.engine import terminal
+from sampan.engine import launching, terminal
 from sampan.engine.alone import Alone
 from sampan.engine.containers import SHARED
 from sampan.runtime import launch as helpers
@@ -31,7 +31,7 @@ def run(
     containers = engine.containers
     with terminal.Forward(True, sig_proxy) as forward:
         record, child = launch(containers, image, options, (0, 1, 2), options.interactive, on_create)
-        return containers.foreground(record, child, forward)
+        return launching.foreground(engine, record, child, forward)
 
 
 def launch(
@@ -50,10 +50,11 @@ def launch(
     record = None
     try:
         containers.engine.store.db.prepare()  # it is recorded after its start: what a full disk refuses, it refuses now
-        record = containers.new(image, options, "", True)
+        record = launching.new(containers.engine, image, options, "", True)
         record.name = names.pick(9)  # known before it is in the store, for its events
         containers.engine.events.container("create", record)
-        containers.begin_home(record.id)  # before its groups: who clears up after killed commands finds them by it
+        # Before its groups: who clears up after killed commands finds them by it.
+        launching.begin_home(containers.engine, record.id)
         with Alone(containers.paths.container(record.id)):
             child = _start(containers, record, interactive, fds, on_create, child)
             record.status, record.pid, record.started = "running", child.pid, child.started_ns
@@ -81,7 +82,7 @@ def _start(
 
     def meanwhile() -> None:
         containers.engine.events.container("attach", record)
-        containers.fill_home(record.id)
+        launching.fill_home(containers.engine, record.id)
         if on_create is not None:
             on_create(record.id)
 

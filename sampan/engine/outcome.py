@@ -1,192 +1,107 @@
-"""How a container ended: the record that its supervisor leaves, and what to think when there is none.
+"""How a container ended: the record that its supervisor leaves, and what to do when there is none.
 
 The record is one line, `status oom_kills started finished` (helper/finish.c), with four words more where a restart is
-due (engine/restarting.py). It appears moments after the process is gone, once the cgroup is removed, so a reader waits
-for it as long as the supervisor lives. Who that is, the kernel tells: it answers a connection to the attach socket with
-the identity of the listener (SO_PEERCRED, unix(7)).
+due (engine/restarting.py). It is all that `ps` and `rm` need of an end; `supervisors.py` is asked where it is missing.
 """
 
 from __future__ import annotations
 
-import os
-import time
+from sampan.engine.alone import Alone, gone
+from sampan.errors import NotFound, SampanError
+from sampan.runtime import cgroup, process
 
-from sampan.errors import Unavailable
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-PATIENCE = 5.0
+    from sampan.engine.engine import Engine
+    from sampan.store.containers import Record
+
 KILLED = 137  # as Docker reports an end that nobody saw
-_UNKNOWN = -1
-_HURRY = b"\2" + bytes(31)  # helper/supervise.h: struct hello
 
 
 class End:
     """Hold how it ended: exit code, whether memory ran out, when (unix ns).
 
-    `lost`: no supervisor told, so what it would have removed is still there; `holder`: the supervisor that lives but
-    has not told yet, 0 if there is none.
+    `waiter`: pid, start time, count and pause (ms) of who waits to start it again, or nothing; `lost`: no supervisor
+    told, so what it would have removed is still there; `holder`: the supervisor that lives but has not told yet, 0 if
+    there is none.
     """
 
-    __slots__ = ("code", "finished", "holder", "lost", "oom")
+    __slots__ = ("code", "finished", "holder", "lost", "oom", "waiter")
 
-    def __init__(self, code: int, oom: int, finished: int, *, lost: bool = False, holder: int = 0) -> None:
+    def __init__(
+        self, code: int, oom: int, finished: int, *, waiter: tuple[int, ...] = (), lost: bool = False, holder: int = 0
+    ) -> None:
         self.code = code
         self.oom = oom
         self.finished = finished
+        self.waiter = waiter
         self.lost = lost
         self.holder = holder
 
-
-def await_end(home: str, socket_path: str, pid: int, start: int, patience: float = PATIENCE) -> End:
-    """Give the end of a container whose first process `pid`, which started at `start` (clock ticks), is gone.
-
-    Without a record, because the supervisor was killed or the host lost power, the code is KILLED.
-    """
-    path = os.path.join(home, "exit")
-    found = _read(path)
-    if found is not None:
-        return found
-    holder = supervisor(socket_path)
-    deadline = time.monotonic() + patience
-    while _lives(holder):
-        found = _read(path)
-        if found is not None:
-            return found
-        # A supervisor that is younger than the process is the one of the next start, which removed the record.
-        if time.monotonic() > deadline or _state(holder) == "T" or _start(holder) > start:
-            return End(_zombie_code(pid), 0, time.time_ns(), holder=holder)
-        time.sleep(0.001)
-    return _read(path) or End(KILLED, 0, time.time_ns(), lost=True)
+    def is_awaited(self, boot: str) -> bool:
+        """Say whether somebody still waits to start it again."""
+        return len(self.waiter) == 4 and process.alive(self.waiter[0], self.waiter[1], boot)
 
 
-def hurry(socket_path: str) -> None:
-    """Tell a supervisor that a stop is on its way: from now on the output of the program waits for no reader."""
-    if not socket_path or not os.path.exists(socket_path):
-        return
-    import _socket
-
-    kind = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
-    client = _socket.socket(_socket.AF_UNIX, kind)
-    try:
-        client.connect(socket_path)
-        client.send(_HURRY)
-    except (BlockingIOError, ConnectionRefusedError, FileNotFoundError, BrokenPipeError, ConnectionResetError):
-        return  # it is gone or stopped: its program ends without it
-    finally:
-        client.close()
-
-
-def require_told(home: str, socket_path: str, name: str) -> None:
-    """Raise Unavailable, and name the holder, while a supervisor has still to tell how the container ended."""
-    if os.path.exists(os.path.join(home, "exit")):
-        return
-    holder = supervisor(socket_path)
-    deadline = time.monotonic() + PATIENCE
-    # One whose start failed has no more to tell, and is about to end.
-    while _lives(holder) and _state(holder) != "T" and time.monotonic() < deadline:
-        if os.path.exists(os.path.join(home, "exit")):
-            return
-        time.sleep(0.001)
-    if not _lives(holder):
-        return
-    what = f"process {holder}" if holder > 0 else "a process"
-    if _state(holder) == "T":
-        raise Unavailable(
-            f"cannot start container {name}: its supervisor of before, {what}, is stopped", f"kill -CONT {holder}"
-        )
-    raise Unavailable(f"cannot start container {name}: its supervisor of before, {what}, has not finished", "try again")
-
-
-def parse(data: bytes) -> tuple[int, int, int]:
-    """Read a record's line as exit code, OOM flag and time of the end; ValueError when it is not one."""
-    status, kills, _started, ended, *_waiter = data.split()
+def parse(data: bytes) -> End:
+    """Read a record's line; ValueError when it is not one."""
+    status, kills, _started, ended, *waiter = data.split()
     number = int(status)
     code = 128 + (number & 0x7F) if number & 0x7F else number >> 8 & 0xFF
     seconds, _, nanos = ended.partition(b".")
-    return code, int(int(kills) > 0), int(seconds) * 1_000_000_000 + int(nanos)
+    words = tuple(int(word) for word in waiter[:4])
+    return End(code, int(int(kills) > 0), int(seconds) * 1_000_000_000 + int(nanos), waiter=words)
 
 
-def _read(path: str) -> End | None:
+def read(home: str) -> End | None:
+    """Give the record of a container's end; None when there is none (yet).
+
+    Where a removal was begun and not finished it lies in the directory's new name.
+    """
+    for directory in (home, gone(home)):
+        try:
+            return parse(process.read(f"{directory}/exit"))
+        except (FileNotFoundError, ValueError):
+            continue
+    return None
+
+
+def ended(engine: Engine, record: Record) -> tuple[dict[str, Any], bool]:
+    """Give the state of a container whose first process is gone; the flag says that it is final."""
+    home = engine.store.paths.container(record.id)
+    end = read(home)
+    if end is None:
+        from sampan.engine import supervisors
+
+        end = supervisors.await_end(home, engine.containers.socket(record.id), record.pid, record.pid_start)
+    if end.code == KILLED and not end.oom:  # a group that `update` made is not the supervisor's to look at
+        end.oom = int(cgroup.oom_kills(cgroup.named(record.id)) > 0)
+    cleared = not end.lost or _clear(engine, record)
+    if end.lost and record.status == "restarting":  # whoever started it again was killed: it never ran
+        end.code, end.oom, end.finished = record.exit_code, record.oom, record.finished
+    due = end.is_awaited(record.boot_id)
+    status = "restarting" if due else "exited"
+    state = {"status": status, "exit_code": end.code, "finished": end.finished, "pid": 0, "oom": end.oom}
+    return state, cleared and not (end.holder or due)
+
+
+def _clear(engine: Engine, record: Record) -> bool:
+    """Remove what the supervisor of an ended container would have removed, had it lived; say whether that is settled.
+
+    While another holds the lock it is not: he may have begun to start it again, and what is there is new.
+    """
     try:
-        with open(path, "rb") as file:
-            return End(*parse(file.read(256)))
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def supervisor(socket_path: str) -> int:
-    """Return the pid of the process that listens on an attach socket; 0 when none does, -1 when it cannot be known."""
-    if not socket_path or not os.path.exists(socket_path):
-        return 0
-    import _socket
-    import _struct
-
-    kind = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
-    probe = _socket.socket(_socket.AF_UNIX, kind)
-    try:
-        probe.connect(socket_path)
-        pid: int = _struct.unpack("iII", probe.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))[0]
-        return pid or _UNKNOWN
+        with Alone(engine.store.paths.container(record.id), wait=False):
+            if engine.store.containers.get(record.id).pid == record.pid:
+                placement = cgroup.named(record.id)
+                cgroup.kill(placement)
+                cgroup.remove(placement)
     except BlockingIOError:
-        return _UNKNOWN  # it lives, but does not accept
-    except (ConnectionRefusedError, FileNotFoundError):
-        return 0
-    finally:
-        probe.close()
-
-
-def _lives(pid: int) -> bool:
-    return pid == _UNKNOWN or (pid > 0 and _state(pid) not in ("", "Z", "X", "x"))
-
-
-def _state(pid: int) -> str:
-    fields = _stat(pid)
-    return fields[0].decode() if fields else ""
-
-
-def _start(pid: int) -> int:
-    fields = _stat(pid)
-    return int(fields[19]) if fields else 0
-
-
-def _stat(pid: int) -> list[bytes]:
-    if pid <= 0:
-        return []
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            data = file.read()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return data[data.rindex(b")") + 2 :].split()
-
-
-def _zombie_code(pid: int) -> int:
-    """Return the exit code of a process that nobody has collected yet (proc(5) stat field 52)."""
-    fields = _stat(pid)
-    if len(fields) < 50 or fields[0] not in (b"Z", b"X"):
-        return KILLED
-    status = int(fields[49])
-    return 128 + (status & 0x7F) if status & 0x7F else status >> 8 & 0xFF
-
-
-class Watch:
-    """Hold the exit record of a running container open, so that it can be read when the container removes itself."""
-
-    def __init__(self, home: str) -> None:
-        try:
-            self.fd = os.open(os.path.join(home, "exit.new"), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            self.fd = -1
-
-    def code(self) -> int | None:
-        """Give the exit code once the supervisor has written it."""
-        if self.fd < 0:
-            return None
-        try:
-            return parse(os.pread(self.fd, 256, 0))[0]
-        except ValueError:
-            return None
-
-    def close(self) -> None:
-        """Let the file go."""
-        if self.fd >= 0:
-            os.close(self.fd)
+        return False
+    except NotFound:
+        return True
+    except (SampanError, OSError) as error:
+        engine.warn([f"container {record.name}: {error}"])
+    return True

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 
+from sampan.engine import outcome
 from sampan.errors import InvalidArgument, NotFound, SampanError
 from sampan.oci import restart
 from sampan.runtime import process
@@ -90,14 +91,8 @@ def counted(home: str, record: Record | None = None) -> tuple[int, int]:
 
 def waiter(home: str, boot: str) -> Waiter | None:
     """Give the waiter of an ended container; None when nobody waits (any more)."""
-    try:
-        with open(f"{home}/exit", "rb") as file:
-            words = [int(word) for word in file.read(256).split()[4:8]]
-    except (FileNotFoundError, ValueError):
-        return None
-    if len(words) < 4 or not process.alive(words[0], words[1], boot):
-        return None
-    return Waiter(*words)
+    end = outcome.read(home)
+    return Waiter(*end.waiter) if end is not None and end.is_awaited(boot) else None
 
 
 def forbid(home: str) -> None:
@@ -170,7 +165,7 @@ def again(engine: Engine, name: str) -> bool:
 
 
 def _launch(engine: Engine, record: Record, found: Waiter) -> None:
-    from sampan.engine import starter
+    from sampan.engine import launching, starter
 
     how = (found.count, found.pause)
     try:
@@ -179,5 +174,5 @@ def _launch(engine: Engine, record: Record, found: Waiter) -> None:
         code = error.exit_code if isinstance(error, SampanError) else 128
         engine.store.containers.update(record.id, status="exited", exit_code=code, pid=0)
         raise
-    engine.containers.mark_running(record, child)
+    launching.mark_running(engine, record, child)
     child.close()

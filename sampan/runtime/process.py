@@ -77,12 +77,12 @@ def boot_id() -> str:
     """Return the id that the kernel made at this boot; read once, as no process outlives it."""
     global _boot_id
     if not _boot_id:
-        _boot_id = _read("/proc/sys/kernel/random/boot_id").strip().decode("ascii")
+        _boot_id = read("/proc/sys/kernel/random/boot_id").strip().decode("ascii")
     return _boot_id
 
 
-def _read(path: str) -> bytes:
-    """Read a small file of /proc; a file object would cost more than the reading, and `ps` looks at every process."""
+def read(path: str) -> bytes:
+    """Read a small file at once; a file object would cost more than the reading, and `ps` looks at every process."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(fd, 4096)
@@ -103,7 +103,7 @@ def _stat(pid: int) -> tuple[str, int] | None:
     if pid <= 0:
         return None
     try:
-        return parse_stat(_read(f"/proc/{pid}/stat"))
+        return parse_stat(read(f"/proc/{pid}/stat"))
     except (FileNotFoundError, ProcessLookupError):
         return None
 

@@ -15,7 +15,6 @@ import time
 
 from sampan.errors import Conflict, InvalidArgument, NotFound
 from sampan.oci import jsontext
-from sampan.store import names
 from sampan.store.db import Database
 from sampan.store.paths import Paths
 
@@ -91,6 +90,8 @@ class Containers:
         if len(record.id) != 64 or not _HEX.issuperset(record.id):
             raise InvalidArgument(f"invalid container id {record.id[:100]!r}: it must be 64 hexadecimal digits")
         if record.name:
+            from sampan.store import names
+
             names.check(record.name, "container")
         config, labels = jsontext.dumps(record.config), jsontext.dumps(record.labels)
         with self._db.transaction(durable=durable):
@@ -137,6 +138,8 @@ class Containers:
 
     def _meant(self, text: str) -> str:
         """Return a hint with the name that a mistyped one was meant to be."""
+        from sampan.store import names
+
         known = [row[0] for row in self._db.query("SELECT name FROM containers LIMIT 2000")]
         return names.meant(text, known, "ps -a")
 
@@ -171,6 +174,8 @@ class Containers:
 
     def rename(self, container_id: str, name: str) -> None:
         """Give a container another name; raise Conflict when it is taken."""
+        from sampan.store import names
+
         names.check(name, "container")
         with self._db.transaction():
             self._check_name(name, container_id)
@@ -199,6 +204,8 @@ class Containers:
         if record.name:
             self._check_name(record.name, record.id)
             return
+        from sampan.store import names
+
         attempt = 0
         record.name = names.pick()
         while self._db.one("SELECT 1 FROM containers WHERE name = ?", (record.name,)) is not None:

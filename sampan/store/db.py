@@ -94,10 +94,12 @@ class Database:
         sqlite = dbfile.sqlite()
         try:
             if not os.path.exists(self.paths.database):
-                dbfile.create(self.paths)
+                from sampan.store import dbmaking
+
+                dbmaking.create(self.paths)
             return dbfile.connect(self.paths)
         except sqlite.Error as exc:
-            raise dbfile.translate(exc, self.paths, "open the store") from exc
+            raise self._error(exc, "open the store") from exc
         except OSError as exc:
             raise Unavailable(f"cannot open the store {self.paths.root}: {exc.strerror}") from exc
 
@@ -108,7 +110,12 @@ class Database:
                 cursor = self._connection.execute(sql, args)
                 return cursor.fetchall(), cursor.rowcount
             except dbfile.sqlite().Error as exc:
-                raise dbfile.translate(exc, self.paths, "use the store") from exc
+                raise self._error(exc, "use the store") from exc
+
+    def _error(self, exc: Any, action: str) -> SampanError:
+        from sampan.store import dberrors
+
+        return dberrors.translate(exc, self.paths, action)
 
     def _begin(self, durable: bool, frees: bool) -> None:
         if self._depth == 0:

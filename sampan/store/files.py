@@ -10,7 +10,6 @@ import os
 import stat
 
 from sampan.errors import Denied, IntegrityError, SampanError, Unavailable
-from sampan.store import owner
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 TEMPORARY = ".new-"  # begins the name of a file that becomes visible by a rename; its owner follows
@@ -71,6 +70,8 @@ def sync_filesystem(path: str) -> None:
 
 def temporary_name() -> str:
     """Return a fresh name for a file that will be renamed; the collector knows whose it is."""
+    from sampan.store import owner
+
     return f"{TEMPORARY}{owner.this_process()}.{os.urandom(4).hex()}"
 
 

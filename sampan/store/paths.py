@@ -21,9 +21,9 @@ from __future__ import annotations
 import os
 
 from sampan.errors import Denied, InvalidArgument, Unavailable
-from sampan.oci.digest import hex_of
 
 _SUBDIRECTORIES = ("oci/blobs/sha256", "ingest", "snapshots/.active", "containers", "volumes", "cache")
+_TOP = frozenset(path.partition("/")[0] for path in _SUBDIRECTORIES)
 
 
 class Paths:
@@ -62,6 +62,8 @@ class Paths:
 
     def blob(self, digest: str) -> str:
         """Return the path of a blob by its digest text."""
+        from sampan.oci.digest import hex_of
+
         return f"{self.blobs}/{hex_of(digest)}"
 
     def snapshot(self, snapshot_id: str) -> str:
@@ -93,9 +95,11 @@ class Paths:
         return f"{self.cache}/context-{_component(key)}"
 
     def make(self) -> None:
-        """Make the directories of the store where they are missing."""
+        """Make the directories of the store where they are missing; what is in one of them was made before the last."""
         try:
             self._make_root()
+            if _TOP.issubset(os.listdir(self.root)):
+                return
             for relative in _SUBDIRECTORIES:
                 path = self.root
                 for part in relative.split("/"):

@@ -21,7 +21,6 @@ import fcntl
 import os
 import sys
 import time
-from _struct import pack, unpack_from
 from _thread import allocate_lock
 
 INDEX_BYTES = 32 << 10
@@ -33,7 +32,6 @@ _HEADER = 136  # bytes: the header twice, the checkpoint's state, the bytes that
 _DEADMAN = (128, 1)
 _SHARED = (0x40000002, 510)  # of the database's file (fileformat2.html, "The Lock-Byte Page")
 _PATIENCE = 30.0  # seconds
-_FLOCK = "hhqqi4x"
 _FLAGS = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -119,8 +117,8 @@ def _join(index: int, size: int) -> None:
     """
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
-        asked = fcntl.fcntl(index, fcntl.F_OFD_GETLK, pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, *_DEADMAN, 0))
-        kind = unpack_from("h", asked)[0]
+        asked = fcntl.fcntl(index, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, _DEADMAN))
+        kind = int.from_bytes(asked[:2], sys.byteorder)
         if kind == fcntl.F_UNLCK and _set(index, fcntl.F_WRLCK, _DEADMAN):
             if size < INDEX_BYTES:
                 os.posix_fallocate(index, 0, INDEX_BYTES)
@@ -131,9 +129,15 @@ def _join(index: int, size: int) -> None:
         time.sleep(0.001)
 
 
+def _flock(kind: int, place: tuple[int, int]) -> bytes:
+    """Give a `struct flock` of 64-bit Linux (fcntl(2)): type, whence (SEEK_SET), start, length, pid."""
+    start, length = (number.to_bytes(8, sys.byteorder) for number in place)
+    return kind.to_bytes(2, sys.byteorder) + bytes(6) + start + length + bytes(8)
+
+
 def _set(fd: int, kind: int, place: tuple[int, int]) -> bool:
     try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, pack(_FLOCK, kind, os.SEEK_SET, *place, 0))
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(kind, place))
     except BlockingIOError:
         return False
     return True

@@ -196,9 +196,9 @@ def test_names_do_not_make_a_store(tmp_path: pathlib.Path) -> None:
 
 def test_every_command_and_option_is_in_the_tables() -> None:
     """Also those of two words; what is refused is not offered."""
-    from sampan.cli import main
+    from sampan.cli import groups, main
 
     lines = {line.words: line for line in completion_tables.lines()}
-    assert set(lines) == {*main.COMMANDS, *main.GROUPED}
+    assert set(lines) == {*main.COMMANDS, *groups.GROUPED}
     run = [row.long for row in lines["run"].rows]
     assert "--memory" in run and "--gpus" not in run

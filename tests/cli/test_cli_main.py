@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from sampan.cli import failure, main, options
+from sampan.cli import failure, groups, main, options
 from sampan.errors import BuildError, NotFound
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -34,11 +34,11 @@ def sampan(
 
 
 def test_every_command_and_alias_leads_to_a_module() -> None:
-    for word in (*main.COMMANDS, *main.GROUPED):
+    for word in (*main.COMMANDS, *groups.GROUPED):
         module = main.load_command(word)
         assert module.OPTIONS.name == word
         assert callable(module.run)
-    for alias, full in main.ALIASES.items():
+    for alias, full in groups.ALIASES.items():
         word, rest = main.split_command(full.split())
         assert word, alias
         table = main.load_command(word).OPTIONS.options
@@ -46,7 +46,7 @@ def test_every_command_and_alias_leads_to_a_module() -> None:
 
 
 def test_every_option_of_a_command_is_written_once() -> None:
-    for word in (*main.COMMANDS, *main.GROUPED):
+    for word in (*main.COMMANDS, *groups.GROUPED):
         table = main.load_command(word).OPTIONS.options
         longs = [name for option in table for name in (option.long, *option.aliases)]
         shorts = [option.short for option in table if option.short]
@@ -57,7 +57,7 @@ def test_every_option_of_a_command_is_written_once() -> None:
 def test_help_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["help"]) == 0
     overview = capsys.readouterr().out
-    for word in (*main.COMMANDS, *main.GROUPED):
+    for word in (*main.COMMANDS, *groups.GROUPED):
         assert f"  {word} " in overview or word.split()[0] in overview
         assert main.main(["help", *word.split()]) == 0
         assert f"sampan {word}" in capsys.readouterr().out

@@ -7,6 +7,8 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 
 import pytest
 
@@ -36,6 +38,29 @@ def test_a_run_from_python_writes_twice_and_durably_never(engine: sampan.Engine)
     assert sum(text.startswith("BEGIN") for text in seen) == 2
     assert not any("FULL" in text for text in seen)
     assert len(seen) <= 16
+
+
+def test_a_removal_of_what_has_ended_writes_once(engine: sampan.Engine) -> None:
+    """Its end is not written down first: the record is about to go."""
+    seen: list[str] = []
+    done = subprocess.run(command(engine, "run", "-d", "base", "true"), capture_output=True, text=True, check=True)
+    name = done.stdout.strip()
+    until(lambda: os.path.exists(engine.store.paths.container(name) + "/exit"))
+    connection = engine.store.db.open()
+    connection.set_trace_callback(seen.append)
+    try:
+        engine.containers.remove(name)
+    finally:
+        connection.set_trace_callback(None)
+    assert sum(text.startswith("BEGIN") for text in seen) == 1
+    assert len(seen) <= 7
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
 
 
 def command(engine: sampan.Engine, *words: str) -> list[str]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 import sampan
+from sampan.engine import launching
 from sampan.errors import Conflict, SampanError, Unavailable
 from sampan.oci.options import RunOptions
 
@@ -130,8 +131,9 @@ def test_what_a_killed_create_left_goes_with_the_next_collection(engine: sampan.
     kept = engine.containers.create(image, options("true"))
     named = engine.store.volumes.create("").name  # `volume create` without a name: it is somebody's
     script = (
-        "import os, sys, sampan; from sampan.oci.options import RunOptions; e = sampan.Engine(sys.argv[1]);"
-        "e.containers.new(sys.argv[2], RunOptions(mounts=[('volume', 'mine', '/m', ['rw'])]), '', False);"
+        "import os, sys, sampan; from sampan.oci.options import RunOptions; from sampan.engine import launching;"
+        "e = sampan.Engine(sys.argv[1]);"
+        "launching.new(e, sys.argv[2], RunOptions(mounts=[('volume', 'mine', '/m', ['rw'])]), '', False);"
         "os.kill(os.getpid(), 9)"
     )
     before = names(engine)
@@ -145,7 +147,7 @@ def test_what_a_killed_create_left_goes_with_the_next_collection(engine: sampan.
 
 def test_a_volume_of_a_container_that_is_being_made_is_not_taken(engine: sampan.Engine, image: str) -> None:
     mounts = [("volume", "mine", "/m", ["rw"])]
-    record = engine.containers.new(image, options("true", mounts=mounts), "", False)
+    record = launching.new(engine, image, options("true", mounts=mounts), "", False)
     assert len(names(engine)) == 2
     for words in (["volume", "prune", "-af"], ["system", "prune", "-f", "--volumes"], ["image", "prune", "-f"]):
         subprocess.run(engine.command(words), check=True, capture_output=True, timeout=60)

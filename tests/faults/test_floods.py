@@ -14,7 +14,7 @@ import pytest
 from invariants import Store
 
 import sampan
-from sampan.engine import outcome
+from sampan.engine import supervisors
 
 FULL = "SAMPAN_FAULTS" in os.environ
 LINE = 1 << 30 if FULL else 64 << 20
@@ -40,7 +40,7 @@ def test_a_line_of_a_gibibyte(store: Store) -> None:
     script = f"yes | tr -d '\\n' | head -c {LINE}; echo; echo last"
     most = 0
     name = store.succeeds("run", "-d", "tools", "sh", "-c", script).strip()
-    pid = outcome.supervisor(engine.containers.socket(name))
+    pid = supervisors.supervisor(engine.containers.socket(name))
     while engine.containers.get(name).status == "running":
         most = max(most, resident(pid))
         time.sleep(0.05)

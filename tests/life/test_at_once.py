@@ -14,7 +14,7 @@ import pytest
 from lifesupport import Run, until
 
 import sampan
-from sampan.engine import execute, outcome, stopping
+from sampan.engine import execute, outcome, stopping, supervisors
 from sampan.engine.alone import Alone
 from sampan.errors import Conflict
 from sampan.oci.options import RunOptions
@@ -129,7 +129,7 @@ def test_a_container_with_rm_that_is_started_again_is_not_removed_by_its_first_e
 def test_a_start_waits_for_a_supervisor_that_has_no_more_to_tell(
     tmp_path: Path, listener: Callable[[float], tuple[str, int]]
 ) -> None:
-    outcome.require_told(str(tmp_path), listener(0.3)[0], "one")
+    supervisors.require_told(str(tmp_path), listener(0.3)[0], "one")
 
 
 def test_the_supervisor_of_the_next_start_is_not_asked_about_the_last_end(
@@ -140,7 +140,7 @@ def test_the_supervisor_of_the_next_start_is_not_asked_about_the_last_end(
     assert before is not None
     ends: list[outcome.End] = []
     asking = threading.Thread(
-        target=lambda: ends.append(outcome.await_end(str(tmp_path), path, 1, before, patience=1000)), daemon=True
+        target=lambda: ends.append(supervisors.await_end(str(tmp_path), path, 1, before, patience=1000)), daemon=True
     )
     asking.start()
     asking.join(30)

@@ -182,9 +182,9 @@ def test_a_client_that_says_nothing_holds_nobody_up(
 
 
 def supervisor_of(engine: sampan.Engine, name: str) -> int:
-    from sampan.engine import outcome
+    from sampan.engine import supervisors
 
-    return outcome.supervisor(engine.containers.socket(engine.containers.get(name).id))
+    return supervisors.supervisor(engine.containers.socket(engine.containers.get(name).id))
 
 
 def test_clients_that_come_and_go_leave_nothing(engine: sampan.Engine, started: Callable[..., str]) -> None:

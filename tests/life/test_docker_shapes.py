@@ -14,7 +14,7 @@ import pytest
 from lifesupport import Run
 
 import sampan
-from sampan.engine import ending, removal, restarting
+from sampan.engine import ending, restarting, trees
 from sampan.errors import InvalidArgument
 from sampan.oci.options import RunOptions
 
@@ -82,8 +82,8 @@ def test_a_directory_that_somebody_else_removed_is_empty(tmp_path: Path) -> None
     fd = os.open(tmp_path / "gone", os.O_RDONLY)
     try:
         (tmp_path / "gone").rmdir()
-        assert removal._listed(fd) == []
-        assert removal._move_up(fd, "nothing", fd) == []
+        assert trees._listed(fd) == []
+        assert trees._move_up(fd, "nothing", fd) == []
     finally:
         os.close(fd)
 

@@ -14,7 +14,7 @@ import pytest
 from lifesupport import Run, heard, until
 
 import sampan
-from sampan.engine import outcome
+from sampan.engine import supervisors
 from sampan.runtime import cgroup, process
 
 COUNTER = "trap 'exit 3' TERM; i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done"
@@ -28,7 +28,7 @@ def freezer() -> None:
 
 
 def supervisor_of(engine: sampan.Engine, name: str) -> int:
-    return outcome.supervisor(engine.containers.socket(engine.containers.get(name).id))
+    return supervisors.supervisor(engine.containers.socket(engine.containers.get(name).id))
 
 
 # ---- pause ----

@@ -17,7 +17,7 @@ import pytest
 from lifesupport import Run, until
 
 import sampan
-from sampan.engine import outcome
+from sampan.engine import supervisors
 from sampan.runtime import cgroup
 from sampan.store import gc
 
@@ -103,7 +103,7 @@ def test_ten_thousand_orphans(
     count = 10_000 if "SAMPAN_FAULTS" in os.environ else 1000
     script = f"for i in $(seq {count}); do (true &); done; echo ready; exec sleep 600"
     name = started(script, *options)
-    pid = outcome.supervisor(engine.containers.socket(name))
+    pid = supervisors.supervisor(engine.containers.socket(name))
     until(lambda: sampan_run("logs", name).stdout == "ready\n", 120)
     zombies = [child for child in children(pid) if zombie(child)]
     assert not zombies  # of ours; a first process that does not reap keeps its own

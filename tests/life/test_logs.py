@@ -15,7 +15,7 @@ import pytest
 from lifesupport import Run, until
 
 import sampan
-from sampan.engine import outcome
+from sampan.engine import supervisors
 from sampan.errors import InvalidArgument, NotSupported
 from sampan.oci import logopts, timestamp
 
@@ -32,7 +32,7 @@ def log_of(engine: sampan.Engine, name: str) -> Path:
 
 def resident(engine: sampan.Engine, name: str) -> int:
     """Give the supervisor's resident memory in bytes; 0 when it is gone."""
-    pid = outcome.supervisor(engine.containers.socket(engine.containers.get(name).id))
+    pid = supervisors.supervisor(engine.containers.socket(engine.containers.get(name).id))
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except FileNotFoundError:

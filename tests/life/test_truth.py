@@ -13,6 +13,7 @@ import pytest
 from lifesupport import Run, until
 
 import sampan
+from sampan.engine import alone
 from sampan.runtime import cgroup
 
 EAT = "dd if=/dev/zero of=/dev/null bs=96M count=1"
@@ -107,6 +108,20 @@ def test_a_life_of_less_than_a_millisecond_is_told(engine: sampan.Engine, sampan
         found = json.loads(sampan_run("inspect", "-f", "{{json .State}}", name).stdout)
         assert found["StartedAt"] < found["FinishedAt"] and found["Pid"] == 0 and not found["Error"]
         sampan_run("rm", name)
+
+
+def test_an_end_is_told_after_a_removal_that_was_cut_short(
+    engine: sampan.Engine, started: Callable[..., str], sampan_run: Run
+) -> None:
+    """`rm` writes down no end; killed when it had renamed the directory, it leaves the record of it there."""
+    name = started("exit 3")
+    home = engine.store.paths.container(name)
+    until(lambda: os.path.exists(f"{home}/exit"))
+    os.rename(home, alone.gone(home))
+    assert sampan_run("ps", "-a", "--filter", f"id={name}", "--format", "{{.Status}}").stdout.startswith("Exited (3)")
+    assert "its removal was interrupted" in sampan_run("start", name).stderr
+    assert sampan_run("rm", name).stdout == f"{name}\n"
+    assert not os.path.exists(alone.gone(home))
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 6, 9, 11, 13, 14, 15, 24, 31, 34, 64])

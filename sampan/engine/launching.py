@@ -1,0 +1,271 @@
+"""What begins a container: create, start, run.
+
+A new container's directory is made and locked before its record is in the store (`_enter`), so nobody else starts or
+removes it before whoever made it is done.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from sampan.engine import terminal
+from sampan.engine.alone import Alone
+from sampan.engine.containers import SHARED
+from sampan.errors import Conflict
+from sampan.runtime import process
+from sampan.store import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sampan.engine.engine import Engine
+    from sampan.oci.spec import RunOptions
+    from sampan.runtime.launch import Child, Exit
+    from sampan.store.containers import Record
+
+
+def create(
+    engine: Engine, image: str, options: RunOptions, *, name: str = "", auto_remove: bool = False, durable: bool = True
+) -> str:
+    """Create a container from an image and give its id; NotFound when the image is not here."""
+    record = new(engine, image, options, name, auto_remove)
+    with _enter(engine, record, durable):
+        return record.id
+
+
+def _enter(engine: Engine, record: Record, durable: bool) -> Alone:
+    """Put a new container into the store, and give its lock, held: nobody else starts or removes it before."""
+    alone = Alone(engine.store.paths.container(record.id))
+    try:
+        _make_home(engine, record.id)
+        alone.__enter__()
+        engine.store.containers.insert(record, durable=durable)
+    except BaseException:
+        engine.containers.discard(record)
+        alone.__exit__()
+        raise
+    engine.events.container("create", record)
+    return alone
+
+
+def new(engine: Engine, image: str, options: RunOptions, name: str, auto_remove: bool) -> Record:
+    """Make the record of a container that is not in the store yet."""
+    from sampan.oci import spec as specs
+
+    found = engine.images.runnable(image)
+    if options.restart:
+        from sampan.engine import restarting
+
+        restarting.check(options.restart, auto_remove)
+    process.signal_number(options.stop_signal or "TERM")
+    if options.pid.startswith(SHARED) or options.network.startswith(SHARED):
+        from sampan.engine import sharing
+
+        sharing.resolve(engine, options)
+    image_config = found.config.get("config") or {}
+    config = {"layers": found.diff_ids, "options": specs.options_dict(options)}
+    if "Healthcheck" in image_config or any("health" in key for key in config["options"]):
+        from sampan.engine import health
+
+        config.update(health.config_for(image_config, options))
+    container_id = os.urandom(32).hex()
+    spec = specs.config_for(found.config, options, container_id=container_id)
+    if options.volumes_from or options.add_host or options.dns or options.dns_search or options.dns_option:
+        from sampan.engine import naming
+
+        naming.prepare(engine, spec, options, container_id, found.diff_ids)
+    if any(mount["type"] in ("volume", "bind") for mount in spec["mounts"]):
+        from sampan.engine import volumes
+
+        volumes.attach(engine, spec, found.diff_ids, container_id)
+    if options.network == "host":
+        from sampan.runtime import hostfiles
+
+        lowers = engine.store.snapshots.lowers(found.diff_ids)
+        layers = [os.path.join(engine.store.paths.snapshots, lower) for lower in lowers]
+        hostfiles.add(spec, engine.store.paths.container(container_id), layers)
+    return engine.store.containers.new(
+        container_id,
+        name=name,
+        image_id=found.id,
+        image_reference=image,
+        config={"spec": spec, **config},
+        auto_remove=auto_remove,
+        labels={**(image_config.get("Labels") or {}), **(options.labels or {})},
+    )
+
+
+def _make_home(engine: Engine, container_id: str) -> None:
+    """Make the directories of a container."""
+    begin_home(engine, container_id)
+    fill_home(engine, container_id)
+
+
+def begin_home(engine: Engine, container_id: str) -> None:
+    """Make a container's own directory, by which it is found if whoever makes it is killed."""
+    try:
+        os.mkdir(engine.store.paths.container(container_id), mode=0o700)
+    except OSError as exc:
+        raise files.failure("make the directories of the container", exc) from exc
+
+
+def fill_home(engine: Engine, container_id: str) -> None:
+    """Make what is in a container's directory."""
+    home = engine.store.paths.container(container_id)
+    try:
+        os.mkdir(home + "/work", mode=0o700)
+        os.mkdir(home + "/upper")
+        os.chmod(home + "/upper", 0o755)  # the container's root directory, whatever the umask
+    except OSError as exc:
+        raise files.failure("make the directories of the container", exc) from exc
+
+
+def mark_running(engine: Engine, record: Record, child: Child) -> None:
+    """Write down that it runs."""
+    record.pid = child.pid
+    engine.store.containers.update(
+        record.id,
+        durable=not record.auto_remove,
+        status="running",
+        pid=record.pid,
+        pid_start=process.start_time(child.pid) or 0,
+        boot_id=process.boot_id(),
+        started=child.started_ns,
+        finished=0,
+        exit_code=0,
+    )
+    child.keep()
+
+
+def start(
+    engine: Engine,
+    name: str,
+    *,
+    attach: bool = False,
+    interactive: bool = False,
+    detach_keys: str = terminal.DETACH_KEYS,
+    id: str = "",
+) -> int | None:
+    """Start a created or exited container; with `attach` wait and give the exit code, also of one that runs.
+
+    `id` as in `get`.
+    """
+    from sampan.engine import starter
+
+    keys = terminal.keys(detach_keys)
+    # Looked up once: when the lock is ours, another container may have the name.
+    id = id or engine.store.containers.get(name).id
+    if attach and engine.containers.get(name, id).status == "running":
+        return engine.containers.attach(id, stdin=interactive, detach_keys=detach_keys)
+    with terminal.Forward(attach) as forward:
+        with Alone(engine.store.paths.container(id), restore=True):
+            record = engine.containers.get(name, id)
+            if record.status == "running":
+                if attach:
+                    raise Conflict(
+                        f"cannot start container {record.name}: somebody else did",
+                        "use `sampan attach` to watch it",
+                    )
+                return None
+            engine.containers.check_startable(record)
+            files.unlink(os.path.join(engine.store.paths.container(record.id), "stopped"))
+            if attach:
+                engine.events.container("attach", record)
+            try:
+                child = starter.start_record(
+                    engine, record, foreground=attach, interactive=interactive, supervised=True, keys=keys
+                )
+                mark_running(engine, record, child)
+            except BaseException as error:
+                _failed(engine, record, error)
+                raise
+        if not attach:
+            child.close()
+            return None
+        return foreground(engine, record, child, forward)
+
+
+def run(
+    engine: Engine,
+    /,
+    options: RunOptions,
+    *,
+    image: str,
+    name: str = "",
+    auto_remove: bool = False,
+    detach: bool = False,
+    detach_keys: str = terminal.DETACH_KEYS,
+    sig_proxy: bool = True,
+    on_create: Any = None,
+    **_: Any,
+) -> int | str:
+    """Create and start: give the exit code, or the id when detached.  A container that cannot start is removed if
+    `auto_remove`.
+    """
+    if auto_remove and not (name or detach or options.tty):
+        from sampan.engine import once
+
+        return once.run(engine, image, options, sig_proxy=sig_proxy, on_create=on_create)
+    from sampan.engine import starter
+
+    record = new(engine, image, options, name, auto_remove)
+    # Nothing is acknowledged before it runs: the next transaction makes both durable, with one sync.
+    alone = _enter(engine, record, durable=False)
+    with terminal.Forward(not detach, sig_proxy) as forward:
+        with alone:
+            try:
+                if on_create is not None:
+                    on_create(record.id)
+                if not detach:
+                    engine.events.container("attach", record)
+                keys = terminal.keys(detach_keys) if options.tty else ""
+                supervised = detach or options.tty or not auto_remove
+                child = starter.start_record(
+                    engine, record, foreground=not detach, interactive=options.interactive,
+                    supervised=supervised, keys=keys,
+                )  # fmt: skip
+                mark_running(engine, record, child)
+            except BaseException as error:
+                _failed(engine, record, error)
+                raise
+        if detach:
+            child.close()
+            return record.id
+        return foreground(engine, record, child, forward)
+
+
+def _failed(engine: Engine, record: Record, error: BaseException) -> None:
+    """Undo or note a start that failed."""
+    if record.auto_remove:
+        engine.containers.discard(record)
+    else:
+        from sampan.engine import ending
+
+        ending.start_failed(engine, record, error)
+
+
+def foreground(engine: Engine, record: Record, child: Child, forward: terminal.Forward) -> int:
+    """Wait for a container that has our terminal or pipes; a detached one goes on without us."""
+    tty = bool(record.config["spec"]["process"].get("terminal"))
+    resize = (lambda: child.resize(*terminal.size(1))) if tty else None
+    forward.to(child.signal, resize)
+    with terminal.Raw(0 if tty else -1):
+        ended = child.wait()
+    if child.detached:
+        engine.events.container("detach", record)
+        return 0
+    _ended(engine, record, ended, child)
+    return ended.code
+
+
+def _ended(engine: Engine, record: Record, ended: Exit, child: Child) -> None:
+    if record.auto_remove:
+        engine.containers.discard_ended(record, child)
+        return
+    from sampan.engine import restarting
+
+    if restarting.waiter(engine.store.paths.container(record.id), process.boot_id()) is None:
+        now = {"status": "exited", "exit_code": ended.code, "oom": int(ended.oom), "pid": 0}
+        engine.containers.note(record, {**now, "finished": time.time_ns()})

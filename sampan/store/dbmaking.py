@@ -1,0 +1,81 @@
+"""The database's file: how it is made and upgraded.
+
+It appears complete or not at all: it is made under a temporary name, then renamed, one process at a time.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.errors import IntegrityError, NotSupported
+from sampan.store import dbfile, reserve, schema, walfiles
+from sampan.store.paths import Paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def create(paths: Paths) -> None:
+    """Make the database, unless another process does it first."""
+    import fcntl
+
+    paths.make()
+    directory = os.open(paths.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    lock = os.open(paths.cache, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # the root's own lock is `Paths.hold`
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.exists(paths.database):
+            return
+        _create_file(paths.database + ".new")
+        walfiles.forget(paths.database)
+        os.rename(paths.database + ".new", paths.database)
+        os.fsync(directory)
+        reserve.make(paths)
+    finally:
+        os.close(lock)
+        os.close(directory)
+
+
+def _create_file(path: str) -> None:
+    for suffix in ("", "-wal", "-shm"):  # left by a process that was killed here
+        if os.path.exists(path + suffix):
+            os.unlink(path + suffix)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    connection = dbfile.sqlite().connect(path, timeout=dbfile.BUSY_SECONDS, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA application_id={schema.APPLICATION_ID}")
+        _upgrade(connection, 0)
+    finally:
+        connection.close()
+
+
+def migrate(connection: Any, path: str, version: int) -> None:
+    """Bring the database of an older version to this one; NotSupported, IntegrityError for what is none of ours."""
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    if application != schema.APPLICATION_ID:
+        raise IntegrityError(f"cannot open the store: {path} is not a database of sampan")
+    if version > schema.VERSION:
+        raise NotSupported(
+            f"cannot open the store {path}: its version is {version}, this sampan knows {schema.VERSION}",
+            "use the newer sampan that wrote it, or set SAMPAN_ROOT to another directory",
+        )
+    _upgrade(connection, version)
+
+
+def _upgrade(connection: Any, version: int) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Another process may have upgraded while this one waited for the lock.
+        version = max(version, connection.execute("PRAGMA user_version").fetchone()[0])
+        for migration in schema.MIGRATIONS[version:]:
+            for statement in migration.split(";"):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={schema.VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
