@@ -220,6 +220,7 @@ static int perform(struct child *child, const struct op *op)
 	case OP_INIT: return become_init(child, op);
 	case OP_REAP: return become_reaper(child);
 	case OP_TTY: return tty_open(child, op);
+	case OP_NULL: return take_null();
 	case OP_APPLY:
 	case OP_PACK: return do_tree(child, op);
 	case OP_EXEC:

@@ -110,12 +110,11 @@ static int do_source(struct child *child, const struct op *op)
  * the root, which openat2 keeps there, would still cross into what is mounted on it, and a link of the image lead out. */
 static int do_pivot(struct child *child, const struct op *op)
 {
-	struct stat st;
+	int e;
 	child->null_fd = open("/dev/null", O_PATH | O_CLOEXEC | O_NOFOLLOW);
-	if (child->null_fd < 0 || fstat(child->null_fd, &st) < 0)
-		return errno;
-	if (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))
-		return ENODEV;
+	e = child->null_fd < 0 ? errno : is_null(child->null_fd);
+	if (e)
+		return e;
 	child->old_root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (child->old_root < 0 || chdir(text(op, 0)) < 0 || chroot(".") < 0)
 		return errno;
@@ -268,12 +267,14 @@ static int empty_directory(struct child *child)
 	return e;
 }
 
+/* Read-only, so that whoever is root inside changes neither mode nor owner of what it is a copy of. */
 static int attach_copy(int from, int target)
 {
-	int e = 0, copy = sys_open_tree(from, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+	int e, copy = sys_open_tree(from, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
 	if (copy < 0)
 		return errno;
-	if (sys_move_mount(copy, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+	e = set_attributes(copy, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0, false);
+	if (!e && sys_move_mount(copy, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
 		e = errno;
 	close(copy);
 	return e;

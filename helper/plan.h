@@ -85,6 +85,7 @@ enum op_code {
 	OP_UMASK = 66,
 	OP_SESSION = 67,
 	OP_REAP = 68,       /* stay as the parent of the program and reap what it leaves; SIGNAL_REAP_ALL: all of it */
+	OP_NULL = 69,       /* streams that are the host's null device become the container's */
 	OP_EXEC = 70,
 	OP_APPLY = 71,
 	OP_PACK = 72,
@@ -167,6 +168,8 @@ int cred_perform(struct child *child, const struct op *op);
 int cred_oom(const struct op *op);
 int loopback_up(int fd);                                 /* a socket of the network namespace; 0 or errno */
 int tty_open(struct child *child, const struct op *op);
+int take_null(void);
+int is_null(int fd);                                     /* 0, ENODEV or errno */
 int open_in_root(int dir, const char *path, uint64_t flags, uint64_t resolve);
 int resolve_directory(const char *path, bool create, mode_t mode, int *fd);
 int resolve_file(const char *path, int *fd);

@@ -1,4 +1,4 @@
-/* The container's pseudo-terminal: made in its own devpts, its master handed to the supervisor.  The peer comes from
+/* The container's standard streams.  Its pseudo-terminal is made in its own devpts, its master handed to the supervisor.  The peer comes from
  * TIOCGPTPEER, never from a path (CVE-2025-52565). */
 #include "plan.h"
 
@@ -10,7 +10,9 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -63,4 +65,43 @@ int tty_open(struct child *child, const struct op *op)
 	close(master);
 	close(peer);
 	return 0;
+}
+
+int is_null(int fd)
+{
+	struct stat st;
+	if (fstat(fd, &st) < 0)
+		return errno;
+	return S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3) ? 0 : ENODEV;
+}
+
+/* A container's /dev may be a volume without one; then there is one, read-only, where a file of /proc is masked (mount.c). */
+static int open_null(void)
+{
+	static const char *const places[] = { "/dev/null", "/proc/interrupts" };
+	for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+		int fd = open_in_root(AT_FDCWD, places[i], O_RDWR | O_NOCTTY | O_NONBLOCK, RESOLVE_NO_SYMLINKS);
+		if (fd >= 0 && is_null(fd) == 0 && fcntl(fd, F_SETFL, 0) == 0)
+			return fd;
+		if (fd >= 0)
+			close(fd);
+	}
+	return -1;
+}
+
+/* Whoever is root inside could change mode and owner of the host's: fchmod(2) asks of a descriptor neither writing nor a path.
+ * Where there is no other it stays; only a privileged container, which can open the host's devices anyway, comes there. */
+int take_null(void)
+{
+	int e = 0, null = -1;
+	for (int fd = 0; fd < 3 && !e; fd++) {
+		if (is_null(fd) != 0)
+			continue;
+		if (null < 0 && (null = open_null()) < 0)
+			return 0;
+		e = dup2(null, fd) < 0 ? errno : 0;
+	}
+	if (null >= 0)
+		close(null);
+	return e;
 }

@@ -41,6 +41,8 @@ def process(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool) -> None:
 def identity(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool, *, make_cwd: bool = True) -> None:
     """Add limits, user, capabilities and filter in the order that each still permits the next."""
     config = spec["process"]
+    if not tty:
+        plan.add(p.NULL, label="take the container's own null device for streams that are the host's")
     for limit in config.get("rlimits") or ():
         name = limit["type"].removeprefix("RLIMIT_")
         hard, soft = limit["hard"], limit["soft"]

@@ -16,7 +16,7 @@ import sampan
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.geteuid() == 0
 PROGRAMS = ["sh", "cat", "ls", "id", "sleep", "env", "stat", "head", "sort", "true", "false"]
-PROGRAMS += ["mount", "rm", "ln", "mkdir"]
+PROGRAMS += ["mount", "rm", "ln", "mkdir", "touch"]
 
 
 class Image:

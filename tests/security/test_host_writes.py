@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from attackkit import command
 
 import sampan
 from sampan.engine import booting, hosttree
@@ -59,3 +62,63 @@ def test_no_name_leads_out_of_a_copy(tmp_path: Path, name: bytes) -> None:
 
     with pytest.raises(IntegrityError), hosttree.Writer(str(tmp_path)) as writer:
         writer.add(Entry("D", name, 0o755), ())
+
+
+# ---- the host's null device: a container has it as its streams, and over what is masked ----
+
+
+@pytest.fixture
+def null() -> Iterator[tuple[int, int, int]]:
+    """Give mode, owner and time of the host's null device, which are put back should an attack succeed."""
+    before = os.stat("/dev/null")
+    yield before.st_mode, before.st_uid, before.st_mtime_ns
+    if os.stat("/dev/null").st_mtime_ns != before.st_mtime_ns:
+        os.utime("/dev/null", ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+STREAMS = "for s in 0 1 2; do touch -c -d @1 /proc/self/fd/$s; done; "
+MASKED = "for f in keys interrupts timer_list sched_debug; do [ ! -e /proc/$f ] || touch -c -d @1 /proc/$f; done; "
+WAYS = {
+    "run": ["run", "--rm", "base"],
+    "detached": ["run", "--name", "away", "-d", "base"],
+    "unmasked": ["run", "--rm", "--security-opt", "systempaths=unconfined", "base"],
+    "volume": ["run", "--rm", "-v", "/dev", "base"],
+    "exec": ["exec", "held"],
+    "exec, detached": ["exec", "-d", "held"],
+    "exec without a null device": ["exec", "bare"],
+}
+
+
+@pytest.fixture(scope="module")
+def held(engine: sampan.Engine) -> Iterator[None]:
+    for name, script in (("held", ""), ("bare", "rm /dev/null; ")):
+        result = command(engine, "run", "-d", "--name", name, "base", "sh", "-c", script + "sleep 120")
+        assert result.returncode == 0, result
+    while command(engine, "exec", "bare", "ls", "/dev/null").returncode == 0:
+        time.sleep(0.05)
+    yield
+    command(engine, "rm", "-f", "held", "bare")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_container_changes_the_hosts_null_device(
+    engine: sampan.Engine, held: None, null: tuple[int, int, int], way: str
+) -> None:
+    result = command(engine, *WAYS[way], "sh", "-c", f"{STREAMS}{MASKED}echo done > /dev/shm/done")
+    if way == "exec, detached":
+        while command(engine, "exec", "held", "cat", "/dev/shm/done").stdout != b"done\n":
+            time.sleep(0.05)
+        command(engine, "exec", "held", "rm", "/dev/shm/done")
+    elif way == "detached":
+        command(engine, "wait", "away")
+        command(engine, "rm", "away")
+    found = os.stat("/dev/null")
+    assert (found.st_mode, found.st_uid, found.st_mtime_ns) == null, result
+
+
+def test_no_step_of_a_build_changes_the_hosts_null_device(
+    engine: sampan.Engine, null: tuple[int, int, int], tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM base\nRUN {STREAMS}{MASKED}true\n")
+    engine.build(str(tmp_path), tags=["null"], no_cache=True)
+    assert os.stat("/dev/null").st_mtime_ns == null[2]
