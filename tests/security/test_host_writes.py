@@ -89,13 +89,21 @@ WAYS = {
 }
 
 
+def eventually(engine: sampan.Engine, *words: str) -> bool:
+    deadline = time.monotonic() + 60
+    while command(engine, "exec", *words).returncode != 0:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
 @pytest.fixture(scope="module")
 def held(engine: sampan.Engine) -> Iterator[None]:
-    for name, script in (("held", ""), ("bare", "rm /dev/null; ")):
+    for name, script in (("held", ""), ("bare", "rm /dev/null; mkdir /removed; ")):  # a user's is mounted, and stays
         result = command(engine, "run", "-d", "--name", name, "base", "sh", "-c", script + "sleep 120")
         assert result.returncode == 0, result
-    while command(engine, "exec", "bare", "ls", "/dev/null").returncode == 0:
-        time.sleep(0.05)
+    assert eventually(engine, "bare", "ls", "/removed")
     yield
     command(engine, "rm", "-f", "held", "bare")
 
@@ -106,8 +114,7 @@ def test_no_container_changes_the_hosts_null_device(
 ) -> None:
     result = command(engine, *WAYS[way], "sh", "-c", f"{STREAMS}{MASKED}echo done > /dev/shm/done")
     if way == "exec, detached":
-        while command(engine, "exec", "held", "cat", "/dev/shm/done").stdout != b"done\n":
-            time.sleep(0.05)
+        assert eventually(engine, "held", "cat", "/dev/shm/done")
         command(engine, "exec", "held", "rm", "/dev/shm/done")
     elif way == "detached":
         command(engine, "wait", "away")
