@@ -53,10 +53,14 @@ def describe(exc: BaseException) -> tuple[int, list[str]]:
     if isinstance(exc, RecursionError):
         return EXIT_OURS, ["sampan: the input is nested too deeply"]
     if isinstance(exc, OSError) and exc.errno in _LACKING:
+        from sampan.store import files
+
         where = f" {printable(os.fsdecode(exc.filename))}" if isinstance(exc.filename, (str, bytes)) else ""
         lines = [f"sampan: the host refused{where}: {exc.strerror}"]
         if where and exc.errno in (errno.ENOSPC, errno.EDQUOT):
             lines.append("hint: free some space, for example with `sampan rm` and `sampan rmi`")
+        if where and exc.errno == errno.EROFS:
+            lines = [f"sampan: cannot change{where}: its file system is mounted read-only", f"hint: {files.READ_ONLY}"]
         return EXIT_OURS, lines
     text = printable(f"{type(exc).__name__}: {exc}")
     return EXIT_OURS, [

@@ -12,12 +12,13 @@ import errno
 import os
 
 from sampan.engine.alone import Alone
-from sampan.errors import Conflict, NotFound, NotSupported, counted
+from sampan.errors import Conflict, Denied, NotFound, NotSupported, counted
 from sampan.oci import entry as kinds
 from sampan.runtime import compile, process, rootfs, tree
 from sampan.runtime import plan as p
 from sampan.runtime.compile import Facts
 from sampan.runtime.plan import Plan
+from sampan.store import files
 
 _SMALL = 4 << 20  # bytes
 
@@ -211,6 +212,9 @@ class Files:
         a directory.  When it returns they are on disk, unless the container is one that removes itself.
         """
         self.close_reader()
+        if not self.running and files.is_read_only(self.engine.store.paths.containers):
+            what = f"cannot write files of container {self.record.name}"
+            raise Denied(f"{what}: its file system is mounted read-only", files.READ_ONLY)
         flags = tree.MERGE | tree.KEEP_TYPE | (0 if self.record.auto_remove else tree.SYNC)
         flags |= tree.BEST_EFFORT_NODES if self.facts.rootless else 0
         flags |= tree.BEST_EFFORT_IDS if self.facts.single_id else 0

@@ -139,7 +139,7 @@ class Authenticator:
         response = yield token_request
         if response.status != 200:
             raise self._refused(response, server, bool(self.login) and not login)
-        answer = response.json(_LIMIT, f"the token of {server[1]}")
+        answer = response.json(_LIMIT, f"the token of {message.netloc(server)}")
         response.close()
         return self._keep(answer, scope if key is None else key, server)
 
@@ -173,7 +173,7 @@ class Authenticator:
         token = fields.get("token") or fields.get("access_token")
         # A token becomes a header: nothing that could end the line may be in it.
         if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
-            raise IntegrityError(f"cannot authenticate: the token server {server[1]} sent no valid token")
+            raise IntegrityError(f"cannot authenticate: the token server {message.netloc(server)} sent no valid token")
         lifetime = fields.get("expires_in")
         seconds = lifetime if isinstance(lifetime, int) and 0 < lifetime < 1 << 31 else _LIFETIME
         self._tokens[key] = (token, self._now() + seconds * 0.9 - 2)
@@ -188,8 +188,9 @@ class Authenticator:
         hint = "" if self.login else "log in first: sampan login " + message.netloc(self.home)
         if withheld:
             hint = f"the password was not sent there: {server[1]} is neither the registry's host nor https with a name"
+        where = message.netloc(server)
         return Unauthorized(
-            f"cannot authenticate at {message.netloc(self.home)}: its token server {server[1]} answered {status}", hint
+            f"cannot authenticate at {message.netloc(self.home)}: its token server {where} answered {status}", hint
         )
 
 

@@ -281,12 +281,12 @@ def root(plan: Plan, facts: Facts) -> None:
             options += ",volatile"
     if facts.rootless:
         options += ",userxattr"
-    kind = "volatile " if facts.transient else ""
+    kind = "a volatile" if facts.transient else "an"
     plan.add(
         p.OVERLAY,
         facts.target,
         options,
-        label=f"mount a {kind}overlay of {counted(len(lowers), 'layer')} as root file system",
+        label=f"mount {kind} overlay of {counted(len(lowers), 'layer')} as root file system",
     )
 
 

@@ -27,6 +27,10 @@ def translate(exc: Any, paths: Paths, action: str) -> SampanError:
         return IntegrityError(f"{what}: {paths.database} is damaged ({exc})", "run `sampan system check --repair`")
     if code == _CONSTRAINT:
         return Conflict(f"{what}: {exc}")
+    from sampan.store import files
+
+    if code in (_READONLY, dbfile.CANTOPEN) and files.is_read_only(paths.root):
+        return Denied(f"{what}: its file system is mounted read-only", files.READ_ONLY)
     if code in (_PERM, _READONLY, dbfile.CANTOPEN):
         return Denied(f"{what}: {exc}", f"check who owns {paths.root}, or set SAMPAN_ROOT")
     return Unavailable(f"{what}: {exc}")

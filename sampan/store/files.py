@@ -14,6 +14,7 @@ from sampan.errors import Denied, IntegrityError, SampanError, Unavailable
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 TEMPORARY = ".new-"  # begins the name of a file that becomes visible by a rename; its owner follows
 PROBE = ".sampan-probe-"  # begins the name of a directory in which `doctor` tries something; its owner follows
+READ_ONLY = "mount its file system read-write, or set SAMPAN_ROOT to another directory"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -24,10 +25,18 @@ def failure(action: str, exc: OSError) -> SampanError:
         what = "inodes, which are used up" if _lacks_inodes(exc) else "space"
         return Unavailable(message, f"free some {what}, for example with `sampan rm` and `sampan rmi`")
     if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return Denied(message)
+        return Denied(message, READ_ONLY if exc.errno == errno.EROFS else "")
     if exc.errno == errno.EIO:
         return IntegrityError(message, "the disk may be failing")
     return Unavailable(message)
+
+
+def is_read_only(directory: str) -> bool:
+    """Tell whether a directory's file system is mounted read-only."""
+    try:
+        return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def _lacks_inodes(exc: OSError) -> bool:

@@ -113,7 +113,16 @@ class RegistrySource:
                 skipped = self._repositories.pop(0)
                 if self._repositories:
                     self._listen(Event(events.TEXT, text=f"{skipped.registry.host}: {exc.message}"))
-        raise failures[-1]
+            except SampanError as exc:
+                raise self._named(exc) from None
+        raise self._named(failures[-1])
+
+    def _named(self, exc: SampanError) -> SampanError:
+        """Say what was asked for in an error that knows the registry only."""
+        if not exc.message.startswith(f"cannot {self.verb}"):
+            exc.message = f"cannot {self.verb} {self.ref.familiar()}: {exc.message}"
+            exc.args = (exc.message,)
+        return exc
 
     def _manifest(self, repository: Repository, name: str, digest: str, media_type: str) -> Manifest:
         data = self._local(digest) if digest else None

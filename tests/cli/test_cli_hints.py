@@ -196,3 +196,57 @@ def test_the_errors_of_an_import_are_prefixed_on_a_full_disk(tmp_path: pathlib.P
     assert said[1].startswith("hint: free some space")
     assert said[-2].startswith("sampan: cannot load the archive: ") and said[-2].endswith("No space left on device")
     assert said[-1].startswith("hint: free some space")
+
+
+# ---- a store that cannot be written ----
+
+READ_ONLY = """
+mount --bind "$ROOT" "$ROOT" && mount -o remount,bind,ro "$ROOT" || exit 1
+sampan() { "$LAUNCHER" --root "$ROOT" "$@"; }
+for words in "ps -a" images "inspect web" "logs web" "history base" "volume ls" "system df" info "diff web" \\
+    "save -o $1/saved base" "cp web:/usr $1/copied" "events --since 1h --until 0s"; do
+    sampan $words > /dev/null 2> "$1/err" || { echo "$words: $?"; cat "$1/err"; }
+done
+for words in "run --rm base true" "run -d base true" "create base" "start web" "rm web" "tag base other" \\
+    "volume create other" "import $1/tree.tar" "load -i $1/saved" "build -q $1/context" "pull $2/app:1" \\
+    "bootstrap host -t other sh" "system prune -f" "commit web other" "cp $1/tree.tar web:/"; do
+    sampan $words > /dev/null 2> "$1/err"; code=$?
+    echo "${words%% *} $([ "$code" != 0 ] && echo refused) $(grep -c '^sampan: .*[Rr]ead-only' "$1/err")" \\
+        "$(grep -c '^hint: mount its file system read-write' "$1/err") $(grep -c Traceback "$1/err")"
+    [ "$(grep -c ^sampan: "$1/err")" = 1 ] || cat "$1/err"
+done
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts the store read-only")
+def test_a_store_that_is_read_only_is_read_and_says_so(shell: Shell, tmp_path: pathlib.Path) -> None:
+    sys.path[:0] = [str(pathlib.Path(__file__).parent.parent / name) for name in ("transfer", "registry")]
+    import lyingregistry
+    import transfersupport as ts
+
+    (tmp_path / "context").mkdir()
+    (tmp_path / "context/Dockerfile").write_text("FROM base\nRUN true\n")
+    (tmp_path / "tree.tar").write_bytes(ts.BASE)
+    with lyingregistry.lying() as registry:
+        registry.manifest("app", "1", registry.image([ts.BASE]))
+        env = {**os.environ, "LAUNCHER": str(LAUNCHER), "ROOT": shell.root, "SAMPAN_REGISTRIES_CONF": "/dev/null"}
+        words = ["unshare", "--mount", "sh", "-c", READ_ONLY, "sh", str(tmp_path), registry.host]
+        done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=120, check=False)
+    tried = [
+        "run",
+        "run",
+        "create",
+        "start",
+        "rm",
+        "tag",
+        "volume",
+        "import",
+        "load",
+        "build",
+        "pull",
+        "bootstrap",
+        "system",
+        "commit",
+        "cp",
+    ]
+    assert done.stdout.splitlines() == [f"{word} refused 1 1 0" for word in tried], done.stderr

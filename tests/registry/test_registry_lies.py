@@ -139,7 +139,7 @@ def test_wrong_diff_ids_are_refused(registry: LyingRegistry, engine: sampan.Engi
         data = json.dumps(config).encode()
         described = {"mediaType": ts.CONFIG, "digest": registry.blob(data), "size": len(data)}
         registry.manifest("app", "1", manifest_with(registry, config=described))
-        refused(registry, engine, match="diff_id|layers")
+        refused(registry, engine, match="diff_id|1 layer, its config")
 
 
 # ---- sizes (53) ----

@@ -15,7 +15,7 @@ import transfersupport as ts
 from lyingregistry import Answer, Asked, LyingRegistry, lying
 
 import sampan
-from sampan.errors import IntegrityError, NotSupported
+from sampan.errors import IntegrityError, NotSupported, Unauthorized
 from sampan.registry import connect
 
 ROOT = Path(__file__).parent.parent.parent
@@ -128,3 +128,29 @@ def test_what_is_sent_as_schema_1_is_refused_by_that_name(registry: LyingRegistr
     registry.manifest("app", "1", {**registry.image([LAYER]), "mediaType": ts.MANIFEST}, sent)
     with pytest.raises(NotSupported, match="schema 1"):
         engine.images.pull(f"{registry.host}/app:1")
+
+
+# ---- what fails before a manifest is there ----
+
+
+def test_errors_of_a_token_server_say_what_was_tried_and_where(
+    registry: LyingRegistry, engine: sampan.Engine, tmp_path: Path
+) -> None:
+    from sampan.engine import manifests
+
+    with lying() as server:
+        server.hook = lambda request: Answer(403) if request.path == "/token" else None
+        realm = f'Bearer realm="{server.base}/token",service="x"'
+        registry.hook = lambda request: Answer(401, {"WWW-Authenticate": realm})
+        name = f"{registry.host}/app:1"
+        why = f"{name}: cannot authenticate at {registry.host}: its token server {server.host} answered 403"
+        for verb, attempt in (
+            ("pull", lambda: engine.images.pull(name)),
+            ("inspect", lambda: manifests.inspect(engine, name)),
+            ("inspect", lambda: manifests.describe(name)),
+            ("copy", lambda: engine.images.copy(f"docker://{name}", f"oci:{tmp_path}/layout")),
+        ):
+            with pytest.raises(Unauthorized) as caught:
+                attempt()
+            assert caught.value.message == f"cannot {verb} {why}"
+            assert caught.value.hint.startswith("log in first: sampan login")
