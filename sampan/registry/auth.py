@@ -159,7 +159,7 @@ class Authenticator:
         if self._offline and login:
             fields += [("offline_token", "true"), ("client_id", CLIENT)]
         url = realm + ("&" if "?" in realm else "?") + urlencode(fields) if fields else realm
-        return Request("GET", url, {"Authorization": basic(login)} if login else {}, trusted=trusted, brief=True)
+        return Request("GET", url, {"Authorization": basic(login)} if login else {}, trusted=trusted)
 
     def _is_safe(self, server: Origin) -> bool:
         """Tell whether the token server may see the user's secret."""

@@ -1,7 +1,7 @@
-"""Questions without urllib3: what a name means at a registry, a token to ask that, and what a pull fetches.
+"""Requests without urllib3, whose import takes as long as all the rest of a pull that fetches one small layer.
 
-Its import takes as long as all the rest of a pull that fetches one small layer.  wire.py speaks on connections that are
-kept here; what cannot be connected to or made sense of is left to urllib3, which has the words for it.
+wire.py speaks on connections that are kept here; what cannot be connected to or made sense of is left to urllib3, which
+has the words for it.
 """
 
 from __future__ import annotations
@@ -60,11 +60,16 @@ class Brief:
     def ask(
         self, request: Request, where: Origin, context: Any, guard: tuple[str, bool] | None, headers: dict[str, str]
     ) -> Answer | None:
-        """Send a request without a body; give status, headers and body, or None when urllib3 has to ask."""
+        """Send a request; give status, headers and body, or None when urllib3 has to send it.
+
+        Malformed when the answer makes no sense.
+        """
         key = where, guard is None
         name = message.netloc(where)
+        if callable(request.body) and request.length < 0:
+            headers = {**headers, "Transfer-Encoding": "chunked"}
         try:
-            asked = wire.question(request.method, message.target(request.url), name, {**headers, **request.headers})
+            asked = wire.question(request.method, message.target(request.url), name, headers)
         except wire.Malformed:
             return None
 
@@ -72,29 +77,38 @@ class Brief:
             self._give_back(key, connection) if reusable else self._drop(connection)
 
         while True:
-            connection = self._take(key)
+            connection = self._take(key, quiet=not request.is_question)
             fresh = connection is None
             connection = connection or self._connect(where, context, guard)
             if connection is None:
                 return None
             try:
-                status, found, length, stays = connection.ask(asked, request.method)
+                sent = connection.send(asked, request.body, request.length)
+                status, found, length, stays = connection.answer(request.method)
+                stays = stays and sent
                 return status, found, wire.Body(connection, length, stays, ended)
             except (OSError, wire.Malformed) as exc:
                 self._drop(connection)
-                if not fresh:
+                if not fresh and request.is_question:
                     continue  # the peer had closed it
-                if isinstance(exc, wire.Malformed) or _is_of_tls(exc):
+                if isinstance(exc, wire.Malformed):
+                    raise
+                if _is_of_tls(exc) and request.is_question:
                     return None
                 raise wire.interrupted(exc, name) from exc
             except BaseException:
                 self._drop(connection)
                 raise
 
-    def _take(self, key: Key) -> Connection | None:
-        with self._lock:
-            idle = self._idle.get(key)
-            return idle.pop() if idle else None
+    def _take(self, key: Key, *, quiet: bool) -> Connection | None:
+        """Give an idle connection; with `quiet` one that the peer has not closed, as far as one can see."""
+        while True:
+            with self._lock:
+                idle = self._idle.get(key)
+                connection = idle.pop() if idle else None
+            if connection is None or not quiet or connection.is_quiet():
+                return connection
+            self._drop(connection)
 
     def _give_back(self, key: Key, connection: Connection) -> None:
         with self._lock:

@@ -192,7 +192,7 @@ class Registry:
         if after != message.origin(self.base):
             headers.pop("Authorization", None)
         trusted = after == message.origin(self.base)
-        return Request(request.method, url, headers, request.body, request.length, trusted=trusted, brief=request.brief)
+        return Request(request.method, url, headers, request.body, request.length, trusted=trusted)
 
     def failure(self, response: Response, action: str) -> SampanError:
         """Give the error for an answer that is not what was asked for, with the registry's own words; closes it."""
@@ -289,7 +289,7 @@ class Repository:
 
         NotFound when there is none.
         """
-        request = Request("HEAD", self.url("manifests/" + name), {"Accept": ACCEPT}, brief=True)
+        request = Request("HEAD", self.url("manifests/" + name), {"Accept": ACCEPT})
         with self.registry.send(request, self.pull_scope) as response:
             if response.status == 404:
                 raise self.registry.failure(response, f"{self.verb} {self._named(name)}")
@@ -304,7 +304,7 @@ class Repository:
     def manifest(self, name: str, expected: str = "") -> Manifest:
         """Get a manifest or an index by tag or digest, verified; `expected` is its digest where it is known."""
         what = self._named(name)
-        request = Request("GET", self.url("manifests/" + name), {"Accept": ACCEPT}, brief=True)
+        request = Request("GET", self.url("manifests/" + name), {"Accept": ACCEPT})
         patience = self.registry.patience()
         while True:
             with self.registry.send(request, self.pull_scope) as response:
@@ -405,7 +405,7 @@ class Repository:
         """Begin to get a blob, from an offset; one attempt.  The caller looks at the status."""
         headers = {"Range": f"bytes={offset}-"} if offset and ranged else {}
         return self.registry.once(
-            Request("GET", self.url("blobs/" + digests.validate(digest)), headers, brief=True), self.pull_scope
+            Request("GET", self.url("blobs/" + digests.validate(digest)), headers), self.pull_scope
         )
 
 

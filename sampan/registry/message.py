@@ -37,12 +37,9 @@ class Refused(SampanError):
 
 
 class Request:
-    """One request: `body` is bytes, or a function that opens a reader of `length` bytes.
+    """One request: `body` is bytes, or a function that opens a reader of `length` bytes (-1: nobody knows)."""
 
-    `brief` says that it has none, and that it can be asked without urllib3 (brief.py).
-    """
-
-    __slots__ = ("body", "brief", "headers", "length", "method", "trusted", "url")
+    __slots__ = ("body", "headers", "is_question", "length", "method", "trusted", "url")
 
     def __init__(
         self,
@@ -53,20 +50,19 @@ class Request:
         length: int = -1,
         *,
         trusted: bool = True,
-        brief: bool = False,
     ) -> None:
         self.method = method
         self.url = url
         self.headers = dict(headers or {})
         self.body = body
         self.length = len(body) if isinstance(body, bytes) else length
-        self.brief = brief
+        self.is_question = method in ("GET", "HEAD")  # which may be sent twice (RFC 9110, 9.2.2)
         self.trusted = trusted  # the user named this address, a peer did not
 
     def with_headers(self, **more: str) -> Request:
         """Give the same request with more headers; underscores in their names mean hyphens."""
         headers = {**self.headers, **{name.replace("_", "-"): value for name, value in more.items()}}
-        return Request(self.method, self.url, headers, self.body, self.length, trusted=self.trusted, brief=self.brief)
+        return Request(self.method, self.url, headers, self.body, self.length, trusted=self.trusted)
 
 
 class Response:

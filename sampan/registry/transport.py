@@ -1,5 +1,5 @@
-"""The one seam to the network: send a request, get its response.  brief.py asks what a pull asks; urllib3 (pools.py)
-does the rest: what is sent, proxies, and what brief.py cannot make sense of.
+"""The one seam to the network: send a request, get its response.  brief.py does that; urllib3 (pools.py) where there is
+a proxy, and for what brief.py cannot make sense of.
 
 It neither follows redirects nor tries again: those are decisions, made in client.py and retry.py.  Whatever the network
 does becomes Interrupted (trying again may help) or Unavailable (it does not).
@@ -16,7 +16,7 @@ import os
 import time
 
 from sampan.errors import NotSupported, Unavailable
-from sampan.registry import certificates, message, proxies
+from sampan.registry import certificates, message, proxies, wire
 from sampan.registry.message import Interrupted, Request, Response
 
 TYPE_CHECKING = False
@@ -102,6 +102,7 @@ class HttpTransport:
         self._sockets: Any = ()  # those of urllib3
         self._unverified: set[tuple[str, int]] = set()
         self._homes_here = False
+        self._whole = False  # urllib3 is needed, and does all from then on
         self.aborted = False
 
     def trust(self, host: str, port: int, *, unverified: bool = False) -> None:
@@ -115,14 +116,12 @@ class HttpTransport:
         scheme, host, port = message.origin(request.url)
         if self.aborted:
             raise Unavailable("cannot go on: it was interrupted")
-        if request.brief and not self._pools:
+        if not self._whole:
             answer = self._briefly(request, scheme, host, port)
             if answer is not None:
                 return answer
         body: bytes | Reader | None = request.body() if callable(request.body) else request.body or None
-        headers = {"User-Agent": _VERSION, "Accept-Encoding": "identity", **request.headers}
-        if request.length > 0 or (request.length == 0 and request.method in ("POST", "PUT", "PATCH")):
-            headers["Content-Length"] = str(request.length)
+        headers = _headers(request)
         pool = self._pool(scheme, host, port, request.trusted)
         try:
             raw = pool.urlopen(
@@ -154,9 +153,17 @@ class HttpTransport:
             self._brief = Brief(self._limits)
         guard = None if request.trusted else (host, self._homes_here)
         context = self._context(host, port) if scheme == "https" else None
-        headers = {"User-Agent": _VERSION, "Accept-Encoding": "identity"}
-        found = self._brief.ask(request, (scheme, host, port), context, guard, headers)
+        try:
+            found = self._brief.ask(request, (scheme, host, port), context, guard, _headers(request))
+        except wire.Malformed as exc:
+            self._whole = True
+            if (
+                not request.is_question
+            ):  # what was sent may have had an effect: whoever asks looks, before it is sent again
+                raise wire.interrupted(exc, message.netloc((scheme, host, port))) from exc
+            return None
         if found is None:
+            self._whole = True
             return None
         status, answered, body = found
         watched = _Body(body.read, body.close, message.netloc((scheme, host, port)), self._window)
@@ -231,6 +238,13 @@ class HttpTransport:
             unverified = (host, port) in self._unverified
             self._contexts[host, port] = certificates.context(f"{name}:{port}", self._environ, unverified=unverified)
         return self._contexts[host, port]
+
+
+def _headers(request: Request) -> dict[str, str]:
+    headers = {"User-Agent": _VERSION, "Accept-Encoding": "identity", **request.headers}
+    if request.length > 0 or (request.length == 0 and request.method in ("POST", "PUT", "PATCH")):
+        headers["Content-Length"] = str(request.length)
+    return headers
 
 
 def _pools() -> Any:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 (RFC 9112) on one connection, as far as pulls need it: questions without a body, answers read as they come.
+"""HTTP/1.1 (RFC 9112) on one connection, as far as registries need it: bodies are sent and read as they come.
 
 What is not plainly well-formed is not guessed at but Malformed: a whole library is asked instead (transport.py).
 Memory is bounded: a head of 64 KiB, and of a body what has arrived.
@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from sampan.registry.message import Reader
+
 _MOST_HEAD = 1 << 16  # bytes, as http.client and Go's net/http have it for a line
 _MOST_HEADERS = 100
 _MOST_INTERIM = 10  # answers before the answer (RFC 9110, 15.2)
 _PATIENCE = 60.0  # seconds for all of a head, or for a line between chunks, however little comes at a time
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")  # RFC 9110, 5.6.2
 _HEX = frozenset(b"0123456789abcdefABCDEF")
+_PIECE = 1 << 20
 _UNTIL_CLOSED = -1
 _CHUNKED = -2
 
@@ -30,7 +33,7 @@ class Malformed(Exception):
 
 
 def question(method: str, target: str, host: str, headers: Mapping[str, str]) -> bytes:
-    """Make the bytes of a request without a body; Malformed when something in it would have to be escaped."""
+    """Make the head of a request; Malformed when something in it would have to be escaped."""
     lines = [f"{method} {target} HTTP/1.1", f"Host: {host}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     text = "\r\n".join(lines)
@@ -48,13 +51,60 @@ class Connection:
         self.name = name
         self._held = b""
         self._until = 0.0
+        self._gathers = not hasattr(sock, "do_handshake")  # ssl.SSLSocket has no sendmsg
 
-    def ask(self, data: bytes, method: str) -> tuple[int, dict[str, str], int, bool]:
-        """Send a request; give status, headers with lower-case names, the body's length, and whether it stays open.
+    def is_quiet(self) -> bool:
+        """Whether nothing has come since the last answer, not even the end."""
+        import select
+
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return self.is_clean and not poll.poll(0)
+
+    def send(self, head: bytes, body: bytes | Callable[[], Reader] = b"", length: int = 0) -> bool:
+        """Send a request with its body, in chunks where its length is -1; False when the peer did not want all of it.
+
+        Then it has answered before, or closed the connection.
+        """
+        try:
+            if not callable(body):
+                self._send([head, body])
+                return True
+            self._send([head])
+            self._send_body(body(), length)
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        return True
+
+    def _send_body(self, body: Reader, length: int) -> None:
+        sent = 0
+        while data := body.read(_PIECE):
+            sent += len(data)
+            if 0 <= length < sent:
+                raise OSError("there is more to send than was said")
+            self._send([b"%x\r\n" % len(data), data, b"\r\n"] if length < 0 else [data])
+        if length < 0:
+            self._send([b"0\r\n\r\n"])
+        elif sent < length:
+            raise OSError("there is less to send than was said")
+
+    def _send(self, parts: list[bytes]) -> None:
+        """Send all of some pieces; the socket's patience is for each step, not for all of it."""
+        if not self._gathers:
+            parts = [b"".join(parts)]
+        rest = [memoryview(part) for part in parts if part]
+        while rest:
+            count = self.sock.sendmsg(rest) if self._gathers else self.sock.send(rest[0])
+            while rest and count >= len(rest[0]):
+                count -= len(rest.pop(0))
+            if count:
+                rest[0] = rest[0][count:]
+
+    def answer(self, method: str) -> tuple[int, dict[str, str], int, bool]:
+        """Give status, headers with lower-case names, the body's length, and whether the connection stays open.
 
         ConnectionError when the peer has closed it without an answer, OSError, Malformed.
         """
-        self.sock.sendall(data)
         self.hurry()
         for _ in range(_MOST_INTERIM):
             version, status = self._status()

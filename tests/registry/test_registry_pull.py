@@ -115,7 +115,7 @@ def test_a_registry_that_closes_between_requests_is_asked_again(engine: sampan.E
         transport = HttpTransport(Settings(), {})
         for _ in range(2):
             url = f"{registry.base}/v2/app/manifests/1"
-            with transport.send(Request("HEAD", url, brief=True)) as response:
+            with transport.send(Request("HEAD", url)) as response:
                 assert response.status == 200 and response.read(10) == b""
             ((connection,),) = transport._brief._idle.values()  # type: ignore[union-attr]
             connection.sock.shutdown(socket.SHUT_RDWR)

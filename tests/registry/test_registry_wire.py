@@ -7,15 +7,19 @@ import os
 import shutil
 import socket
 import ssl
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import tokenserver
+import transfersupport as ts
 from lyingregistry import lying
 from registrysupport import Registry, needs_registry
 
+import sampan
 from sampan.registry import brief, message, proxies, settings, tlshello, wire
 from sampan.registry.message import Interrupted, Request
 from sampan.registry.transport import HttpTransport
@@ -37,7 +41,7 @@ def answered(pair: Pair, data: bytes, method: str = "GET", *, end: bool = False)
     peer.sendall(data)
     if end:
         peer.shutdown(socket.SHUT_WR)
-    status, _, length, stays = connection.ask(b"", method)
+    status, _, length, stays = connection.answer(method)
     reusable: list[bool] = []
     body = wire.Body(connection, length, stays, lambda _, again: reusable.append(again))
     found = b""
@@ -151,7 +155,7 @@ def test_a_body_that_is_dropped_keeps_a_connection_whose_answer_is_here(pair: Pa
     connection, peer = pair
     for length, again in ((5, True), (6, False)):
         peer.sendall(OK + b"Content-Length: %d\r\n\r\nhello" % length)
-        _, _, size, stays = connection.ask(b"", "GET")
+        _, _, size, stays = connection.answer("GET")
         reusable: list[bool] = []
         wire.Body(connection, size, stays, lambda _, ok, told=reusable: told.append(ok)).close()  # type: ignore[misc]
         assert reusable == [again]
@@ -208,7 +212,7 @@ def test_connections_are_used_again_by_several_threads_and_all_are_closed() -> N
         bodies: list[bytes] = []
 
         def fetch(digest: str) -> None:
-            with transport.send(Request("GET", f"{registry.base}/v2/a/blobs/{digest}", brief=True)) as response:
+            with transport.send(Request("GET", f"{registry.base}/v2/a/blobs/{digest}")) as response:
                 bodies.append(response.document(1 << 20, "it"))
 
         for _ in range(3):
@@ -267,7 +271,92 @@ def test_a_lying_registry_is_asked_as_an_honest_one_is() -> None:
     with lying() as registry:
         transport = HttpTransport(settings.Settings(), {})
         digest = registry.blob(b"x")
-        with transport.send(Request("GET", f"{registry.base}/v2/a b/blobs/{digest}", brief=True)) as response:
+        with transport.send(Request("GET", f"{registry.base}/v2/a b/blobs/{digest}")) as response:
             assert response.status in (200, 400, 404)
         assert transport._pools
         transport.close()
+
+
+class Content:
+    """A body that comes in pieces."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = list(pieces)
+
+    def read(self, count: int) -> bytes:
+        return self._pieces.pop(0) if self._pieces else b""
+
+
+def received(peer: socket.socket) -> bytes:
+    peer.settimeout(0.2)
+    found = b""
+    with pytest.raises(TimeoutError):
+        while True:
+            found += peer.recv(1 << 16)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"), [(5, b"HEADhello"), (-1, b"HEAD4\r\nhell\r\n1\r\no\r\n0\r\n\r\n")], ids=["length", "chunks"]
+)
+def test_a_body_is_sent_as_its_length_wants(pair: Pair, length: int, expected: bytes) -> None:
+    connection, peer = pair
+    assert connection.send(b"HEAD", lambda: Content(b"hell", b"o"), length)
+    assert received(peer) == expected
+
+
+@pytest.mark.parametrize("pieces", [(b"hell",), (b"hello", b"x")])
+def test_a_body_of_another_length_is_never_taken_for_whole(pair: Pair, pieces: tuple[bytes, ...]) -> None:
+    with pytest.raises(OSError, match="to send than was said"):
+        pair[0].send(b"HEAD", lambda: Content(*pieces), 5)
+
+
+def test_an_answer_that_comes_before_all_is_sent_is_read(pair: Pair) -> None:
+    connection, peer = pair
+    peer.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+    peer.close()
+    assert not connection.send(b"HEAD", lambda: Content(*[bytes(1 << 20)] * 50), -1)
+    assert connection.answer("PATCH")[0] == 413
+
+
+def test_large_bodies_arrive_whole_through_a_narrow_socket(pair: Pair) -> None:
+    connection, peer = pair
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    pieces = [os.urandom(300_001), b"x", os.urandom(99_999)]
+    thread = threading.Thread(target=lambda: connection.send(b"HEAD", lambda: Content(*pieces), 400_001))
+    thread.start()
+    found = received(peer)
+    thread.join()
+    assert found == b"HEAD" + b"".join(pieces)
+
+
+def test_a_request_with_an_effect_is_not_put_on_a_connection_that_was_closed() -> None:
+    with lying() as registry:
+        transport = HttpTransport(settings.Settings(), {})
+        for _ in range(2):
+            with transport.send(Request("POST", f"{registry.base}/v2/a/blobs/uploads/")) as response:
+                assert response.status == 202 and response.read(1) == b""
+            made = transport._brief
+            assert made is not None
+            ((connection,),) = made._idle.values()
+            assert connection.is_quiet()
+            connection.sock.shutdown(socket.SHUT_RDWR)
+            assert not connection.is_quiet()
+        assert len(registry.requests) == 2 and not transport._pools
+        transport.close()
+
+
+@needs_registry
+def test_a_push_needs_no_library(plain: Registry, make_engine: Callable[[], sampan.Engine], tmp_path: Path) -> None:
+    engine = make_engine()
+    engine.images.load(str(ts.write_tree(tmp_path / "layout", ts.simple_layout().build())))
+    code = "import sys, sampan\n(pushed,) = sampan.Engine(sys.argv[1]).images.push(sys.argv[2])\n"
+    code += "print(pushed.digest, {'urllib3', 'http.client', 'ssl'} & set(sys.modules))"
+    engine.images.tag("app:1", f"{plain.host}/wire:1")
+    words = [sys.executable, "-c", code, engine.store.paths.root, f"{plain.host}/wire:1"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    digest, _, loaded = done.stdout.partition(" ")
+    assert loaded == "set()\n"
+    (pulled,) = make_engine().images.pull(f"{plain.host}/wire:1")
+    assert pulled.digest == digest
