@@ -1,4 +1,4 @@
-"""Containers: what one is now, and how it goes; what begins one is in launching.py, all else in elsewhere.py.
+"""Containers: what one is now, and how it goes; all else is elsewhere, in the modules that a table names.
 
 State is read, never trusted: a container is running when its process (pid, start time, boot id) lives; how it ended is
 in the record that its supervisor wrote.
@@ -27,6 +27,29 @@ else:
     Elsewhere = object
 
 SHARED = "container:"  # oci.spec.CONTAINER, without its import
+
+# Operations that not every command needs: `containers.ls(…)` is `sampan.engine.listing.ls(engine, …)`, and so on.
+MODULES = {
+    "attach": "sampan.engine.attach",
+    "commit": "sampan.engine.committing",
+    **dict.fromkeys(("copy_in", "copy_out", "read_archive", "write_archive"), "sampan.engine.copying"),
+    "diff": "sampan.engine.differences",
+    **dict.fromkeys(("check_startable", "kill", "restart", "stop", "wait"), "sampan.engine.ending"),
+    "exec": "sampan.engine.execute",
+    "explain": "sampan.engine.explain",
+    "export": "sampan.engine.exporting",
+    "inspect": "sampan.engine.inspect",
+    "ls": "sampan.engine.listing",
+    **dict.fromkeys(("create", "run", "start"), "sampan.engine.launching"),
+    "logs": "sampan.engine.logs",
+    **dict.fromkeys(("pause", "unpause"), "sampan.engine.pausing"),
+    "port": "sampan.engine.ports",
+    "remove": "sampan.engine.removal",
+    "again": "sampan.engine.restarting",
+    "top": "sampan.engine.top",
+    **dict.fromkeys(("rename", "update"), "sampan.engine.updating"),
+    "stats": "sampan.engine.usage",
+}
 
 
 class Containers(Elsewhere):
@@ -174,9 +197,7 @@ class Containers(Elsewhere):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """Find an operation of elsewhere.py."""
-            from sampan.engine.elsewhere import MODULES
-
+            """Find an operation that is elsewhere."""
             module = MODULES.get(name)
             if module is None:
                 raise AttributeError(f"containers have no operation {name!r}")

@@ -1,31 +1,6 @@
-"""Operations of `engine.containers`: each in the module that this table names, so that a command loads its own.
-
-`containers.ls(…)` is `sampan.engine.listing.ls(engine, …)`.  `Elsewhere` says the same to type checkers.
-"""
+"""Says to type checkers what `Containers.__getattr__` finds (containers.py); nothing loads it."""
 
 from __future__ import annotations
-
-MODULES = {
-    "attach": "sampan.engine.attach",
-    "commit": "sampan.engine.committing",
-    **dict.fromkeys(("copy_in", "copy_out", "read_archive", "write_archive"), "sampan.engine.copying"),
-    "diff": "sampan.engine.differences",
-    **dict.fromkeys(("check_startable", "kill", "restart", "stop", "wait"), "sampan.engine.ending"),
-    "exec": "sampan.engine.execute",
-    "explain": "sampan.engine.explain",
-    "export": "sampan.engine.exporting",
-    "inspect": "sampan.engine.inspect",
-    "ls": "sampan.engine.listing",
-    **dict.fromkeys(("create", "run", "start"), "sampan.engine.launching"),
-    "logs": "sampan.engine.logs",
-    **dict.fromkeys(("pause", "unpause"), "sampan.engine.pausing"),
-    "port": "sampan.engine.ports",
-    "remove": "sampan.engine.removal",
-    "again": "sampan.engine.restarting",
-    "top": "sampan.engine.top",
-    **dict.fromkeys(("rename", "update"), "sampan.engine.updating"),
-    "stats": "sampan.engine.usage",
-}
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 Groups are `sampan/sampan-<id>` below what `cgrouphost.detect` found. The one on cgroup2 is always made when possible:
 the process is cloned into it, it costs a mkdir, and it freezes, kills and holds the device program. On v1 a group is
 made only for the controllers that a requested limit needs.
-This module is on the run path: limits (`cgroupapply.py`) and the rest of a group's life (`cgroupcontrol.py`) are
-imported when they are asked for.
+Nearly every command loads this module: how groups are made (`cgroupmake.py`), limits (`cgroupapply.py`) and the rest of a
+group's life (`cgroupcontrol.py`) are imported when they are asked for.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from __future__ import annotations
 import os
 import time
 
-from sampan.errors import Conflict, InvalidArgument, NotSupported
+from sampan.errors import Conflict, InvalidArgument
 from sampan.runtime import cgrouphost
-from sampan.runtime.cgrouphost import PARENT, PATIENCE, SUPERVISORS, Layout, read, tree_processes, write
+from sampan.runtime.cgrouphost import PARENT, PATIENCE, SUPERVISORS, Layout, read, tree_processes
 from sampan.runtime.cgrouphost import Placement as Placement
 
 TYPE_CHECKING = False
@@ -22,11 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from sampan.runtime.cgroupapply import Chosen
 
 _layout: Layout | None = None
-_device_lines: dict[str, list[tuple[str, str]]] = {}  # of cgroup v1, by the rules that they say
-_ENDING = 2.0
 
 
 def detect() -> Layout:
@@ -37,7 +34,8 @@ def detect() -> Layout:
     return _layout
 
 
-def _group_name(container_id: str) -> str:
+def group_name(container_id: str) -> str:
+    """Return where a container's group lies below the base of each tree; InvalidArgument for what cannot name one."""
     if not container_id.isascii() or not container_id.replace("-", "").replace("_", "").isalnum():
         raise InvalidArgument(f"{container_id!r} cannot name a control group: only letters, digits, - and _ can")
     return f"{PARENT}/sampan-{container_id}"
@@ -46,109 +44,10 @@ def _group_name(container_id: str) -> str:
 def create(
     container_id: str, limits: dict[str, Any], rootless: bool = False, layout: Layout | None = None
 ) -> Placement:
-    """Make a container's groups and apply "linux.resources" to them.
+    """Make a container's groups and apply "linux.resources" to them (`cgroupmake.py`); NotSupported leaves nothing."""
+    from sampan.runtime import cgroupmake
 
-    NotSupported if a limit cannot be applied here; then nothing is left behind. "devices" matter on v1-only hosts,
-    where no eBPF program can be attached; elsewhere the launcher attaches one to `v2_dir`.
-    """
-    layout = layout or detect()
-    name = _group_name(container_id)
-    if rootless:
-        layout = Layout(layout.version, layout.v2_mount, layout.v2_base, {}, layout.why)
-    placement = Placement()
-    chosen: Chosen = []
-    if limits.keys() - {"devices"}:
-        from sampan.runtime import cgroupapply
-
-        chosen = cgroupapply.choose(limits, layout)
-    try:
-        _make(placement, layout, name, chosen)
-        if chosen:
-            cgroupapply.apply(placement, chosen)
-        if not layout.v2_base and limits.get("devices") and "devices" in layout.v1:
-            _limit_devices(placement, layout, name, limits["devices"])
-    except BaseException:
-        for directory in placement.directories():
-            _rmdir(directory)
-        raise
-    return placement
-
-
-def _make(placement: Placement, layout: Layout, name: str, chosen: Chosen) -> None:
-    if layout.v2_base:
-        if any(not v1 for _, v1 in chosen):
-            from sampan.runtime import cgroupapply
-
-            cgroupapply.enable(layout, chosen)
-        placement.v2_dir = _mkdir(layout.v2_base, name)
-    wanted = {v1 for _, v1 in chosen if v1}
-    if not layout.v2_base and "freezer" in layout.v1:
-        wanted.add("freezer")  # without cgroup2, the one way to stop and kill all processes of a container
-    for controller in sorted(wanted):
-        placement.v1[controller] = _mkdir(layout.v1[controller], name, controller == "cpuset")
-
-
-def _unavailable(path: str, error: OSError) -> Exception:
-    hint = "`sampan doctor` shows what this user may do with control groups"
-    return NotSupported(f"cannot make control group {path}: {error.strerror}", hint)
-
-
-def _mkdir(base: str, name: str, cpuset: bool = False) -> str:
-    """Make base/sampan/sampan-<id>, and its parent when it is the first."""
-    path = f"{base}/{name}"
-    try:
-        try:
-            os.mkdir(path, 0o755)
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-            os.mkdir(path, 0o755)
-    except FileExistsError:
-        _renew(path)
-    except OSError as error:
-        raise _unavailable(path, error) from error
-    if cpuset:
-        _inherit_cpuset(os.path.dirname(path), base)
-        _inherit_cpuset(path, os.path.dirname(path))
-    return path
-
-
-def _renew(path: str) -> None:
-    """Replace a group that an earlier run of this container left; Conflict if processes stay in it.
-
-    An `exec` that came when the container ended is in it for a moment, until its end reaches it too.
-    """
-    _remove_tree(path, _ENDING)
-    os.mkdir(path, 0o755)
-
-
-def _inherit_cpuset(path: str, parent: str) -> None:
-    """Give a v1 cpuset its parent's values: it starts empty, and takes no process until it has both (cpuset(7))."""
-    for name in ("cpuset.cpus", "cpuset.mems"):
-        if not read(f"{path}/{name}").strip():
-            write(f"{path}/{name}", read(f"{parent}/{name}").strip())
-
-
-def _limit_devices(placement: Placement, layout: Layout, name: str, rules: list[dict[str, Any]]) -> None:
-    key = repr(rules)
-    if key not in _device_lines:
-        from sampan.runtime.devices import v1_lines
-
-        _device_lines[key] = v1_lines(rules)
-    directory = placement.v1["devices"] = _mkdir(layout.v1["devices"], name)
-    line, file, fd = "", "", -1
-    try:
-        for wanted, line in _device_lines[key]:
-            if wanted != file:
-                if fd >= 0:
-                    os.close(fd)
-                fd = -1
-                file, fd = wanted, os.open(f"{directory}/{wanted}", os.O_WRONLY | os.O_CLOEXEC)
-            os.write(fd, line.encode())
-    except OSError as error:
-        raise NotSupported(f"cannot apply device rule {line!r}: {error.strerror}") from error
-    finally:
-        if fd >= 0:
-            os.close(fd)
+    return cgroupmake.create(group_name(container_id), limits, rootless, layout or detect())
 
 
 def update(
@@ -158,18 +57,18 @@ def update(
 
     `before` are the limits that it has; what they have and `limits` does not is lifted.
     """
-    from sampan.runtime import cgroupupdate
+    from sampan.runtime import cgroupmake, cgroupupdate
 
     found = layout or detect()
     return cgroupupdate.update(
-        placement, before or {}, limits, found, lambda c, name: _mkdir(found.v1[c], name, c == "cpuset")
+        placement, before or {}, limits, found, lambda c, name: cgroupmake.make_group(found.v1[c], name, c == "cpuset")
     )
 
 
 def named(container_id: str, layout: Layout | None = None) -> Placement:
     """Return the groups that a container has now, found by its id."""
     layout = layout or detect()
-    name = _group_name(container_id)
+    name = group_name(container_id)
     v1 = {controller: f"{mount}/{name}" for controller, mount in layout.v1.items()}
     there = {path for path in set(v1.values()) if os.path.isdir(path)}
     found = {controller: path for controller, path in v1.items() if path in there}
@@ -200,17 +99,18 @@ def tidy() -> None:
     """Remove the group of supervisors (`cgroupaway.py`) when none is left in it."""
     base = detect().v2_base
     if base:
-        _rmdir(f"{base}/{PARENT}/{SUPERVISORS}")
+        remove_group(f"{base}/{PARENT}/{SUPERVISORS}")
 
 
 def remove(placement: Placement, patience: float = PATIENCE) -> None:
     """Remove the groups, with those that the container made below; Conflict if processes stay in one."""
     for directory in placement.directories():
-        if not _rmdir(directory):
-            _remove_tree(directory, patience)
+        if not remove_group(directory):
+            remove_tree(directory, patience)
 
 
-def _rmdir(path: str) -> bool:
+def remove_group(path: str) -> bool:
+    """Remove one group, if nothing is in it; say whether it is gone."""
     try:
         os.rmdir(path)
     except FileNotFoundError:
@@ -220,11 +120,12 @@ def _rmdir(path: str) -> bool:
     return True
 
 
-def _remove_tree(path: str, patience: float) -> None:
+def remove_tree(path: str, patience: float) -> None:
+    """Remove a group and all below it; Conflict if processes stay in one for `patience` seconds."""
     deadline, pause = time.monotonic() + patience, 0.001
     while True:
         for directory, _, _ in os.walk(path, topdown=False):
-            _rmdir(directory)
+            remove_group(directory)
         if not os.path.isdir(path):
             return
         if time.monotonic() >= deadline:

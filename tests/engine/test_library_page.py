@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import sampan
-from sampan.engine import elsewhere
+from sampan.engine import containers, elsewhere
 from sampan.errors import InvalidArgument
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "library.md"
@@ -68,8 +68,8 @@ def test_what_is_elsewhere_is_there_and_typed() -> None:
     tree = ast.parse(pathlib.Path(elsewhere.__file__).read_text())
     (typed,) = (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == "Elsewhere")
     said = {ast.unparse(one.targets[0]): ast.unparse(one.value) for one in typed.body if isinstance(one, ast.Assign)}
-    assert said == {name: f"_Of({module.rpartition('.')[2]}.{name})" for name, module in elsewhere.MODULES.items()}
-    assert all(callable(getattr(importlib.import_module(m), name)) for name, m in elsewhere.MODULES.items())
+    assert said == {name: f"_Of({module.rpartition('.')[2]}.{name})" for name, module in containers.MODULES.items()}
+    assert all(callable(getattr(importlib.import_module(m), name)) for name, m in containers.MODULES.items())
 
 
 def test_a_path_object_is_a_context_and_one_text_is_one_tag(engine: sampan.Engine, tmp_path: pathlib.Path) -> None:
