@@ -3,7 +3,7 @@
 Groups are `sampan/sampan-<id>` below what `cgrouphost.detect` found. The one on cgroup2 is always made when possible:
 the process is cloned into it, it costs a mkdir, and it freezes, kills and holds the device program. On v1 a group is
 made only for the controllers that a requested limit needs.
-Nearly every command loads this module: how groups are made (`cgroupmake.py`), limits (`cgroupapply.py`) and the rest of a
+Nearly every command loads this: how groups are made (`cgroupmake.py`), limits (`cgroupapply.py`) and the rest of a
 group's life (`cgroupcontrol.py`) are imported when they are asked for.
 """
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sys
 
-from sampan.store import reserve, schema, walfiles
+from sampan.store import reserve, walfiles
 from sampan.store.paths import Paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+VERSION = 2  # of the tables: how many MIGRATIONS store/schema.py has
 BUSY_SECONDS = 30
 # Pages in the log before a commit folds it into the file. A first opener reads the whole log, so it is kept short.
 _CHECKPOINT_PAGES = 256
@@ -81,7 +82,7 @@ def _connect(path: str) -> Any:
     connection = sqlite().connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version != schema.VERSION:
+        if version != VERSION:
             from sampan.store import dbmaking
 
             dbmaking.migrate(connection, path, version)

@@ -57,9 +57,9 @@ def migrate(connection: Any, path: str, version: int) -> None:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     if application != schema.APPLICATION_ID:
         raise IntegrityError(f"cannot open the store: {path} is not a database of sampan")
-    if version > schema.VERSION:
+    if version > dbfile.VERSION:
         raise NotSupported(
-            f"cannot open the store {path}: its version is {version}, this sampan knows {schema.VERSION}",
+            f"cannot open the store {path}: its version is {version}, this sampan knows {dbfile.VERSION}",
             "use the newer sampan that wrote it, or set SAMPAN_ROOT to another directory",
         )
     _upgrade(connection, version)
@@ -73,7 +73,7 @@ def _upgrade(connection: Any, version: int) -> None:
         for migration in schema.MIGRATIONS[version:]:
             for statement in migration.split(";"):
                 connection.execute(statement)
-        connection.execute(f"PRAGMA user_version={schema.VERSION}")
+        connection.execute(f"PRAGMA user_version={dbfile.VERSION}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

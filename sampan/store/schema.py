@@ -115,5 +115,4 @@ CREATE TABLE manifest_lists (
 """
 
 # MIGRATIONS[n] takes a store from version n to n + 1; statements end with ";" and contain none within.
-MIGRATIONS = (_VERSION_1, _VERSION_2)
-VERSION = len(MIGRATIONS)
+MIGRATIONS = (_VERSION_1, _VERSION_2)  # as many as store/dbfile.py says

@@ -70,7 +70,7 @@ def test_durable_transactions_sync_fully_and_others_do_not(store: Store) -> None
 def test_the_file_is_in_wal_mode_with_foreign_keys_and_its_version(store: Store) -> None:
     assert store.db.one("PRAGMA journal_mode") == ("wal",)
     assert store.db.one("PRAGMA foreign_keys") == (1,)
-    assert store.db.one("PRAGMA user_version") == (schema.VERSION,)
+    assert store.db.one("PRAGMA user_version") == (dbfile.VERSION,) == (len(schema.MIGRATIONS),)
     assert store.db.one("PRAGMA application_id") == (schema.APPLICATION_ID,)
 
 
@@ -180,9 +180,9 @@ def test_a_newer_store_is_refused_and_left_alone(store: Store) -> None:
     store.db.query("SELECT 1")
     store.db.close()
     raw = sqlite3.connect(store.paths.database)
-    raw.execute(f"PRAGMA user_version={schema.VERSION + 1}")
+    raw.execute(f"PRAGMA user_version={dbfile.VERSION + 1}")
     raw.close()
-    with pytest.raises(NotSupported, match=f"version is {schema.VERSION + 1}"):
+    with pytest.raises(NotSupported, match=f"version is {dbfile.VERSION + 1}"):
         Database(store.paths).query("SELECT 1")
 
 
@@ -199,7 +199,7 @@ def test_an_older_store_is_upgraded_once(store: Store, monkeypatch: pytest.Monke
     store.db.query("SELECT 1")
     store.db.close()
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, "CREATE TABLE added (x);"))
-    monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
+    monkeypatch.setattr(dbfile, "VERSION", dbfile.VERSION + 1)
     for _ in range(2):
         upgraded = Database(store.paths)
         assert upgraded.query("SELECT * FROM added") == []
