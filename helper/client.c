@@ -21,9 +21,12 @@ void drop_client(struct client *c)
 	c->attached = c->caller = false;
 }
 
-static void tell_detached(struct client *c)
+/* What the caller leaves must not end with the unit that he started it in, which may end as soon as he is told. */
+static void tell_detached(const struct supervisor *s, struct client *c)
 {
 	struct report head = { REPORT_DETACHED, 0, 0, 0, 0, 0, 0 };
+	if (c->caller)
+		leave_at_detach(s->plan);
 	write_full(c->caller ? FD_OUT : c->control, &head, sizeof head);
 	drop_client(c);
 }
@@ -111,7 +114,7 @@ void take_input(struct supervisor *s, struct client *c)
 	}
 	give_input(s);
 	if (detach)
-		tell_detached(c);
+		tell_detached(s, c);
 }
 
 /* ---- coming, asking, going ---- */
@@ -245,7 +248,7 @@ void take_control(struct supervisor *s, struct client *c)
 	if (message[0] == CONTROL_KEEP)
 		s->kept = true;
 	if (message[0] == CONTROL_DETACH)
-		tell_detached(c);
+		tell_detached(s, c);
 	if (message[0] == CONTROL_RESIZE && s->stdio->flags & STDIO_TTY && s->from[0] >= 0) {
 		struct winsize size = { (unsigned short)(message[1] >> 16), (unsigned short)message[1], 0, 0 };
 		if (ioctl(s->from[0], TIOCSWINSZ, &size) < 0 && errno == ENOTTY)

@@ -22,7 +22,7 @@
 
 enum { PLAN_VERSION = 2, PLAN_MAX = 16 << 20 };
 
-enum { OOM_UNASKED = 1, LEAVE_V1 = 1, SIGNAL_REAP_ALL = SIGPWR };
+enum { OOM_UNASKED = 1, LEAVE_V1 = 1, LEAVE_AT_DETACH = 2, SIGNAL_REAP_ALL = SIGPWR };
 
 #define SUPERVISOR_IGNORES SIGPIPE, SIGXFSZ, SIGTTOU, SIGTTIN, SIGTSTP
 
@@ -45,7 +45,8 @@ enum op_code {
 	OP_RESTART = 10,  /* policy file, mark of a stop by hand, argv of a program that starts the container again */
 	OP_HEALTH = 11,   /* plan file, status file, interval, timeout, start period, start interval (ms), retries, words */
 	OP_JOIN = 12,     /* flags: CLONE_NEW*; namespaces of FD_TARGET that the child shares */
-	OP_LEAVE = 13,    /* directory of a cgroup for the supervisor; flags: LEAVE_V1 where it is of version 1 */
+	OP_LEAVE = 13,    /* directory of a cgroup for the supervisor; flags: LEAVE_V1 where it is of version 1,
+	                     LEAVE_AT_DETACH: only when the caller detaches */
 	OP_NETWORK = 14,  /* the child's network namespace, made as soon as this is read: it may be a piece of its own, the first */
 	/* the split */
 	OP_CLONE = 20, /* flags: CLONE_NEW* */
@@ -179,6 +180,7 @@ int not_procfs(int fd);
 int split(const struct plan *plan, int (*body)(void *), void *argument, pid_t *pid, int *pidfd);
 void leave_cgroups(const struct plan *plan);             /* may go on in another process */
 int begin_network(const struct plan *plan);               /* 0 or errno; a plan without OP_NETWORK begins none */
+void leave_at_detach(const struct plan *plan);
 int supervise(struct plan *plan);
 
 #endif

@@ -143,8 +143,20 @@ void probe_close(struct probe *p)
 	close_once(&p->output);
 }
 
+/* Who reaps the others (OP_REAP) leads the session: it is only told, and goes on if it was stopped.  It is not looked for in /proc, which
+ * may hide it from an ordinary user (hidepid=2): it is unreadable, and no program of the container's user namespace yet. */
+static void tell_reaper(pid_t session)
+{
+	int fd = (int)syscall(SYS_pidfd_open, session, 0);
+	if (fd >= 0 && getsid(session) == session) {
+		syscall(SYS_pidfd_send_signal, fd, SIGNAL_REAP_ALL, NULL, 0);
+		syscall(SYS_pidfd_send_signal, fd, SIGCONT, NULL, 0);
+	}
+	close_once(&fd);
+}
+
 /* Signals one process if it is of the session; held by a descriptor, it cannot have become another meanwhile.  Says whether it
- * is still to be waited for.  Who reaps the others (OP_REAP) leads the session: it is only told, and goes on if it was stopped. */
+ * is still to be waited for. */
 static bool signal_member(pid_t pid, pid_t session, int signal_number)
 {
 	char path[32], line[512], state = 'Z';
@@ -158,14 +170,10 @@ static bool signal_member(pid_t pid, pid_t session, int signal_number)
 	line[n > 0 ? n : 0] = 0;
 	char *at = strrchr(line, ')'); /* proc(5): state, parent, group, session */
 	bool member = at != NULL && sscanf(at + 1, " %c %d %*d %d", &state, &parent, &found) == 3 && found == session;
-	if (member && pid == session) {
-		syscall(SYS_pidfd_send_signal, fd, SIGNAL_REAP_ALL, NULL, 0);
-		syscall(SYS_pidfd_send_signal, fd, SIGCONT, NULL, 0);
-	} else if (member) {
+	if (member)
 		syscall(SYS_pidfd_send_signal, fd, signal_number, NULL, 0); /* a first thread that has ended may have left others */
-	}
 	close(fd);
-	return member && pid != session && (state != 'Z' || parent == session);
+	return member && (state != 'Z' || parent == session);
 }
 
 static bool signal_session(pid_t session, int signal_number)
@@ -173,9 +181,10 @@ static bool signal_session(pid_t session, int signal_number)
 	bool any = false;
 	DIR *list = opendir("/proc");
 	struct dirent *entry;
+	tell_reaper(session);
 	while (list != NULL && (entry = readdir(list)) != NULL) {
 		long pid = strtol(entry->d_name, NULL, 10);
-		if (pid > 1)
+		if (pid > 1 && pid != session)
 			any |= signal_member((pid_t)pid, session, signal_number);
 	}
 	if (list != NULL)

@@ -313,8 +313,8 @@ def launch_facts(engine: Engine, record: Record, *, foreground: bool, interactiv
     facts.size = terminal.size(fds[1]) if tty and foreground else (0, 0)
     if supervised:
         _supervise(engine, record, facts, home, asked.get("stop_timeout"), restarts)
-    if not foreground:
-        facts.away = cgroup.away()
+    if not foreground or facts.detach_keys:
+        facts.away, facts.away_at_detach = cgroup.away(), foreground
     if record.started:
         files.unlink(os.path.join(home, "name"))  # which `rename` left for the supervisor of before
     facts.events = engine.events.for_supervisor(record)

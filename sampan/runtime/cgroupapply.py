@@ -36,7 +36,17 @@ def choose(limits: dict[str, Any], layout: Layout) -> Chosen:
     for setting, _ in chosen:
         if not setting.choices:
             raise _refused(setting, setting.lack)
+        if setting.flag.startswith("--blkio-weight"):
+            _narrow(setting, layout)
     return chosen
+
+
+def _narrow(setting: Setting, layout: Layout) -> None:
+    from sampan.runtime import ioweight
+
+    setting.choices = ioweight.biting(setting.choices, layout.v2_mount)
+    if not setting.choices:
+        raise _refused(setting, ioweight.LACK, ioweight.REMEDY.format(setting.flag))
 
 
 def _missing(setting: Setting, layout: Layout) -> str:

@@ -67,6 +67,7 @@ class Facts:
         "accounts",
         "ambient",
         "away",
+        "away_at_detach",
         "caps",
         "cgroup",
         "cgroup_v1",
@@ -119,6 +120,7 @@ class Facts:
         self.cgroup = ""
         self.cgroup_v1: list[str] = []
         self.away: list[tuple[str, bool]] = []  # cgroupaway.py
+        self.away_at_detach = False
         self.cgroup_version = "v2"
         self.devices = b""
         self.host_devices: list[HostDevice] = []
@@ -226,7 +228,9 @@ def supervisor(plan: Plan, facts: Facts) -> None:
         fields = (facts.record, facts.socket, *([facts.stop_seconds] if facts.stop_seconds else []))
         plan.add(p.SUPERVISE, *fields, flags=int(facts.transient), label="stay as its supervisor")
     for directory, v1 in facts.away:
-        plan.add(p.LEAVE, directory, flags=int(v1), label=f"put its supervisor into cgroup {directory}")
+        later = facts.away_at_detach
+        label = f"put its supervisor into cgroup {directory}" + (" when the caller detaches" if later else "")
+        plan.add(p.LEAVE, directory, flags=p.LEAVE_V1 * v1 | p.LEAVE_AT_DETACH * later, label=label)
     if facts.cleanup:
         plan.add(p.CLEANUP, *facts.cleanup)
     if facts.health:

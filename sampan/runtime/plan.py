@@ -22,6 +22,7 @@ EXEC, APPLY, PACK = 70, 71, 72
 NOFOLLOW = 1 << 31
 """For MOUNT: the target may not be reached through symbolic links."""
 OPTIONAL = 1 << 30
+LEAVE_V1, LEAVE_AT_DETACH = 1, 2  # of LEAVE
 OOM_UNASKED = 1  # of OOM: the caller's score stays where it may not be lowered
 """A failure is reported as a warning and the plan goes on."""
 

@@ -156,11 +156,11 @@ class Containers:
         unknown = set(state).difference(_STATE)
         if unknown or state.get("status", "created") not in STATUSES:
             raise InvalidArgument(f"cannot update container {container_id[:12]}: no such state {unknown or state}")
-        assignments = ", ".join(f"{column} = ?{place}" for place, column in enumerate(state, 3))
+        assignments = ", ".join(f"{column} = ?" for column in state)
         with self._db.transaction(durable=durable, frees=True):
             count = self._db.execute(
-                f"UPDATE containers SET {assignments} WHERE id = ?1 AND (?2 = 0 OR pid = ?2)",
-                [container_id, of_pid, *state.values()],
+                f"UPDATE containers SET {assignments} WHERE id = ? AND (? = 0 OR pid = ?)",
+                [*state.values(), container_id, of_pid, of_pid],
             )
         if not count and not of_pid:
             raise NotFound(f"no such container: {container_id[:12]}")

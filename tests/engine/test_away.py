@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
 import subprocess
 import sys
 import time
@@ -102,6 +104,37 @@ def test_what_is_watched_stays_with_its_caller(engine: sampan.Engine, unit: Path
         assert tree(parent(engine.containers.get(rows[0]["ID"]).pid)) == f"/{unit.name}"
         engine.containers.remove("seen", force=True)
         caller.wait(60)
+
+
+def press(terminal: int, keys: bytes, caller: subprocess.Popen[bytes]) -> bytes:
+    """Press keys, again and again because a terminal that is not raw yet takes some for itself, until he goes."""
+    seen = b""
+    while caller.poll() is None:
+        ready = select.select([terminal], [], [], 0.3)[0]
+        seen += os.read(terminal, 1000) if ready else b""
+        if not ready and b"up" in seen:
+            os.write(terminal, keys)
+    return seen
+
+
+@grouped
+def test_what_its_caller_leaves_by_the_keys_outlives_the_unit(engine: sampan.Engine, unit: Path) -> None:
+    command = [sys.executable, "-m", "sampan", "--root", engine.store.paths.root]
+    words = ["run", "-it", "--name", "left", "base", "sh", "-c", "echo up; sleep 1000; :"]
+    joined = ["sh", "-c", JOIN, "sh", str(unit / "cgroup.procs"), *command, *words]
+    ours, terminal = pty.openpty()
+    with subprocess.Popen(joined, cwd=ROOT, stdin=terminal, stdout=terminal, stderr=terminal) as caller:
+        rows = until(lambda: [row for row in engine.containers.ls() if row["Names"] == "left"])
+        pid = engine.containers.get(rows[0]["ID"]).pid
+        assert tree(parent(pid)) == f"/{unit.name}"
+        press(ours, b"\x10\x11", caller)
+        assert caller.wait(60) == 0
+    assert tree(parent(pid)) == "/sampan/supervisors"
+    assert not (unit / "cgroup.procs").read_text()
+    assert engine.containers.get("left").status == "running"
+    engine.containers.remove("left", force=True)
+    os.close(ours)
+    os.close(terminal)
 
 
 @grouped

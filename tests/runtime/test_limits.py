@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sampan.errors import InvalidArgument, NotSupported
-from sampan.runtime import cgroup, cgrouphost, limits
+from sampan.runtime import cgroup, cgrouphost, ioweight, limits
 
 MIB = 1 << 20
 
@@ -273,3 +273,24 @@ def test_mount_points_with_odd_characters() -> None:
 
 def test_own_group_outside_of_the_mount_is_never_used() -> None:
     assert cgrouphost.delegated("/tmp", "/", "/../../etc") == ""
+
+
+def test_weights_of_block_io_are_kept_where_they_bite(tmp_path: Path) -> None:
+    choices = [("io.bfq.weight", "500"), ("io.weight", "4950")]
+    for_one = [("io.bfq.weight", "8:0 500"), ("io.weight", "8:0 4950")]
+    old = [("blkio.bfq.weight", "500"), ("blkio.weight", "500")]
+    sys, mount = str(tmp_path / "sys"), str(tmp_path / "cgroup")
+
+    def kept(asked: list[tuple[str, str]]) -> list[str]:
+        return [name for name, _ in ioweight.biting(asked, mount, sys)]
+
+    assert (kept(choices), kept(for_one), kept(old)) == ([], [], ["blkio.weight"])
+    for directory in ("sys/block/sda/queue", "sys/dev/block/8:0/queue", "cgroup"):
+        (tmp_path / directory).mkdir(parents=True)
+    one, all_of_it = tmp_path / "sys/dev/block/8:0/queue/scheduler", tmp_path / "sys/block/sda/queue/scheduler"
+    for text, found in (("[none] mq-deadline bfq\n", []), ("none mq-deadline [bfq]\n", ["io.bfq.weight"])):
+        one.write_text(text)
+        all_of_it.write_text(text)
+        assert kept(choices) == kept(for_one) == found
+    (tmp_path / "cgroup/io.cost.qos").write_text("8:16 enable=1 ctrl=auto rpct=0.00\n8:0 enable=0\n")
+    assert (kept(choices), kept(for_one)) == (["io.bfq.weight", "io.weight"], ["io.bfq.weight"])

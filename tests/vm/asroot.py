@@ -109,11 +109,11 @@ def root_refused() -> None:
         found = sampan("run", "--name", "no", *words, "base", "true")
         holds(found.code == 125 and words[0] in found.err, f"{words[0]}: no clear message")
         sampan("rm", "no")
-    found = sampan("run", "--rm", "--blkio-weight", "300", "base", "sh", "-c", "cat /sys/fs/cgroup/io*weight")
-    holds(
-        "2930" in found.out or "300" in found.out or (found.code == 125 and "--blkio-weight" in found.err),
-        "neither applied nor refused",
-    )
+    for words in (["--blkio-weight", "300"], ["--blkio-weight-device", "/dev/vda:300"]):
+        found = sampan(
+            "run", "--rm", *words, "base", "true"
+        )  # no disk has the scheduler, though the kernel has io.weight
+        holds(found.code == 125 and words[0] in found.err and "bfq" in found.err, f"{words[0]}: no clear message")
     found = sampan("run", "--rm", "--cpuset-cpus", "0,99", "base", "true")
     holds(found.code == 125 and "--cpuset-cpus" in found.err, "a CPU that is not there")
 
@@ -197,6 +197,50 @@ def root_few_reads() -> None:
     found = sampan("run", "--rm", *words, "base", "sh", "-c", read)
     equal((found.code, found.out.split()[1:]), (0, ["rbps=max", "wbps=max", "riops=4", "wiops=max"]))
     holds(time.monotonic() - began > 1, "eight reads at four a second took less than a second")
+
+
+def root_few_writes() -> None:
+    """Writes a second: twelve files, each written to the disk by itself, at four a second."""
+    write = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do dd if=/dev/zero of=/f$i bs=4k count=1 conv=fsync 2>/dev/null; done"
+    took = []
+    for limit in ((), ("--device-write-iops", "/dev/vda:4")):
+        began = time.monotonic()
+        equal(sampan("run", "--rm", *limit, "base", "sh", "-c", write).code, 0)
+        took.append(time.monotonic() - began)
+    holds(took[1] - took[0] > 1, f"{took[0]:.1f} s without a limit, {took[1]:.1f} s at four a second")
+
+
+def root_weights() -> None:
+    """Of two that read the same slow disk, the one with ten times the weight has much more of it, by bfq."""
+    equal(command("modprobe", "bfq").code, 0)
+    with open("/sys/block/vdc/queue/scheduler", encoding="ascii") as file:
+        before = file.read().partition("[")[2].partition("]")[0]
+    _schedule("bfq")
+    read = "while :; do dd if=/dev/vdc of=/dev/null bs=128k skip=$0 count=1600 2>/dev/null; done"
+    words = ["--device", "/dev/vdc:/dev/vdc:r"]
+    for name, flag, skip in (
+        ("low", "--blkio-weight=100", "0"),
+        ("high", "--blkio-weight-device=/dev/vdc:1000", "2000"),
+    ):
+        equal(sampan("run", "-d", "--name", name, *words, flag, "base", "sh", "-c", read, skip).err, "")
+    equal(ROOT.file("low", "io.bfq.weight").split()[-1], "100")
+    holds("1000" in ROOT.file("high", "io.bfq.weight").split(), "the weight of one disk")
+    first = [_has_read(name) for name in ("low", "high")]
+    time.sleep(8)
+    low, high = (_has_read(name) - start for name, start in zip(("low", "high"), first, strict=True))
+    holds(high > 2 * low > 0, f"{high} bytes to {low}")
+    equal(sampan("rm", "-f", "low", "high").code, 0)
+    _schedule(before)
+
+
+def _schedule(name: str) -> None:
+    with open("/sys/block/vdc/queue/scheduler", "w", encoding="ascii") as file:
+        file.write(name)
+
+
+def _has_read(name: str) -> int:
+    words = [word for word in ROOT.file(name, "io.stat").split() if word.startswith("rbytes=")]
+    return sum(int(word.partition("=")[2]) for word in words)
 
 
 def root_shm_and_files() -> None:
@@ -292,7 +336,7 @@ def root_shares() -> None:
 FIRST = (root_host, root_doctor, root_import, root_run, root_capabilities)
 TESTS = (
     *(root_cgroup_of_the_host, root_limits, root_cpus, root_shares, root_throttle, root_written_slowly, root_swap),
-    *(root_few_reads, root_shm_and_files, root_shown),
+    *(root_few_reads, root_few_writes, root_weights, root_shm_and_files, root_shown),
     *(root_resources, root_refused, root_kept_from_systemd, root_update, root_update_below_use, root_update_kills),
     *(root_devices, root_build, root_observed),
 )

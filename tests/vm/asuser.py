@@ -120,6 +120,17 @@ def user_undelegated(place: Place) -> None:
     equal(place("rm", "-f", "bare").code, 0)
 
 
+def plain_hidden(place: Place) -> None:
+    """A host whose /proc hides other people's processes."""
+    equal(command("mount", "-o", "remount,hidepid=2", "/proc").code, 0)
+    try:
+        equal(place("doctor").code, 0)
+        scenarios.late(place)
+        scenarios.day(place)
+    finally:
+        equal(command("mount", "-o", "remount,hidepid=0", "/proc").code, 0)
+
+
 def user_single_id(place: Place) -> None:
     """Without a range in /etc/subuid: root inside is the user; another user is refused with a clear message."""
     equal(place("import", base_tar(), "base").code, 0)
@@ -150,6 +161,7 @@ def run(wanted: Callable[[str], bool]) -> None:
         one(getattr(scenarios, scenario), scope, name=f"user_{scenario}")
     one(user_update, scope, plain)
     one(user_undelegated, plain)
+    one(plain_hidden, plain)
     for scenario in PLAIN:
         one(getattr(scenarios, scenario), plain, name=f"plain_{scenario}")
     one(scenarios.disk, plain, name="user_disk")

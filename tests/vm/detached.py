@@ -67,6 +67,36 @@ def root_session() -> None:
     _goes_on(ROOT, "away")
 
 
+# As a person does: the keys again until the terminal is raw and they are understood.
+KEYS = """
+import os, pty, select, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+seen = b""
+while os.waitpid(pid, os.WNOHANG)[0] == 0:
+    if select.select([terminal], [], [], 1)[0]:
+        try:
+            seen += os.read(terminal, 1000)
+        except OSError:
+            continue
+    elif b"up" in seen:
+        os.write(terminal, b"\\x10\\x11")
+"""
+
+
+def root_left_by_keys() -> None:
+    """`run -it` in a login whose processes are killed at its end, left by the detach keys before."""
+    login, place = rooted()
+    words = ["run", "-it", "--name", "away", "base", "sh", "-c", TRAP]
+    equal(login.run("python3", "-c", KEYS, SAMPAN, *words).code, 0)
+    equal(_supervisor_group(place, "away"), f"/{AWAY}")
+    login.script("sleep 1234 >/dev/null 2>&1 &")
+    login.close()
+    until(lambda: command("pgrep", "-f", "^sleep 1234").code == 1, "the session's processes are not killed")
+    _goes_on(ROOT, "away")
+
+
 def user_service(scope: Place) -> None:
     """A user's service; a scope lives as long as what is in it, so there the supervisor stays."""
     login = Login("alice")
@@ -98,7 +128,7 @@ def plain_session(scope: Place) -> None:
 
 def run(wanted: Callable[[str], bool]) -> None:
     """Run all of them; alice's image is there."""
-    for test in (root_service, root_session):
+    for test in (root_service, root_session, root_left_by_keys):
         if wanted(test.__name__):
             check(test.__name__, test)
     login, scope = alice(*SCOPE)

@@ -15,6 +15,7 @@ import sys
 import asroot
 import asuser
 import detached
+import legacy
 import reboot
 import scenarios
 from guestkit import ROOT, check, failures
@@ -55,6 +56,12 @@ def picked() -> list[str]:
     return [name for word in words for name in word.split(",") if name]
 
 
+def old() -> bool:
+    """Say whether systemd was told to use cgroup version 1."""
+    with open("/proc/cmdline", encoding="ascii") as file:
+        return "systemd.unified_cgroup_hierarchy=0" in file.read()
+
+
 def power(verb: str) -> None:
     """Reboot the machine or switch it off, as systemd does it; this program is ended on the way."""
     subprocess.run(["systemctl", verb], check=True)
@@ -69,6 +76,9 @@ def boots() -> bool:
         reboot.run()
         return False
     print(f"=== begin, kernel {os.uname().release}", flush=True)
+    if old():
+        legacy.run()
+        return False
     before()
     with open(DONE, "w", encoding="ascii") as file:
         json.dump(failures, file)

@@ -1,7 +1,7 @@
-"""Runs tests/vm/guest.py in a virtual machine of Debian's own parts: cgroup v2 alone, systemd, every capability.
+"""Runs tests/vm/guest.py in a virtual machine of Debian's own parts: systemd, cgroup v2 alone (or v1), every capability.
 
-`python3 tests/vm/run.py [--rebuild] [--base ROOTFS.tar] [--only NAMES]`, as root (the packages are unpacked with their
-owners) with qemu-system-x86, mmdebstrap and e2fsprogs. The system's disk is made once, in build/vm, and never written
+`python3 tests/vm/run.py [--rebuild] [--base ROOTFS.tar] [--only NAMES] [--trees v2,v1,hybrid]`, as
+root (the packages are unpacked with their owners) with qemu-system-x86, mmdebstrap and e2fsprogs. The system's disk is made once, in build/vm, and never written
 again: the guest writes to a copy, which lasts over its reboot (the emulator is started anew, as from cold). This tree,
 helper included, comes on a second disk. The machine is emulated (no KVM needed) and has no network.
 """
@@ -40,6 +40,9 @@ MOUNTS = "/dev/vdb /opt/sampan ext4 defaults 0 0\n"
 RECIPE = hashlib.sha256((PACKAGES + UNIT + MOUNTS).encode()).hexdigest()[:12]
 SYSTEM = os.path.join(CACHE, f"system-{RECIPE}.ext4")
 BOOT = "root=/dev/vda rw console=ttyS0 quiet systemd.show_status=0 systemd.mask=serial-getty@ttyS0.service"
+OLD = "systemd.unified_cgroup_hierarchy=0 systemd.legacy_systemd_cgroup_controller"
+TREES = {"v2": "", "v1": f"{OLD}=1", "hybrid": f"{OLD}=0"}
+SLOW = 8 << 20  # bytes a second: a disk that two cannot read as fast as they could
 LIMIT = int(os.environ.get("SAMPAN_VM_SECONDS", "1200"))
 
 
@@ -86,13 +89,14 @@ def copy_tree(target: str, base: str) -> None:
     subprocess.run(["chmod", "-R", "a+rX", target], check=True)
 
 
-def boot(system: str, tree: str, only: str) -> tuple[list[str], int]:
+def boot(system: str, tree: str, words_of_kernel: str) -> tuple[list[str], int]:
     """Run the machine until it powers off or reboots; return the lines of its console and the emulator's exit code."""
     words = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"]
-    words += ["-nographic", "-no-reboot", "-nic", "none", "-append", f"{BOOT} sampan.only={only}" if only else BOOT]
+    words += ["-nographic", "-no-reboot", "-nic", "none", "-append", f"{BOOT} {words_of_kernel}"]
     words += ["-kernel", os.path.join(CACHE, "vmlinuz"), "-initrd", os.path.join(CACHE, "initrd.img")]
     words += ["-drive", f"file={system},if=virtio,format=raw,cache=unsafe"]
     words += ["-drive", f"file={tree},if=virtio,format=raw,cache=unsafe"]
+    words += ["-drive", f"file={system}.slow,if=virtio,format=raw,throttling.bps-read={SLOW}"]
     lines: list[str] = []
     begun = False
     with subprocess.Popen(["timeout", str(LIMIT), *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as machine:
@@ -111,6 +115,7 @@ def main() -> int:
     parser.add_argument("--rebuild", action="store_true", help="make the system's disk again")
     parser.add_argument("--base", default="", help="tar of the file system to test with (default: Debian's busybox)")
     parser.add_argument("--only", default="", metavar="NAMES", help="beginnings of the checks' names, with commas")
+    parser.add_argument("--trees", default="v2,v1", help="how systemd uses control groups: v2, v1, hybrid, with commas")
     options = parser.parse_args()
     if os.geteuid() != 0:
         parser.error("run it as root: the disk's files need their owners")
@@ -119,21 +124,32 @@ def main() -> int:
             parser.error(f"{program} is missing: apt-get install qemu-system-x86 mmdebstrap e2fsprogs")
     if options.rebuild or not os.path.exists(SYSTEM):
         make_system()
+    good = True
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
         copy_tree(os.path.join(scratch, "tree"), options.base)
-        disk(os.path.join(scratch, "tree"), os.path.join(scratch, "tree.ext4"), "64M")
-        system, tree = os.path.join(scratch, "system.ext4"), os.path.join(scratch, "tree.ext4")
-        subprocess.run(["cp", "--sparse=always", SYSTEM, system], check=True)
-        lines, code = boot(system, tree, options.only)
-        if any(line.startswith("=== reboot") for line in lines):
-            more, code = boot(system, tree, options.only)
-            lines += more
+        for trees in options.trees.split(","):
+            print(f"# cgroup {trees}", flush=True)
+            good = run(scratch, f"{TREES[trees]} sampan.only={options.only}" if options.only else TREES[trees]) and good
+    return 0 if good else 1
+
+
+def run(scratch: str, kernel: str) -> bool:
+    """Boot a fresh machine, again if it reboots; say whether all went well."""
+    disk(os.path.join(scratch, "tree"), os.path.join(scratch, "tree.ext4"), "64M")
+    system, tree = os.path.join(scratch, "system.ext4"), os.path.join(scratch, "tree.ext4")
+    subprocess.run(["cp", "--sparse=always", SYSTEM, system], check=True)
+    with open(f"{system}.slow", "wb") as slow:
+        slow.truncate(512 << 20)
+    lines, code = boot(system, tree, kernel)
+    if any(line.startswith("=== reboot") for line in lines):
+        more, code = boot(system, tree, kernel)
+        lines += more
     if any(line.startswith("=== end: 0 failed") for line in lines):
-        return 0
+        return True
     if not any("=== begin" in line for line in lines):
         print("\n".join(lines[-40:]), file=sys.stderr)
     print(f"tests/vm: failed, or the machine ended early (emulator: {code})", file=sys.stderr)
-    return 1
+    return False
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 from guestkit import Place, equal, helpers, holds, keyed, kill_all, left_groups, until
 
 HOG = ["dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"]  # its buffer is 200 MiB
 FORKS = "i=0; while [ $i -lt 40 ]; do sleep 3 & i=$((i+1)); done; wait"
+IDLE = ("sleep", "1000")
 BUSY = "while :; do :; done"
 
 
@@ -161,6 +163,40 @@ def health(place: Place) -> None:
     equal(place("rm", "-f", "ill").code, 0)
 
 
+def late(place: Place) -> None:
+    """A check that takes too long, also one that is paused meanwhile: nothing of it stays, no zombie either."""
+    check = "echo on >>/checks; sleep 300 & sleep 300 & sleep 300; :"
+    words = ["--health-cmd", check, "--health-interval", "1s", "--health-timeout", "4s", "--health-retries", "2"]
+    place.do("run", "-d", "--name", "ill", *words, *(["--pids-limit", "50"] if place.base else []), "base", *IDLE)
+
+    def checks() -> int:
+        return place("exec", "ill", "cat", "/checks").out.count("on")
+
+    def health() -> Any:
+        return place.state("ill")["Health"]
+
+    if place.base:
+        until(lambda: checks() == 1, "no check begins")
+        equal(place("pause", "ill").code, 0)
+        time.sleep(6)
+        equal((health()["Log"], health()["FailingStreak"]), ([], 0))
+        equal(place("unpause", "ill").code, 0)
+        until(lambda: checks() >= 2, "no check follows the one that was paused")
+    until(lambda: health()["Status"] == "unhealthy", "it does not become unhealthy")
+    equal(health()["Log"][-1]["ExitCode"], -1)
+    if place.base:
+        equal(place("pause", "ill").code, 0)  # perhaps while one is being ended
+        time.sleep(2)
+        equal(place("unpause", "ill").code, 0)
+    before = checks()
+    until(lambda: checks() >= before + 2, "no check follows")
+    states = place("exec", "ill", "sh", "-c", "cat /proc/[0-9]*/stat").out.splitlines()
+    holds(not [line for line in states if line.rpartition(")")[2].split()[:2] == ["Z", "1"]], "zombies")
+    if place.base:
+        holds(int(place.file("ill", "pids.current")) <= 6, "more than the program and one check of five processes")
+    equal(place("rm", "-f", "ill").code, 0)
+
+
 def joined(place: Place) -> None:
     """Namespaces of another container; the group is the container's own."""
     place.do("run", "-d", "--name", "one", "base", "sleep", "1234")
@@ -194,5 +230,14 @@ def disk(place: Place) -> None:
     equal(place("system", "df").code, 0)
 
 
-ALL = ("day", "view", "memory", "nested", "pause", "stats", "pids", "health", "joined", "killed")
-GROUPED = ("view", "memory", "nested", "pause", "stats", "health", "killed")  # for users: the rest is the same code
+ALL = ("day", "view", "memory", "nested", "pause", "stats", "pids", "health", "late", "joined", "killed")
+GROUPED = (
+    "view",
+    "memory",
+    "nested",
+    "pause",
+    "stats",
+    "health",
+    "late",
+    "killed",
+)  # for users: the rest is the same code
