@@ -385,6 +385,8 @@ def cgroups(plan: Plan, facts: Facts, flags: int) -> None:
             place = "/sys/fs/cgroup/" + controller
             label = f"mount cgroup {controller} at {place}"
             plan.add(p.MOUNT, "cgroup", "cgroup", place, controller, flags=flags, label=label)
+            for name in controller.split(",") if "," in controller else ():  # as systemd has it: cpu -> cpu,cpuacct
+                plan.add(p.SYMLINK, f"/sys/fs/cgroup/{name}", controller, label=f"link cgroup {name} to {controller}")
 
 
 def _attach(plan: Plan, mount: dict[str, Any], slots: dict[str, int]) -> None:

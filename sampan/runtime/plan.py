@@ -22,9 +22,9 @@ EXEC, APPLY, PACK = 70, 71, 72
 NOFOLLOW = 1 << 31
 """For MOUNT: the target may not be reached through symbolic links."""
 OPTIONAL = 1 << 30
+"""A failure is reported as a warning and the plan goes on."""
 LEAVE_V1, LEAVE_AT_DETACH = 1, 2  # of LEAVE
 OOM_UNASKED = 1  # of OOM: the caller's score stays where it may not be lowered
-"""A failure is reported as a warning and the plan goes on."""
 
 PASS_IN, PASS_OUT, PASS_ERR, STDIN, TTY_STDIO, FOREGROUND, NULL_OUT = 1, 2, 4, 8, 16, 32, 64
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from sampan.errors import Conflict, InvalidArgument, NotSupported
-from sampan.runtime import cgroup, cgroupcontrol, cgrouphost
+from sampan.runtime import cgroup, cgroupcontrol, cgrouphost, compile
 from sampan.runtime.cgroup import Placement
 from sampan.runtime.cgrouphost import Layout
+from sampan.runtime.plan import SYMLINK, Plan
 
 LAYOUT = cgroup.detect()
 pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not (LAYOUT.v2_base or LAYOUT.v1), reason="needs root and cgroups")
@@ -348,3 +349,14 @@ def test_a_users_groups_are_found_from_a_login_that_may_make_none(tmp_path: Path
     assert cgrouphost.homes(layout, 1000) == [str(manager)] and cgrouphost.homes(layout, 0) == []
     own = Layout("v2", str(tmp_path), str(manager), {}, "")
     assert cgrouphost.homes(own, 1000) == [str(manager)]
+
+
+def test_controllers_that_are_mounted_together_have_their_names_in_the_container_too() -> None:
+    plan, facts = Plan(), compile.Facts()
+    facts.cgroup_version, facts.cgroup_v1 = (
+        "v1",
+        [f"/sys/fs/cgroup/{name}/sampan/x" for name in ("cpu,cpuacct", "pids")],
+    )
+    compile.cgroups(plan, facts, 0)
+    links = [op.fields for op in plan.operations if op.code == SYMLINK]
+    assert links == [(f"/sys/fs/cgroup/{name}", "cpu,cpuacct") for name in ("cpu", "cpuacct")]

@@ -77,7 +77,7 @@ def boots() -> bool:
         return False
     print(f"=== begin, kernel {os.uname().release}", flush=True)
     if old():
-        legacy.run()
+        legacy.run(lambda name: wanted(name, picked()))
         return False
     before()
     with open(DONE, "w", encoding="ascii") as file:

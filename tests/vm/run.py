@@ -1,9 +1,10 @@
-"""Runs tests/vm/guest.py in a virtual machine of Debian's own parts: systemd, cgroup v2 alone (or v1), every capability.
+"""Runs tests/vm/guest.py in a virtual machine of Debian's own parts: systemd, cgroup v2 or v1, every capability.
 
-`python3 tests/vm/run.py [--rebuild] [--base ROOTFS.tar] [--only NAMES] [--trees v2,v1,hybrid]`, as
-root (the packages are unpacked with their owners) with qemu-system-x86, mmdebstrap and e2fsprogs. The system's disk is made once, in build/vm, and never written
-again: the guest writes to a copy, which lasts over its reboot (the emulator is started anew, as from cold). This tree,
-helper included, comes on a second disk. The machine is emulated (no KVM needed) and has no network.
+`python3 tests/vm/run.py [--rebuild] [--base ROOTFS.tar] [--only NAMES] [--trees v2,v1,hybrid]`, as root (the packages
+are unpacked with their owners) with qemu-system-x86, mmdebstrap and e2fsprogs. The system's disk is made once, in
+build/vm, and never written again: the guest writes to a copy, which lasts over its reboot (the emulator is started
+anew, as from cold). This tree, helper included, comes on a second disk. The machine is emulated (no KVM needed) and
+has no network.
 """
 
 from __future__ import annotations
