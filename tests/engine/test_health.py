@@ -301,7 +301,7 @@ def test_a_check_that_is_paused_over_its_time_is_no_failure(engine: sampan.Engin
         pytest.skip(f"needs a control group that can be frozen: {error}")
     time.sleep(2)
     engine.containers.unpause(name)
-    until(lambda: state(engine, name)["Status"] != "starting")
+    until(lambda: changes(engine, name))  # the status is written first
     assert changes(engine, name) == ["healthy"]
     remove(engine, name)
 
