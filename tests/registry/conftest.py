@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "transfer"))  # transfersupport
 
 import sampan  # noqa: E402
+from sampan.registry import retry  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +53,19 @@ def make_engine(tmp_path: Path) -> Iterator[Callable[[], sampan.Engine]]:
 @pytest.fixture
 def engine(make_engine: Callable[[], sampan.Engine]) -> sampan.Engine:
     return make_engine()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits between attempts are a hundredth; how long they are is tested by itself."""
+    monkeypatch.setattr(retry, "_FIRST", 0.003)
+
+
+@pytest.fixture
+def registry(request: pytest.FixtureRequest, quick: None) -> Iterator[object]:
+    """A registry that does what a test tells it, with an image of the module's LAYER."""
+    from lyingregistry import lying
+
+    with lying() as made:
+        made.manifest("app", "1", made.image([request.module.LAYER]))
+        yield made

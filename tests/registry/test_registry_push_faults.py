@@ -1,0 +1,97 @@
+"""What networks do to a push: it goes on where it was, and the tag appears last."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transfersupport as ts
+from lyingregistry import Answer, Asked, LyingRegistry
+from lyingsupport import LAYER
+
+import sampan
+from sampan.errors import IntegrityError
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def loaded(engine: sampan.Engine, registry: LyingRegistry, tmp_path: Path) -> sampan.Engine:
+    """A store with an image of one gzip layer that goes back as it came."""
+    registry.blobs.clear()
+    registry.manifests.clear()
+    layout = ts.Layout()
+
+    layout.add(layout.image([(gzip.compress(LAYER + bytes(2 << 20), 1), "+gzip")], ts.config([LAYER + bytes(2 << 20)])))
+    engine.images.load(str(ts.write_tree(tmp_path / "layout", layout.build())))
+    engine.images.tag(engine.images.ls()[0]["ID"], f"{registry.host}/pushed:1")
+    return engine
+
+
+def push(registry: LyingRegistry, engine: sampan.Engine) -> None:
+    engine.images.push(f"{registry.host}/pushed:1")
+    assert ("pushed", "1") in registry.manifests
+
+
+def test_a_push_that_breaks_goes_on_where_it_was(registry: LyingRegistry, loaded: sampan.Engine) -> None:
+    honest = registry.receive
+    broken: list[int] = []
+
+    def receive(handler: Any, there: bytearray, limit: int = -1) -> None:
+        if handler.command == "PATCH" and len(broken) < 3:
+            honest(handler, there, 200_000)
+            broken.append(len(there))
+            handler.connection.close()
+            raise ConnectionAbortedError
+        honest(handler, there)
+
+    registry.receive = receive  # type: ignore[method-assign]
+    push(registry, loaded)
+    ranges = [one.headers.get("Content-Range", "") for one in registry.asked("uploads") if one.method == "PATCH"]
+    assert len(broken) == 3 and ranges[1].startswith(f"{broken[0]}-") and ranges[2].startswith(f"{broken[1]}-")
+
+
+def test_the_tag_appears_only_when_all_is_there(registry: LyingRegistry, loaded: sampan.Engine) -> None:
+    registry.hook = lambda request: Answer(507, {}, close=True) if request.method == "PATCH" else None
+    with pytest.raises(IntegrityError, match="cannot push"):
+        loaded.images.push(f"{registry.host}/pushed:1")
+    assert registry.manifests == {}
+    assert not [one for one in registry.requests if one.method == "PUT" and "manifests" in one.path]
+
+
+@pytest.mark.parametrize("status", [416, 503])
+def test_an_upload_that_is_refused_once_begins_anew(
+    registry: LyingRegistry, loaded: sampan.Engine, status: int
+) -> None:
+    refused: list[str] = []
+
+    def hook(request: Asked) -> Answer | None:
+        if request.method == "PATCH" and not refused:
+            refused.append(request.path)
+            return Answer(status, close=True)
+        return None
+
+    registry.hook = hook
+    push(registry, loaded)
+
+
+def test_the_place_of_an_upload_may_move(registry: LyingRegistry, loaded: sampan.Engine) -> None:
+    moves: list[str] = []
+
+    def hook(request: Asked) -> Answer | None:
+        if request.method == "PATCH" and "moved" not in request.query:
+            moves.append(request.path)
+            return Answer(307, {"Location": request.path + "?moved=1"}, close=True)
+        return None
+
+    registry.hook = hook
+    push(registry, loaded)
+    assert moves
+
+
+def test_a_refused_mount_is_an_upload(registry: LyingRegistry, loaded: sampan.Engine) -> None:
+    loaded.images.tag(f"{registry.host}/pushed:1", f"{registry.host}/other:1")
+    push(registry, loaded)
+    assert [one for one in registry.requests if "mount=" in one.query]

@@ -1,0 +1,167 @@
+"""The ends of processes: none is left behind, and what is told of them is true."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+
+import pytest
+from attackkit import ROOT, command, descendants, gone, status
+
+import sampan
+from sampan.runtime import cgroup, launch
+
+# ---- 118, 119: zombies and the truth about ends ----
+
+
+def test_orphans_leave_nothing_behind(engine: sampan.Engine, image: str) -> None:
+    result = command(engine, "run", "-d", image, "/attack", "orphans", "300", "60")
+    name = result.stdout.decode().strip()
+    record = engine.containers.get(name)
+    deadline = time.monotonic() + 60
+    while len(descendants(record.pid)) < 300 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    zombies = [pid for pid, _ in descendants(record.pid)]
+    assert len(zombies) >= 300
+    engine.containers.remove(name, force=True)
+    assert not [pid for pid in zombies if os.path.exists(f"/proc/{pid}")]
+    launch.reap()
+    assert not [state for _, state in descendants(os.getpid()) if state == "Z"]
+
+
+def test_init_reaps_orphans(engine: sampan.Engine, image: str) -> None:
+    result = command(engine, "run", "-d", "--init", image, "/attack", "orphans", "300", "60")
+    name = result.stdout.decode().strip()
+    record = engine.containers.get(name)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        time.sleep(0.1)
+        programs = descendants(record.pid)
+        if len(programs) == 1 and len(descendants(programs[0][0])) == 300:
+            break
+    assert [state for _, state in descendants(record.pid)] == ["S"]
+    engine.containers.remove(name, force=True)
+
+
+@pytest.mark.parametrize("init", [False, True])
+@pytest.mark.parametrize(
+    ("words", "code"), [(["exit", "0"], 0), (["exit", "7"], 7), (["die", "15"], 143), (["die", "6"], 134)]
+)
+def test_exit_codes_are_true(engine: sampan.Engine, image: str, words: list[str], code: int, init: bool) -> None:
+    assert engine.run(image, ["/attack", *words], init=init).exit_code == code
+    flags = ["--init"] if init else []
+    assert command(engine, "run", *flags, image, "/attack", *words).returncode == code
+    detached = command(engine, "run", "-d", *flags, image, "/attack", *words).stdout.decode().strip()
+    assert command(engine, "wait", detached).stdout.split() == [str(code).encode()]
+
+
+@pytest.mark.parametrize("words", [["exit", "7"], ["die", "9"]])
+def test_exit_codes_of_exec_are_true(engine: sampan.Engine, container: str, words: list[str]) -> None:
+    code = {"exit": 7, "die": 137}[words[0]]
+    assert command(engine, "exec", container, "/attack", *words).returncode == code
+    assert command(engine, "exec", container, "/missing").returncode == 127
+    assert command(engine, "exec", container, "/proc").returncode == 126
+    assert command(engine, "exec", "-w", "/missing", container, "/attack", "fds").returncode == 126
+    assert command(engine, "exec", "-u", "nosuch", container, "/attack", "fds").returncode == 126
+    assert command(engine, "exec", "nosuch", "/attack", "fds").returncode == 1
+
+
+def test_a_container_that_cannot_start_has_the_same_exit_code_attached_or_not(engine: sampan.Engine) -> None:
+    name = command(engine, "create", "base", "/missing").stdout.decode().strip()
+    for words in (["start", name], ["start", "-a", name]):
+        done = command(engine, *words)
+        assert done.returncode == 1 and b"no such file" in done.stderr
+    command(engine, "rm", name)
+
+
+def test_signals_start_out_as_they_do_in_a_login(engine: sampan.Engine, container: str) -> None:
+    seen = status(engine.run("base", ["cat", "/proc/self/status"]).stdout)
+    assert int(seen["SigIgn"], 16) == int(seen["SigBlk"], 16) == 0
+
+
+def test_a_killed_supervisor_takes_its_container_along(engine: sampan.Engine, image: str) -> None:
+    name = command(engine, "run", "-d", image, "/attack", "sleep", "60").stdout.decode().strip()
+    record = engine.containers.get(name)
+    parent = int(open(f"/proc/{record.pid}/stat", encoding="ascii").read().rsplit(")", 1)[1].split()[1])
+    os.kill(parent, 9)
+    deadline = time.monotonic() + 60
+    while not gone(record.pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    now = engine.containers.get(name)
+    assert (now.status, now.exit_code) == ("exited", 137)
+    assert not cgroup.named(record.id).directories()
+    engine.containers.remove(name)
+    assert not os.path.exists(engine.store.paths.container(record.id))
+
+
+def test_a_killed_caller_ends_what_nobody_supervises(engine: sampan.Engine, image: str) -> None:
+    for flags in ([], ["--init"]):
+        running = subprocess.Popen(
+            engine.command(["run", "--rm", *flags, image, "/attack", "sleep", "77"]), stdout=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 60
+        helpers: list[tuple[int, str]] = []
+        while time.monotonic() < deadline and not (helpers and descendants(helpers[0][0])):
+            time.sleep(0.02)
+            helpers = descendants(running.pid)
+        program = descendants(helpers[0][0])[0][0]
+        os.kill(helpers[0][0], 9)
+        running.kill()
+        running.wait()
+        deadline = time.monotonic() + 60
+        while not gone(program) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert gone(program), flags
+
+
+def test_a_full_input_does_not_hold_up_a_signal(engine: sampan.Engine, image: str) -> None:
+    """The container never reads; its input is a file, which the supervisor copies."""
+    with tempfile.TemporaryFile() as data:
+        data.truncate(8 << 20)
+        running = subprocess.Popen(
+            engine.command(["run", "-i", "--name", "full", image, "/attack", "sleep", "60"]), stdin=data
+        )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            time.sleep(0.05)
+            if command(engine, "kill", "full").returncode == 0:
+                break
+        assert running.wait(timeout=60) == 137
+
+
+def test_starts_at_once_are_one(engine: sampan.Engine, image: str) -> None:
+    name = command(engine, "create", image, "/attack", "sleep", "60").stdout.decode().strip()
+    words = engine.command(["start", name])
+    started = [subprocess.Popen(words, stdout=subprocess.DEVNULL) for _ in range(6)]
+    assert [one.wait() for one in started] == [0] * 6
+    record = engine.containers.get(name)
+    running = [pid for pid in os.listdir("/proc") if pid.isdigit() and runs_in(pid, engine.store.paths.container(name))]
+    engine.containers.remove(name, force=True)
+    assert running == [str(record.pid)]
+
+
+def runs_in(pid: str, home: str) -> bool:
+    """Say whether a process has the container's overlay as its root."""
+    try:
+        with open(f"/proc/{pid}/mountinfo", encoding="utf-8") as file:
+            return any(os.path.basename(home) in line for line in file if line.split()[4] == "/")
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not ROOT, reason="procfs of the host's pid namespace can be mounted by root only")
+def test_nothing_survives_in_the_hosts_pid_namespace(engine: sampan.Engine) -> None:
+    script = "sleep 61 & echo $!; sleep 0.05"
+    for words in (["run", "--rm"], ["run"]):
+        pid = int(command(engine, *words, "--pid", "host", "base", "sh", "-c", script).stdout)
+        assert gone(pid)
+    name = command(engine, "run", "-d", "--pid", "host", "base", "sh", "-c", "sleep 61 & sleep 62").stdout.decode()
+    record = engine.containers.get(name.strip())
+    deadline = time.monotonic() + 60
+    while len(descendants(record.pid)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    rest = [pid for pid, _ in descendants(record.pid)]
+    engine.containers.remove(record.id, force=True)
+    assert len(rest) == 2 and all(gone(pid) for pid in rest)
