@@ -180,9 +180,29 @@ void finish(struct supervisor *s)
 	s->oom_kills = oom_kills(s->plan);
 	oom_look(s);
 	/* Whoever sees the record may start the container again: its cgroup must be gone by then. */
-	s->groups_gone = remove_cgroups(s->plan, true);
+	s->groups_gone = s->sweep == NULL && remove_cgroups(s->plan, true);
 	event_ended(s, s->oom_kills);
 	write_record(s);
+}
+
+/* False where something was written, or stands in the way. */
+static bool remove_empty(const struct op *op)
+{
+	for (unsigned i = 0; i < op->count; i++) {
+		const char *path = text(op, i);
+		int e = i < op->flags ? chmod(path, 0700) : i == op->flags ? unlink(path) : rmdir(path);
+		if (e < 0 && errno != ENOENT)
+			return false;
+	}
+	return true;
+}
+
+/* Of a container of which nothing is kept; whoever ran it has been told the end, and erases its record meanwhile. */
+static void sweep(const struct supervisor *s)
+{
+	unsigned swept = remove_cgroups(s->plan, true) ? SWEPT_GROUPS : 0;
+	swept |= remove_empty(s->sweep) ? SWEPT_FILES : 0;
+	report(REPORT_SWEPT, swept, 0, 0, 0, NULL, 0);
 }
 
 void tell(struct supervisor *s)
@@ -191,7 +211,9 @@ void tell(struct supervisor *s)
 	for (int i = 0; i < CLIENTS; i++)
 		if (s->clients[i].attached && !s->clients[i].caller)
 			write_full(s->clients[i].control, &head, sizeof head);
-	report(REPORT_EXITED, s->groups_gone, 0, s->status, s->oom_kills, NULL, 0);
+	report(REPORT_EXITED, s->groups_gone ? SWEPT_GROUPS : 0, 0, s->status, s->oom_kills, NULL, 0);
+	if (s->sweep != NULL)
+		sweep(s);
 	restart_here(s);
 	become(s->cleanup, 0);
 }

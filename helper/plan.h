@@ -48,6 +48,8 @@ enum op_code {
 	OP_LEAVE = 13,    /* directory of a cgroup for the supervisor; flags: LEAVE_V1 where it is of version 1,
 	                     LEAVE_AT_DETACH: only when the caller detaches */
 	OP_NETWORK = 14,  /* the child's network namespace, made as soon as this is read: it may be a piece of its own, the first */
+	OP_SWEEP = 15,    /* what goes at the end: directories to open (flags: how many), a file, directories that are empty then;
+	                     told with REPORT_SWEPT, after the exit */
 	/* the split */
 	OP_CLONE = 20, /* flags: CLONE_NEW* */
 	OP_ENTER = 21, /* flags: CLONE_NEW*, into the namespaces of FD_TARGET */
@@ -96,7 +98,9 @@ enum stdio_flags { STDIO_PASS_IN = 1, STDIO_PASS_OUT = 2, STDIO_PASS_ERR = 4, ST
 	STDIO_FOREGROUND = 32, STDIO_NULL_OUT = 64 };
 
 enum report_kind { REPORT_STARTED = 1, REPORT_FAILED = 2, REPORT_EXITED = 3, REPORT_ACCOUNTS = 4, REPORT_WARNING = 5,
-	REPORT_DETACHED = 6, REPORT_TREE = 7 };
+	REPORT_DETACHED = 6, REPORT_TREE = 7, REPORT_SWEPT = 8 /* op: enum swept */ };
+
+enum swept { SWEPT_GROUPS = 1, SWEPT_FILES = 2 };
 
 struct field {
 	const char *bytes; /* NUL behind the last byte */
@@ -119,7 +123,7 @@ struct plan {
 
 struct report {
 	uint32_t kind;
-	uint32_t op; /* of REPORT_EXITED: 1 where the container's groups are gone */
+	uint32_t op; /* of REPORT_EXITED: SWEPT_GROUPS or 0 */
 	int32_t error;
 	int32_t value;
 	uint64_t extra; /* per kind */

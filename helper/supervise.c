@@ -222,6 +222,7 @@ int supervise(struct plan *plan)
 	s.subject = find(plan, OP_EVENTS);
 	s.restart = find(plan, OP_RESTART);
 	s.health = find(plan, OP_HEALTH);
+	s.sweep = find(plan, OP_SWEEP);
 	s.groups_gone = s.exited = s.dismissed = s.hurry = s.input_ended = s.kept = false;
 	s.log.plain = s.log.full = false;
 	s.kill_at = 0;

@@ -31,7 +31,7 @@ struct client {
 
 struct supervisor {
 	const struct plan *plan;
-	const struct op *stdio, *record, *cleanup, *subject, *restart, *health;
+	const struct op *stdio, *record, *cleanup, *subject, *restart, *health, *sweep;
 	int from[STREAMS], to;         /* the container's output and input on our side, none of which blocks */
 	char input[CHUNK + KEYS];      /* what the container has not taken yet: that and held-back detach keys */
 	size_t input_size, input_at;

@@ -142,10 +142,10 @@ class Containers(Elsewhere):
         files.unlink(os.path.join(self.paths.run, "attach", record.id[:12]))
         gone = self._set_aside(record)
         try:
-            emptied = self._erase(record, durable, volumes)
+            emptied = self.erase(record, durable, volumes)
         except Unavailable:  # a disk that is full, with no reserve left: its files make the room
             self.engine.remove_tree(gone)
-            emptied = self._erase(record, durable, volumes)
+            emptied = self.erase(record, durable, volumes)
         if not files.remove_untouched_home(gone):
             self.engine.remove_tree(gone)
         for path in emptied:
@@ -166,7 +166,8 @@ class Containers(Elsewhere):
             return gone if os.path.isdir(gone) else home
         return gone
 
-    def _erase(self, record: Record, durable: bool, volumes: bool) -> list[str]:
+    def erase(self, record: Record, durable: bool, volumes: bool) -> list[str]:
+        """Remove a record; give the directories of volumes that went with it, for the caller to remove."""
         with self.engine.store.db.transaction(durable=durable, frees=True):
             if self.store.remove(record.id):
                 self.engine.events.container("destroy", record)

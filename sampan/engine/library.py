@@ -89,7 +89,7 @@ def run(
         source = _pipe(fds) if input is not None else (os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1)
         if input is None:
             fds.append(source[0])
-        record, child = once.launch(containers, image, chosen, (source[0], out[1], err[1]), True)
+        record, child = once.launch(containers, image, chosen, (source[0], out[1], err[1]), True, sweep=True)
         for fd in (source[0], out[1], err[1]):
             _close(fds, fd)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -103,7 +103,9 @@ def run(
             child.close()  # which ends the program
         for fd in list(fds):
             _close(fds, fd)
-        if record is not None:
+        if record is not None and child is not None and ended is not None:
+            once.end(containers, record, child)
+        elif record is not None:
             containers.discard(record, child)
     return Result(ended.code, data[0], data[1], ended.oom, timed_out)
 

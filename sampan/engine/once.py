@@ -9,8 +9,9 @@ from __future__ import annotations
 from sampan.engine import launching, terminal
 from sampan.engine.alone import Alone
 from sampan.engine.containers import SHARED
+from sampan.errors import Unavailable
+from sampan.runtime import cgroup, process
 from sampan.runtime import launch as helpers
-from sampan.runtime import process
 from sampan.store import names
 
 TYPE_CHECKING = False
@@ -41,8 +42,9 @@ def launch(
     fds: tuple[int, int, int],
     interactive: bool,
     on_create: Callable[[str], None] | None = None,
+    sweep: bool = False,
 ) -> tuple[Record, Child]:
-    """Start it on given descriptors; the caller waits and then discards it."""
+    """Start it on given descriptors; the caller waits and then discards it, with `end` if it is to `sweep`."""
     shares = options.pid.startswith(SHARED) or options.network.startswith(SHARED)
     # The helper gets ready while the container is thought out; one that joins another is given that one's pidfd.
     alone = options.network in ("", "none") and not containers.engine.host.rootless
@@ -56,7 +58,7 @@ def launch(
         # Before its groups: who clears up after killed commands finds them by it.
         launching.begin_home(containers.engine, record.id)
         with Alone(containers.paths.container(record.id)):
-            child = _start(containers, record, interactive, fds, on_create, child)
+            child = _start(containers, record, interactive, fds, on_create, child, sweep)
             record.status, record.pid, record.started = "running", child.pid, child.started_ns
             record.pid_start, record.boot_id = process.start_time(child.pid) or 0, process.boot_id()
             containers.store.insert(record, durable=False)
@@ -77,6 +79,7 @@ def _start(
     fds: tuple[int, int, int],
     on_create: Callable[[str], None] | None,
     child: Child | None,
+    sweep: bool,
 ) -> Child:
     from sampan.engine import starter
 
@@ -88,5 +91,25 @@ def _start(
 
     return starter.start_record(
         containers.engine, record, foreground=True, interactive=interactive, supervised=False, fds=fds,
-        meanwhile=meanwhile, child=child,
+        meanwhile=meanwhile, child=child, sweep=sweep,
     )  # fmt: skip
+
+
+def end(containers: Containers, record: Record, child: Child) -> None:
+    """Remove what is left of a container whose end was told: its record, while its helper removes groups and files."""
+    try:
+        emptied = containers.erase(record, False, True)
+    except Unavailable:  # a disk that is full: its files make the room
+        child.swept()
+        containers.discard(record, child)
+        return
+    except BaseException:
+        child.close()
+        raise
+    is_gone = child.swept()
+    assert child.placement is not None
+    cgroup.remove(child.placement)
+    if not is_gone:
+        containers.engine.remove_tree(containers.paths.container(record.id))
+    for path in emptied:
+        containers.engine.remove_tree(path)

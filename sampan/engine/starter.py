@@ -380,10 +380,12 @@ def lacks_hosts(asked: dict[str, Any], snapshots: str, lowers: list[str]) -> boo
 
 def start_record(engine: Engine, record: Record, *, foreground: bool, interactive: bool, supervised: bool,
                  keys: str = "", fds: tuple[int, int, int] = (0, 1, 2), restarts: tuple[int, int] = (0, 0),
-                 meanwhile: Callable[[], object] | None = None, child: Child | None = None) -> Child:  # fmt: skip
+                 meanwhile: Callable[[], object] | None = None, child: Child | None = None,
+                 sweep: bool = False) -> Child:  # fmt: skip
     """Start the program of a container whose record says what it is, with `child` if its helper has been started.
 
     Its directories have to be there when `meanwhile` returns, which is called while the namespaces are being made.
+    With `sweep` the helper removes them at the end, if they are empty: `Child.swept`.
     """
     spec, asked = record.config["spec"], record.config.get("options") or {}
     facts = launch_facts(
@@ -391,6 +393,7 @@ def start_record(engine: Engine, record: Record, *, foreground: bool, interactiv
         restarts=restarts,
     )  # fmt: skip
     facts.network_begun = child is not None and child.network_begun
+    facts.sweep = files.untouched_home(engine.store.paths.container(record.id)) if sweep else None
     if "healthcheck" in record.config:
         from sampan.engine import health
 
@@ -411,6 +414,7 @@ def start_record(engine: Engine, record: Record, *, foreground: bool, interactiv
         child = start(prepared, *fds, ready, child) if foreground else start_detached(prepared, ready)
     finally:
         engine.warn(prepared.warnings + engine.host.notes)
+    child.sweeps = sweep
     engine.warn(child.warnings)
     if facts.health:
         health.arm(engine, record, child)

@@ -98,6 +98,7 @@ class Facts:
         "stdio",
         "target",
         "stop_seconds",
+        "sweep",
         "transient",
         "uid_map",
         "upper",
@@ -111,6 +112,7 @@ class Facts:
         self.target = ""
         self.stop_seconds = ""
         self.transient = False
+        self.sweep: tuple[int, list[str]] | None = None  # what to remove at the end: helper/plan.h
         self.network_begun = False  # the helper was told to make the network namespace: launch.spawn
         self.rootless = self.single_id = False
         self.events: list[tuple[str | bytes, ...]] = []  # helper/events.c
@@ -237,6 +239,8 @@ def supervisor(plan: Plan, facts: Facts) -> None:
         plan.add(p.HEALTH, *facts.health, label="check its health")
     if facts.restart:
         plan.add(p.RESTART, *facts.restart)
+    if facts.sweep:
+        plan.add(p.SWEEP, *facts.sweep[1], flags=facts.sweep[0])
     for subject in facts.events:
         plan.add(p.EVENTS, *subject)
     if facts.cgroup:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     Accounts = Callable[[bytes, bytes], tuple[int, int, list[int], list[str]]]
 
-STARTED, FAILED, EXITED, ACCOUNTS, WARNING, DETACHED, TREE = range(1, 8)
+STARTED, FAILED, EXITED, ACCOUNTS, WARNING, DETACHED, TREE, SWEPT = range(1, 9)
+SWEPT_GROUPS, SWEPT_FILES = 1, 2
 CONTROL_SIGNAL, CONTROL_RESIZE, CONTROL_DETACH, CONTROL_KEEP = 1, 2, 3, 4
 _HEAD = _struct.Struct("<IIiiQII")
 _SEALS = 0xF  # F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
@@ -102,6 +103,7 @@ class Child:
         self.who: tuple[int, int, list[int], list[str]] | None = None  # what `accounts` answered
         self.detached = False
         self.network_begun = False
+        self.sweeps = False  # removes groups and files when it has told the end: `swept`
         self.placement: Placement | None = None  # its groups, as far as the helper has not removed them at the end
         self._exit: Exit | None = None
         self._sent = 0
@@ -184,7 +186,7 @@ class Child:
             kind, operation, error, value, extra, data = self.report()
             if kind == EXITED:
                 self._exit = Exit(value, extra > 0)
-                if operation and self.placement is not None:
+                if operation & SWEPT_GROUPS and self.placement is not None:
                     self.placement.forget()
             elif kind == TREE:
                 self.skipped = extra
@@ -194,10 +196,23 @@ class Child:
                     failure = tree.failure(value, error, data)
             else:
                 self._common(kind, operation, error, value, data)
-        self.close()
+        if not self.sweeps:
+            self.close()
         if failure is not None:
             raise failure
         return self._exit or Exit(0, False)
+
+    def swept(self) -> bool:
+        """Wait until a helper that `sweeps` has done so, behind its container's end; say whether the files are gone."""
+        try:
+            kind, what, *_ = self.report()
+        except Unavailable:  # it was killed meanwhile
+            kind = what = 0
+        finally:
+            self.close()
+        if kind == SWEPT and what & SWEPT_GROUPS and self.placement is not None:
+            self.placement.forget()
+        return kind == SWEPT and bool(what & SWEPT_FILES)
 
     def signal(self, number: int) -> None:
         """Ask the helper to pass a signal to the program; nothing happens when it has ended."""

@@ -144,17 +144,34 @@ def unlink(path: str) -> None:
         return
 
 
-def remove_untouched_home(home: str) -> bool:
-    """Remove the directory of a container that has written no file; say whether it is gone.
+# Of a container that has written no file. Nobody inside reaches `work`: it is overlayfs's own, with a mark where the
+# overlay was volatile.
+_MARK = "/work/work/incompat/volatile/dirty"
+_LAYOUT = ("/work/work/incompat/volatile", "/work/work/incompat", "/work/work", "/work", "/upper", "")
 
-    Nobody inside reaches `work`: it is overlayfs's own, with a mark where the overlay was volatile.
+
+_CLOSED = ("/work/work", "/work/work/incompat", "/work/work/incompat/volatile")  # no user may look into his own
+
+
+def untouched_home(home: str) -> tuple[int, list[str]]:
+    """Give what is in the directory of a container that keeps nothing and has written nothing, as helper/plan.h wants
+    it to be removed: how many directories are to be opened first, and the paths of these, a file and all directories.
     """
+    closed = _CLOSED if os.geteuid() else ()
+    return len(closed), [home + name for name in (*closed, _MARK, *_LAYOUT)]
+
+
+def remove_untouched_home(home: str) -> bool:
+    """Remove the directory of a container that has written no file; say whether it is gone."""
     try:
-        for name in ("/work/work/incompat/volatile/dirty", "/log", "/exit"):
+        for name in _CLOSED if os.geteuid() else ():
+            if os.path.lexists(home + name):
+                os.chmod(home + name, 0o700)
+        for name in (_MARK, "/log", "/exit"):
             unlink(home + name)
-        for name in ("/work/work/incompat/volatile", "/work/work/incompat", "/work/work", "/work", "/upper", ""):
+        for name in _LAYOUT:
             _rmdir(home + name)
-    except OSError:  # there is more, or this user may not look
+    except OSError:  # there is more
         return False
     return True
 

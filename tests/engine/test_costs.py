@@ -150,6 +150,45 @@ def test_the_helper_works_while_the_command_thinks(traced: list[str]) -> None:
     assert "unshare(" in helper[0] and "CLONE_NEWNET" not in helper[1], helper
 
 
+LIBRARY = """
+import os, sys
+sys.path.append(sys.argv[1])
+import sampan
+engine = sampan.Engine(sys.argv[2])
+for turn in range(3):
+    engine.store.db.query("PRAGMA wal_checkpoint(TRUNCATE)")
+    os.access(f"/begin-{turn}", 0)
+    assert engine.run("base", ["true"], network="none").exit_code == 0
+    os.access(f"/end-{turn}", 0)
+"""
+
+
+@pytest.fixture(scope="module")
+def library(engine: sampan.Engine, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The system calls of one `Engine.run`, of all its processes, in a program that has made two before."""
+    words = [sys.executable, "-c", LIBRARY, str(ROOT), engine.store.paths.root]
+    lines = strace(tmp_path_factory.mktemp("costs") / "library", ["-f"], words)
+    began = next(index for index, line in enumerate(lines) if "/begin-2" in line)
+    return lines[began : next(index for index, line in enumerate(lines) if "/end-2" in line)]
+
+
+def test_a_run_from_python_makes_few_calls(library: list[str]) -> None:
+    """Of 672; the program's own are among them, which depend on the host's libraries."""
+    begun = [line for line in library if "resumed>" not in line]
+    assert len(begun) <= 720
+    assert len([line for line in begun if line.split()[0] == library[0].split()[0]]) <= 200  # the caller's own
+
+
+def test_python_erases_the_record_while_the_helper_removes_groups_and_directories(library: list[str]) -> None:
+    own = library[0].split()[0]
+    removals = calls(library, "rmdir", "unlink")
+    assert len(removals) >= 8 and not [line for line in removals if line.split()[0] == own]
+    told = next(
+        i for i, line in enumerate(library) if line.split()[0] != own and "writev(4" in line and r'"\3\0' in line
+    )
+    assert all(told < library.index(line) for line in removals)
+
+
 def test_each_step_of_a_life_is_made_durable_by_one_sync(engine: sampan.Engine, tmp_path: pathlib.Path) -> None:
     engine.store.db.query("PRAGMA wal_checkpoint(TRUNCATE)")
     engine.run("base", ["true"])

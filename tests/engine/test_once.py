@@ -1,9 +1,10 @@
-"""Runs of which nothing is kept: their network is made early, and their output ends with the program."""
+"""Runs of which nothing is kept: an early network, output that ends with the program, who removes what."""
 
 from __future__ import annotations
 
 import os
 import select
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,10 +12,12 @@ import pytest
 import sampan
 from sampan.engine import once
 from sampan.engine.library import options
+from sampan.errors import NotFound
 from sampan.runtime import launch
 from sampan.runtime import plan as p
 from sampan.runtime.launch import Child, StartFailure
 from sampan.runtime.plan import NETWORK_FIRST, Plan
+from sampan.store.containers import Record
 
 
 @pytest.fixture
@@ -55,6 +58,60 @@ def test_each_container_has_a_network_of_its_own_with_loopback_up(engine: sampan
     found = [engine.run("base", words, network="none").stdout.decode().split() for _ in range(3)]
     assert [seen[0] for seen in found] == ["0x9"] * 3  # IFF_UP | IFF_LOOPBACK
     assert all(len(seen) == 3 and seen[1] != str(os.stat("/proc/self/ns/net").st_ino) for seen in found)
+
+
+def ended(engine: sampan.Engine, *words: str) -> tuple[Record, Child]:
+    """A container of `Engine.run` that has ended, before what is left of it is removed."""
+    with open(os.devnull, "r+b") as null:
+        asked = options(list(words), None, {})
+        record, child = once.launch(engine.containers, "base", asked, (null.fileno(),) * 3, True, sweep=True)
+    child.wait()
+    return record, child
+
+
+def test_the_helper_removes_groups_and_directories_of_what_wrote_nothing(engine: sampan.Engine) -> None:
+    record, child = ended(engine, "true")
+    groups = child.placement.directories() if child.placement else []
+    assert child.swept()
+    assert child.placement is not None and child.placement.directories() == []
+    assert not os.path.exists(engine.store.paths.container(record.id))
+    assert not [group for group in groups if os.path.exists(group)]
+    engine.containers.discard(record, child)
+
+
+def test_what_was_written_goes_too(engine: sampan.Engine) -> None:
+    record, child = ended(engine, "sh", "-c", "mkdir /made; echo > /made/file")
+    assert not child.swept()  # the helper leaves what is not empty
+    assert os.path.exists(engine.store.paths.container(record.id) + "/upper/made/file")
+    engine.containers.discard(record, child)
+    homes = os.listdir(engine.store.paths.containers)
+    assert record.id not in homes
+    assert engine.run("base", ["sh", "-c", "echo > /file"]).exit_code == 0
+    assert os.listdir(engine.store.paths.containers) == homes
+
+
+def test_a_caller_that_is_killed_before_it_erases_the_record_leaves_one_that_ps_removes(engine: sampan.Engine) -> None:
+    record, child = ended(engine, "true")
+    assert child.swept() and engine.store.containers.get(record.id).status == "running"
+    assert record.id not in [row["ID"] for row in engine.containers.ls(all=True)]
+    with pytest.raises(NotFound):
+        engine.store.containers.get(record.id)
+
+
+def test_a_helper_that_is_killed_before_it_has_swept_leaves_that_to_its_caller(engine: sampan.Engine) -> None:
+    record, child = ended(engine, "sh", "-c", "echo > /file")
+    os.close(child.reports)  # as if it had told nothing more
+    child.reports = os.open(os.devnull, os.O_RDONLY)
+    once.end(engine.containers, record, child)
+    assert record.id not in os.listdir(engine.store.paths.containers)
+
+
+def test_its_events_are_in_their_order(engine: sampan.Engine) -> None:
+    began = time.time()
+    for _ in range(5):
+        engine.run("base", ["true"])
+    found = [event["Action"] for event in engine.events(since=began, until=time.time())]
+    assert found == ["create", "attach", "start", "die", "destroy"] * 5
 
 
 def needs_root() -> None:
