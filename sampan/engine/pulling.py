@@ -207,7 +207,8 @@ def _known(engine: Engine, name: str) -> str:
 def _name(exc: SampanError, ref: Reference) -> None:
     """Say what was pulled, where the error is about a part of it only."""
     if not exc.message.startswith("cannot pull"):
-        exc.message = f"cannot pull {ref.familiar()}: {exc.message}"
+        reason = exc.message.removeprefix(f"cannot use {ref.familiar()}: ")
+        exc.message = f"cannot pull {ref.familiar()}: {reason}"
         exc.args = (exc.message,)
 
 

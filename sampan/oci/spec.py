@@ -184,7 +184,9 @@ def _namespaces(options: RunOptions) -> list[dict[str, str]]:
     named = {name: getattr(options, name) for name in ("pid", "network")}
     shared = {name: text for name, text in named.items() if text.startswith(CONTAINER)}
     if options.network not in ("", "none", "host") and "network" not in shared:
-        raise NotSupported(f"network {options.network[:60]!r} is not supported", "use --network none or --network host")
+        raise NotSupported(
+            f"network {options.network[:60]!r} is not supported", "use --network none, host or container:NAME"
+        )
     for name in ("pid", "ipc", "uts", "userns", "cgroupns"):
         known = ("private", "host", "none", "shareable") if name == "ipc" else ("private", "host")
         if getattr(options, name) not in ("", *known) and name not in shared:

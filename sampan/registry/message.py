@@ -27,7 +27,11 @@ STEP = 1 << 18
 
 
 class Interrupted(Unavailable):
-    """The network failed in a way that trying again may mend."""
+    """The network failed in a way that trying again may mend, `retry_after` what the peer said (RFC 9110, 10.2.3)."""
+
+    def __init__(self, message: str, hint: str = "", *, retry_after: str = "") -> None:
+        super().__init__(message, hint)
+        self.retry_after = retry_after
 
 
 class Refused(SampanError):

@@ -88,7 +88,7 @@ class Patience:
 
     def after(self, failure: Interrupted) -> None:
         """Pause, or raise the failure when it was tried often enough."""
-        if not self.again(why=failure.message):
+        if not self.again(failure.retry_after, failure.message):
             raise failure
 
     def answer(self, response: Response) -> bool:

@@ -107,7 +107,9 @@ class Uploader:
                         return digest, size
                     if not is_passing(response.status):
                         raise self._registry.failure(response, self._what)
-                    raise Interrupted(f"{self._registry.host} answered {response.status}")
+                    raise Interrupted(
+                        f"{self._registry.host} answered {response.status}", retry_after=response.header("retry-after")
+                    )
             except Interrupted as exc:
                 self._patience.after(exc)
                 place = ""
@@ -125,7 +127,10 @@ class Uploader:
                 if response.status in (202, 204, 201):
                     return self._location(response, place)
                 if response.status in (404, 416) or is_passing(response.status):
-                    raise Interrupted(f"{self._registry.host} answered {response.status} to an upload")
+                    raise Interrupted(
+                        f"{self._registry.host} answered {response.status} to an upload",
+                        retry_after=response.header("retry-after"),
+                    )
                 raise self._registry.failure(response, self._what)
         finally:
             for content in self._contents:
@@ -143,7 +148,10 @@ class Uploader:
             if response.status in (200, 201, 204):
                 return digest, size
             if response.status in (404, 416) or is_passing(response.status):
-                raise Interrupted(f"{self._registry.host} answered {response.status} to the end of an upload")
+                raise Interrupted(
+                    f"{self._registry.host} answered {response.status} to the end of an upload",
+                    retry_after=response.header("retry-after"),
+                )
             raise self._registry.failure(response, self._what)
 
     def _resume(self, place: str) -> tuple[str, int]:

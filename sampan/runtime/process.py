@@ -46,9 +46,10 @@ def signal_number(text: str) -> int:
     elif name[:5] in ("RTMIN", "RTMAX"):
         number = _real_time(name)
     if not 1 <= number <= _RTMAX:
-        raise InvalidArgument(
-            f"unknown signal {text!r}", "use a name such as TERM or SIGKILL, or a number from 1 to 64"
-        )
+        from sampan.nearest import did_you_mean
+
+        hint = did_you_mean(name, _NUMBERS) or "use a name such as TERM or SIGKILL, or a number from 1 to 64"
+        raise InvalidArgument(f"unknown signal {text[:60]!r}", hint)
     return number
 
 

@@ -68,6 +68,9 @@ def shell() -> Iterator[Shell]:
         ("run --env-file /etc base", "cannot read /etc: Is a directory", "NAME=VALUE"),
         ("run --cap-add net_admn base", "invalid --cap-add 'net_admn'", "did you mean NET_ADMIN?"),
         ("run --nosuch base", "unknown option --nosuch of run", "sampan run --help"),
+        ("kill -s TREM web", "unknown signal 'TREM'", "did you mean TERM?"),
+        ("kill -s nosuch web", "unknown signal 'nosuch'", "a number from 1 to 64"),
+        ("run --network nosuch base", "network 'nosuch' is not supported", "none, host or container:NAME"),
         ("import /etc", "cannot import /etc: it is a directory", "tar -C /etc -c . | sampan import -"),
     ],
 )

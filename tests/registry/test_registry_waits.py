@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import subprocess
 import sys
@@ -12,11 +13,11 @@ from pathlib import Path
 
 import pytest
 import transfersupport as ts
-from lyingregistry import Answer, Asked, LyingRegistry, lying
+from lyingregistry import Answer, Asked, LyingRegistry, lying, noise
 
 import sampan
 from sampan.errors import IntegrityError, NotSupported, Unauthorized
-from sampan.registry import connect
+from sampan.registry import connect, upload
 
 ROOT = Path(__file__).parent.parent.parent
 LAYER = ts.BASE
@@ -61,6 +62,30 @@ def test_a_wait_is_told(
     (line,) = [text for text in told if "trying again" in text]
     assert line.startswith(f"{registry.host} answered {status}, ") and "(attempt 2 of 6)" in line
     assert f"in {hurry[0]:.0f} s" in line and 30 <= hurry[0] <= 60
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+def test_an_upload_waits_as_it_is_asked_and_says_so(
+    registry: LyingRegistry, engine: sampan.Engine, hurry: list[float], method: str
+) -> None:
+    told: list[str] = []
+    layer = ts.BASE if method == "PUT" else ts.tar_of({"big": noise(2 * upload.MONOLITHIC)})
+    layout = ts.Layout()
+    layout.add(layout.image([(layer, "")], ts.config([layer])), f"{registry.host}/new:1")
+    saved = io.BytesIO(ts.tar_of(layout.build()))
+    engine.images.load(saved)
+    asked: list[str] = []
+
+    def hook(request: Asked) -> Answer | None:
+        if request.method != method or "/uploads/" not in request.path or asked:
+            return None
+        asked.append(request.path)
+        return Answer(429, {"Retry-After": "30"}, close=True)
+
+    registry.hook = hook
+    engine.images.push(f"{registry.host}/new:1", listen=lambda event: told.append(event.text))
+    (line,) = [text for text in told if "trying again" in text]
+    assert line.startswith(f"{registry.host} answered 429") and 30 <= hurry[0] <= 60
 
 
 def test_a_short_wait_is_not_worth_a_word(registry: LyingRegistry, engine: sampan.Engine, hurry: list[float]) -> None:
