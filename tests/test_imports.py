@@ -167,7 +167,7 @@ def test_a_removal_loads_little(tmp_path: pathlib.Path) -> None:
     loaded = loaded_by(f"from sampan.cli.main import main\nassert main({engine.command(['rm', 'x'])[-4:]!r}) == 0")
     found = others(loaded)
     assert found <= ALLOWED - {"_struct", "_socket", "select", "termios", "zlib", "array", "math", "resource"}
-    assert len(ours(loaded)) <= 31
+    assert len(ours(loaded)) <= 30
     parts = {name.rpartition(".")[2] for name in ours(loaded)}
     assert not parts & {"launching", "starter", "ending", "supervisors", "listing", "output", "dbmaking", "schema"}
 

@@ -170,7 +170,9 @@ class Containers(Elsewhere):
         """Remove a record; give the directories of volumes that went with it, for the caller to remove."""
         with self.engine.store.db.transaction(durable=durable, frees=True):
             if self.store.remove(record.id):
-                self.engine.events.container("destroy", record)
+                from sampan.store import events  # not engine.events, which a removal needs nothing else of
+
+                events.emit_container(self.paths.events, "destroy", record)
             inside, mounts = self.paths.volumes + "/", record.config["spec"]["mounts"] if volumes else ()
             if not any(str(mount.get("source")).startswith(inside) for mount in mounts):
                 return []

@@ -33,8 +33,7 @@ class Events:
 
     def container(self, action: str, record: Record, /, **attributes: Any) -> None:
         """Record an event of a container, with its image, name and labels."""
-        known = record_of.container_attributes(record)
-        record_of.emit(self.directory, "container", action, record.id, {**known, **attributes})
+        record_of.emit_container(self.directory, action, record, **attributes)
 
     def for_supervisor(self, record: Record) -> list[tuple[str | bytes, ...]]:
         """Give what a supervisor needs to record itself, in their true order, `start`, `oom` and `die` of the container

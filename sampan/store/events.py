@@ -46,6 +46,11 @@ def container_attributes(record: Record) -> dict[str, str]:
     return {**labels, "image": record.image_reference or record.image_id, "name": record.name}
 
 
+def emit_container(directory: str, action: str, record: Record, /, **more: Any) -> None:
+    """Append an event of a container, with its image, name and labels."""
+    emit(directory, "container", action, record.id, {**container_attributes(record), **more})
+
+
 def for_supervisor(
     directory: str, record: Record, home: str, start: str, end: str, **more: str
 ) -> tuple[str | bytes, ...]:
