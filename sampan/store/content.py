@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _EARLY = 1 << 23  # large blobs go to the disk in steps while they arrive
 _HOLE = 1 << 16  # so many zeros or more at once are left out of the file: a layer of sparse files stays small
 _MODE = 0o644  # of a blob: whoever may enter the layout reads it
+_SUMMED = 1 << 20  # from this size on a blob keeps a check sum
+_CHECKSUM = "user.sampan.crc32"
+_PACKED = (b"\x1f\x8b", b"\x28\xb5")  # gzip and zstd, which hold sums of their own
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -96,6 +99,17 @@ class Content:
         with open(self.open(digest), "rb", buffering=0) as file:
             return _hash_file(file, bulk=True) == digest
 
+    def checksum(self, fd: int) -> int:
+        """Return the CRC-32 of the content that an open blob had when its digest was verified, -1 if nobody knows it.
+
+        Large uncompressed blobs have one: whoever reads all of them finds out whether they were damaged since, at a
+        tenth of what a digest takes.
+        """
+        try:
+            return int(os.getxattr(fd, _CHECKSUM), 16)
+        except (OSError, ValueError):
+            return -1
+
     def delete(self, digest: str) -> int:
         """Delete a blob and return how many bytes that freed; a missing one is fine."""
         path = self._paths.blob(digest)
@@ -121,13 +135,14 @@ class Content:
 class Ingest:
     """One blob that is being written; as a context manager it is aborted unless committed."""
 
-    __slots__ = ("size", "_fd", "_path", "_paths", "_hash", "_lease", "_started", "_in_hole", "_synced")
+    __slots__ = ("size", "_fd", "_path", "_paths", "_hash", "_lease", "_started", "_in_hole", "_synced", "_crc")
 
     def __init__(self, paths: Paths, lease: Lease | None, bulk: bool) -> None:
         self.size = 0
         self._started = 0  # up to here the disk has been told to write
         self._in_hole = False  # the file is still shorter than what was written
         self._synced = -1  # the size that is durable
+        self._crc: int | None = -1  # not begun; None: there will be none
         self._paths = paths
         self._lease = lease
         self._hash = digests.sha256(bulk=bulk)
@@ -163,6 +178,7 @@ class Ingest:
             self.abort()
             raise files.failure(f"write a blob in {self._paths.ingest}", exc) from exc
         self.size += len(data)
+        self._sum(data)
         self._start_writing()
 
     def _start_writing(self) -> None:
@@ -183,6 +199,30 @@ class Ingest:
         """Count `data` that the caller has appended through `fileno` itself."""
         self._hash.update(data)
         self.size += len(data)
+        self._sum(data)
+
+    def _sum(self, data: bytes | bytearray | memoryview) -> None:
+        """Go on with the check sum, or begin it once the blob is large."""
+        if self._crc is None or self.size < _SUMMED:
+            return
+        try:
+            from isal.isal_zlib import crc32
+        except ImportError:  # no wheel for this host: zlib's would take as long as the digest
+            self._crc = None
+            return
+        if self._crc >= 0:
+            self._crc = crc32(data, self._crc)
+            return
+        start = os.pread(self._fd, self.size, 0)
+        self._crc = crc32(start) if len(start) == self.size and not start.startswith(_PACKED) else None
+
+    def _keep_sum(self) -> None:
+        if self._crc is None or self._crc < 0:
+            return
+        try:
+            os.setxattr(self._fd, _CHECKSUM, b"%08x" % self._crc)
+        except OSError:  # a file system without attributes, or without room for one: a push then hashes
+            self._crc = None
 
     def sync(self) -> None:
         """Make what was written durable, so that the commit need not wait for it; any thread may do this."""
@@ -191,6 +231,7 @@ class Ingest:
             os.fchmod(self._fd, _MODE)
             if self._in_hole:
                 os.ftruncate(self._fd, size)
+            self._keep_sum()
             os.fsync(self._fd)
             self._synced = size
         except OSError as exc:

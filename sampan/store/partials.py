@@ -51,6 +51,7 @@ class Partial(Ingest):
         self._fd = fd
         self._digest = digest
         self._committed = False
+        self._crc = None
         self._in_hole = False  # never: the size of the file says what is kept
         os.lseek(fd, 0, os.SEEK_END)
 

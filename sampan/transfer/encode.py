@@ -72,6 +72,11 @@ class Gzip:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def taken(self) -> tuple[int, int]:
+        """How much was compressed so far, in bytes, and its CRC-32, which gzip needs anyway."""
+        return self._size, self._crc
+
     def read(self, count: int) -> bytes:
         """Give up to `count` bytes; none means the end."""
         if not self._held and not self._ended:

@@ -99,6 +99,44 @@ def test_a_layer_that_was_sent_before_is_verified_too(engine: sampan.Engine, dam
     assert compress.known(engine.store, layer) == upload.descriptor()
 
 
+LARGE = bytes(range(256)) * 6000
+
+
+@pytest.mark.parametrize("spoil", [lambda data: data[:-1], lambda data: b"x" + data[1:], lambda data: data + b"x"])
+@pytest.mark.parametrize("summed", [True, False])
+def test_a_large_blob_is_verified_by_its_check_sum_or_its_digest(
+    engine: sampan.Engine, spoil: Callable[[bytes], bytes], summed: bool
+) -> None:
+    layer = layer_of(engine, LARGE)
+    path = engine.store.content.path(layer["digest"])
+    if summed and "user.sampan.crc32" not in os.listxattr(path):
+        pytest.skip("needs a file system with user.* attributes")
+    if not summed and os.listxattr(path):
+        os.removexattr(path, "user.sampan.crc32")
+    with compress.open_layer(engine.store, layer) as upload:
+        assert isinstance(upload, compress.Compressed) and (upload._plain is None) == summed  # hashed or not
+        first = sent(upload)
+    assert gzip.decompress(first) == LARGE
+    engine.store.buildcache.prune()
+    with open(path, "wb") as file:
+        file.write(spoil(LARGE))
+    with compress.open_layer(engine.store, layer) as upload, pytest.raises(IntegrityError, match="damaged"):
+        sent(upload)
+    assert compress.known(engine.store, layer) is None
+
+
+def test_a_wrong_check_sum_does_not_make_a_whole_blob_a_damaged_one(engine: sampan.Engine) -> None:
+    layer = layer_of(engine, LARGE)
+    for value in (b"00000001", b"nonsense"):
+        try:
+            os.setxattr(engine.store.content.path(layer["digest"]), "user.sampan.crc32", value)
+        except OSError as exc:
+            pytest.skip(f"needs a file system with user.* attributes: {exc}")
+        engine.store.buildcache.prune()
+        with compress.open_layer(engine.store, layer) as upload:
+            assert gzip.decompress(sent(upload)) == LARGE
+
+
 def test_a_plain_upload_of_a_cut_blob_fails(engine: sampan.Engine) -> None:
     layer = layer_of(engine, DATA)
     os.truncate(engine.store.content.path(layer["digest"]), 5)
