@@ -48,10 +48,10 @@ class Host:
         if self._cap_mask < 0:
             self._cap_mask = (1 << 41) - 1
             if not self.rootless:
+                from sampan.runtime import capabilities
+
                 with open("/proc/self/status", "rb") as status:
-                    for line in status:
-                        if line.startswith(b"CapBnd:"):
-                            self._cap_mask = int(line.split()[1], 16)
+                    self._cap_mask &= capabilities.parse_bounding(status.read())
         return self._cap_mask
 
     def add_idmap(self, facts: Facts) -> None:

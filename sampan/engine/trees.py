@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from sampan.errors import SampanError
+from sampan.store import files
 
 _DEPTH = 100
 
@@ -117,7 +118,7 @@ def _open(parent: int, name: str) -> int:
         return os.open(name, flags, dir_fd=parent)
     except PermissionError:
         # overlayfs's work directory is 0000; an image's directories may be anything.
-        os.chmod(name, 0o700, dir_fd=parent)
+        files.open_up(name, parent)
         return os.open(name, flags, dir_fd=parent)
 
 

@@ -91,7 +91,10 @@ def borrow(engine: Engine, spec: dict[str, Any], options: RunOptions) -> None:
                 "destination": mount["destination"],
                 "options": words,
             }
-            spec["mounts"] = [m for m in spec["mounts"] if m["destination"] != mount["destination"]] + [borrowed]
+            rest = [m for m in spec["mounts"] if m["destination"] != mount["destination"]]
+            # In the place of one of ours, so that what is ours below it comes on top of it (oci/mounts.py).
+            own = next((i for i, m in enumerate(spec["mounts"]) if m["destination"] == mount["destination"]), len(rest))
+            spec["mounts"] = [*rest[:own], borrowed, *rest[own:]]
 
 
 def unnamed(engine: Engine, record: Record) -> list[str]:

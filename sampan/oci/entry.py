@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Source = Iterable[tuple["Entry", Content]]
 
 DIRECTORY, FILE, SYMLINK, HARD_LINK = "D", "F", "L", "H"
-BLOCK_DEVICE, CHAR_DEVICE, FIFO, SOCKET = "B", "C", "P", "S"
+BLOCK_DEVICE, CHAR_DEVICE, FIFO = "B", "C", "P"
 WHITEOUT, REQUEST, END = "W", "R", "E"
 
 # helper/stream.h, enum entry_flags

@@ -12,7 +12,6 @@ import time
 from sampan.errors import (
     Denied,
     IntegrityError,
-    InvalidArgument,
     NotFound,
     NotSupported,
     SampanError,
@@ -427,10 +426,3 @@ def _registry_words(response: Response) -> str:
 
 def _printable(words: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in words)
-
-
-def check_tag(name: str) -> str:
-    """Return a tag by the grammar; raise InvalidArgument."""
-    if not reference.is_tag(name):
-        raise InvalidArgument(f"invalid tag {name[:100]!r}")
-    return name

@@ -10,10 +10,6 @@ from __future__ import annotations
 
 import os
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 PARENT = "sampan"
 SUPERVISORS = "supervisors"  # beside the containers' groups: cgroupaway.py
 PATIENCE = 10.0  # seconds to wait for a group to empty, freeze or go
@@ -65,15 +61,6 @@ class Placement:
     def forget(self) -> None:
         """Note that the groups are gone."""
         self.v2_dir, self.v1 = "", {}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values for a record."""
-        return {"v2_dir": self.v2_dir, "v1": dict(self.v1)}
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Placement:
-        """Return what `to_dict` gave."""
-        return cls(value.get("v2_dir", ""), dict(value.get("v1") or {}))
 
 
 def read(path: str) -> str:

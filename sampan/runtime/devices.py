@@ -95,13 +95,6 @@ def _access(rule: dict[str, Any]) -> int:
     return found
 
 
-def device_rule(kind: str, major: int, minor: int, access: str = "rwm") -> dict[str, Any]:
-    """Return the rule that --device adds for one node."""
-    rule = _rule(kind, major, minor, access)
-    Rule(rule)
-    return rule
-
-
 # struct bpf_insn: code, dst_reg:4 src_reg:4, off, imm. r2: access still to be granted; r3: type; r4: major; r5: minor.
 _LDX_W = 0x61
 _MOV_REG = 0xBF

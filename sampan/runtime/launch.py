@@ -162,8 +162,10 @@ class Child:
     def _answer(self, uid: int, gid: int, groups: list[int], env: list[str]) -> None:
         words = [os.fsencode(word) for word in env]
         data = _struct.pack(f"<4I{len(groups)}I", uid, gid, len(groups), len(words), *groups)
+        view = memoryview(data + b"".join(_struct.pack("<I", len(word)) + word for word in words))
         try:
-            os.write(self.control, data + b"".join(_struct.pack("<I", len(word)) + word for word in words))
+            while view:
+                view = view[os.write(self.control, view) :]
         except BrokenPipeError:
             return  # it ended meanwhile: why, its next report tells
 

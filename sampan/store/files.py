@@ -224,16 +224,25 @@ def _lift(source: int, top: int, pending: list[str], counter: list[int]) -> None
             os.rename(name, fresh, src_dir_fd=source, dst_dir_fd=top)
         except PermissionError:
             # An ordinary user must be able to write in a directory to give it another parent.
-            os.chmod(name, 0o700, dir_fd=source)
+            open_up(name, source)
             os.rename(name, fresh, src_dir_fd=source, dst_dir_fd=top)
         pending.append(fresh)
+
+
+def open_up(name: str, parent: int | None = None) -> None:
+    """Give oneself all rights on a directory of one's own; what takes its place meanwhile, a link say, is let be."""
+    held = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        os.chmod(f"/proc/self/fd/{held}", 0o700)
+    finally:
+        os.close(held)
 
 
 def _open_directory(name: str, parent: int | None = None) -> int:
     try:
         fd = os.open(name, _DIRECTORY, dir_fd=parent)
     except PermissionError:
-        os.chmod(name, 0o700, dir_fd=parent)
+        open_up(name, parent)
         fd = os.open(name, _DIRECTORY, dir_fd=parent)
     if os.geteuid() != 0 and stat.S_IMODE(os.fstat(fd).st_mode) & 0o700 != 0o700:
         os.fchmod(fd, 0o700)

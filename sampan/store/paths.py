@@ -78,10 +78,6 @@ class Paths:
         """Return the directory of a container."""
         return f"{self.containers}/{_component(container_id)}"
 
-    def container_run(self, container_id: str) -> str:
-        """Return the run-time directory of a container."""
-        return f"{self.run}/containers/{_component(container_id)}"
-
     def volume(self, name: str) -> str:
         """Return the directory of a volume; its content is below `_data`."""
         return f"{self.volumes}/{_component(name)}"

@@ -109,7 +109,7 @@ def test_default_lets_make_any_node_but_open_harmless_ones_only() -> None:
     assert run(program, CHAR, 10, 229, READ | WRITE) == 0  # /dev/fuse
     for major, minor in ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, 0), (136, 77)):
         assert run(program, CHAR, major, minor, READ | WRITE) == 1
-    added = [*devices.DEFAULT, devices.device_rule("c", 10, 229, "rw")]
+    added = [*devices.DEFAULT, {"allow": True, "type": "c", "major": 10, "minor": 229, "access": "rw"}]
     assert run(devices.program(added), CHAR, 10, 229, READ | WRITE) == 1
 
 

@@ -14,6 +14,7 @@ from attackkit import command
 import sampan
 from sampan.engine import booting, hosttree
 from sampan.oci.entry import Entry
+from sampan.store import files
 
 
 def test_a_second_name_of_a_device_is_no_name_of_a_file_of_the_host(tmp_path: Path) -> None:
@@ -62,6 +63,20 @@ def test_no_name_leads_out_of_a_copy(tmp_path: Path, name: bytes) -> None:
 
     with pytest.raises(IntegrityError), hosttree.Writer(str(tmp_path)) as writer:
         writer.add(Entry("D", name, 0o755), ())
+
+
+def test_a_link_in_the_place_of_a_directory_that_is_removed_is_not_opened_up(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir(mode=0o500)
+    (tmp_path / "link").symlink_to("outside")
+    (tmp_path / "own").mkdir(mode=0)
+    parent = os.open(tmp_path, os.O_RDONLY)
+    try:
+        files.open_up("own", parent)
+        with pytest.raises(NotADirectoryError):
+            files.open_up("link", parent)
+    finally:
+        os.close(parent)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("own", "outside")] == [0o700, 0o500]
 
 
 # ---- the host's null device: a container has it as its streams, and over what is masked ----

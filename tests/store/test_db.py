@@ -293,6 +293,6 @@ def test_a_name_that_is_no_directory_name_has_no_path(name: str, tmp_path: Path)
     from sampan.errors import InvalidArgument
 
     paths = Paths(str(tmp_path))
-    for compute in (paths.container, paths.snapshot, paths.volume, paths.volume_data, paths.container_run, paths.blob):
+    for compute in (paths.container, paths.snapshot, paths.volume, paths.volume_data, paths.blob):
         with pytest.raises(InvalidArgument):
             compute(name)
