@@ -20,6 +20,7 @@ ROLES = ("command", "supervisor", "child")
 # What is done first, and the command that is killed; MARK stands for a program that the checker knows.
 CASES: dict[str, tuple[list[list[str]], list[str]]] = {
     "run --rm": ([], ["run", "--rm", "base", "true"]),
+    "Engine.run": ([], ["Engine.run", "base", "true"]),
     "run": ([], ["run", "--name", "t", "base", "true"]),
     "run -d": ([], ["run", "-d", "--name", "t", "base", "sleep", "MARK"]),
     "run -d --rm": ([], ["run", "-d", "--rm", "base", "sleep", "MARK"]),
