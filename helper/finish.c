@@ -185,7 +185,8 @@ void finish(struct supervisor *s)
 	write_record(s);
 }
 
-/* False where something was written, or stands in the way. */
+/* False where something was written, or stands in the way.  What is opened, an ordinary user's, is overlayfs's own: nobody
+ * inside reaches it, to put a link there. */
 static bool remove_empty(const struct op *op)
 {
 	for (unsigned i = 0; i < op->count; i++) {

@@ -166,7 +166,7 @@ def remove_untouched_home(home: str) -> bool:
     try:
         for name in _CLOSED if os.geteuid() else ():
             if os.path.lexists(home + name):
-                os.chmod(home + name, 0o700)
+                open_up(home + name)
         for name in (_MARK, "/log", "/exit"):
             unlink(home + name)
         for name in _LAYOUT:
