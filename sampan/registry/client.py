@@ -348,6 +348,8 @@ class Repository:
         if kind in _PLAIN or kind in image.MANIFESTS or kind in image.INDEXES:
             return
         where = message.netloc(message.origin(response.url))
+        if kind.startswith("application/vnd."):
+            raise NotSupported(f"cannot {self.verb} {what}: {where} sent a manifest of type {_printable(kind)[:100]!r}")
         is_page = kind in ("text/html", "application/xhtml+xml")
         raise IntegrityError(
             f"cannot {self.verb} {what}: {where} sent {_printable(kind)[:100]}, not a manifest",

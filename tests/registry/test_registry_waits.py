@@ -148,6 +148,14 @@ def test_a_registry_of_plain_files_is_read(
     engine.images.pull(f"{registry.host}/app:1")
 
 
+def test_a_manifest_of_another_kind_is_called_that(registry: LyingRegistry, engine: sampan.Engine) -> None:
+    sent = "application/vnd.oci.artifact.manifest.v1+json"
+    for own in (sent, ts.MANIFEST):
+        registry.manifest("app", "1", {**registry.image([LAYER]), "mediaType": own}, sent)
+        with pytest.raises(NotSupported, match="sent a manifest of type 'application/vnd.oci.artifact"):
+            engine.images.pull(f"{registry.host}/app:1")
+
+
 def test_what_is_sent_as_schema_1_is_refused_by_that_name(registry: LyingRegistry, engine: sampan.Engine) -> None:
     sent = "application/vnd.docker.distribution.manifest.v1+prettyjws"
     registry.manifest("app", "1", {**registry.image([LAYER]), "mediaType": ts.MANIFEST}, sent)
