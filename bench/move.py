@@ -181,12 +181,6 @@ def remove(peer: CommandLine, *more: str) -> Callable[[], None]:
     return run
 
 
-def forget_layers(sampan: CommandLine, registry: Registry) -> None:
-    """Let sampan forget what it knows of layers that it compressed before, too."""
-    sampan.command(sampan.program, "builder", "prune", "--all", "--force")
-    registry.forget()
-
-
 def unlink(path: str) -> Callable[[], None]:
     """Return what removes a file, if it is there."""
 
@@ -239,16 +233,37 @@ class Moves:
             yield self._case("save", peer.name, argv, peer, unlink(path))
 
     def push(self, registry: Registry) -> Iterator[Case]:
-        """Push it to a registry that has nothing."""
-        name = registry.name("pushed")
+        """Push what was loaded just now, and never pushed, to a registry that has nothing."""
         for peer in self.peers:
-            peer.command(peer.program, "tag", IMAGE, name)
-            words = ["--tls-verify=false"] if peer.name == "podman" else []
-            argv = [peer.program, "push", "-q", *words, name]
-            yield self._case("push", peer.name, argv, peer, registry.forget)
-            if peer.name == "sampan":
-                yield self._case("push", "sampan, never before", argv, peer, partial(forget_layers, peer, registry))
-        yield from self._skopeo("push", f"docker-archive:{self.image}", f"docker://{name}", registry.forget)
+            before = partial(self._load_anew, peer, registry)
+            yield self._case("push", peer.name, self._push(peer, registry), peer, before)
+        yield from self._push_archive("push", registry)
+
+    def push_again(self, registry: Registry) -> Iterator[Case]:
+        """Push what every engine has pushed before, to a registry that has lost it."""
+        for peer in self.peers:
+            self._load_anew(peer, registry)
+            peer.command(*self._push(peer, registry))
+            yield self._case("push again", peer.name, self._push(peer, registry), peer, registry.forget)
+        yield from self._push_archive("push again", registry)
+
+    def _push_archive(self, verb: str, registry: Registry) -> Iterator[Case]:
+        """Let skopeo, which keeps nothing, push the archive itself."""
+        target = f"docker://{registry.name('pushed')}"
+        yield from self._skopeo(verb, f"docker-archive:{self.image}", target, registry.forget)
+
+    def _push(self, peer: CommandLine, registry: Registry) -> list[str]:
+        words = ["--tls-verify=false"] if peer.name == "podman" else []
+        return [peer.program, "push", "-q", *words, registry.name("pushed")]
+
+    def _load_anew(self, peer: CommandLine, registry: Registry) -> None:
+        """Let an engine forget the image and what it knows of its layers, and load it."""
+        remove(peer, registry.name("pushed"))()
+        if peer.name == "sampan":
+            peer.command(peer.program, "builder", "prune", "--all", "--force")
+        peer.command(peer.program, "load", "-q", "-i", self.image)
+        peer.command(peer.program, "tag", IMAGE, registry.name("pushed"))
+        registry.forget()
 
     def pull(self, registry: Registry, pushed: str) -> Iterator[Case]:
         """Pull it into a store without it."""
@@ -317,13 +332,15 @@ def with_registries(stage: Stage, moves: Moves, runs: int, missing: dict[str, st
             words = ["--quiet", "--dest-tls-verify=false", f"docker-archive:{moves.image}", target]
             subprocess.run(["skopeo", "--insecure-policy", "copy", *words], check=True, capture_output=True)
             push = measure(list(moves.push(pushed)), runs, ("loop",), warm=1, row=1)
+            repush = measure(list(moves.push_again(pushed)), runs, ("loop",), warm=1, row=1)
             pull = measure(list(moves.pull(kept, pushed.name("pushed"))), runs, ("loop",), warm=1, row=1)
             again = measure(list(moves.pull_again(kept)), runs * 4, ("loop",), warm=1, row=1)
             moves.push_one_more(kept)
             shared = measure(list(moves.pull_one_layer(kept)), runs * 4, ("loop",), warm=1, row=1)
     except RuntimeError as exc:
         return [f"push and pull are not measured: docker-registry or skopeo: {exc}"]
-    titles = ("push", push), ("pull", pull), ("pull again: all of it is here", again)
+    titles = ("push: loaded, never pushed before", push), ("push again: the registry has lost it", repush)
+    titles += ("pull", pull), ("pull again: all of it is here", again)
     titles += (("pull of one layer: all others are here", shared),)
     return [table(title, results, "sampan", missing) for title, results in titles]
 
