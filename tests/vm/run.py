@@ -61,7 +61,8 @@ def make_system() -> None:
         sources = [path for path in SOURCES if os.path.exists(path)][:1]
         include = ",".join(PACKAGES.split())
         words = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={include}", "bookworm", root, *sources]
-        subprocess.run(words, check=True)
+        # Its /proc stays mounted if somebody looks into it just then.
+        subprocess.run(["unshare", "--mount", *words], check=True)
         units = os.path.join(root, "etc/systemd/system")
         with open(os.path.join(units, "sampan-test.service"), "w", encoding="ascii") as file:
             file.write(UNIT)
