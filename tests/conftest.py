@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+import sampan
 
 ENOUGH = 30.0
 
@@ -37,3 +43,41 @@ def soon() -> Iterator[None]:
     yield
     signal.setitimer(signal.ITIMER_PROF, 0)
     signal.signal(signal.SIGPROF, before)
+
+
+@pytest.fixture
+def make_engine(tmp_path: Path) -> Iterator[Callable[[], sampan.Engine]]:
+    """Make empty stores."""
+    made: list[sampan.Engine] = []
+
+    def make() -> sampan.Engine:
+        made.append(sampan.Engine(str(tmp_path / f"store{len(made)}")))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.close()
+
+
+@pytest.fixture
+def engine(make_engine: Callable[[], sampan.Engine]) -> sampan.Engine:
+    """An empty store; directories whose tests run containers have one with a base image instead, for all of them."""
+    return make_engine()
+
+
+@contextlib.contextmanager
+def store_with_base(programs: list[str]) -> Iterator[sampan.Engine]:
+    """A store with the image `base`, of programs of this host: no registry, no download."""
+    with tempfile.TemporaryDirectory(prefix="sampan-test-") as root:
+        os.chmod(root, 0o711)
+        engine = sampan.Engine(os.path.join(root, "store"))
+        engine.bootstrap("host", "base", programs)
+        yield engine
+        for row in engine.containers.ls(all=True):
+            engine.containers.remove(row["ID"], force=True)
+        engine.close()
+
+
+@pytest.fixture(scope="session")
+def with_base() -> Callable[[list[str]], contextlib.AbstractContextManager[sampan.Engine]]:
+    return store_with_base

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 
@@ -32,12 +31,6 @@ PROGRAMS = [
 
 
 @pytest.fixture(scope="session")
-def engine() -> Iterator[sampan.Engine]:
-    with tempfile.TemporaryDirectory(prefix="sampan-test-") as root:
-        os.chmod(root, 0o711)
-        engine = sampan.Engine(root)
-        engine.bootstrap("host", "base", PROGRAMS)
+def engine(with_base: Callable[[list[str]], AbstractContextManager[sampan.Engine]]) -> Iterator[sampan.Engine]:
+    with with_base(PROGRAMS) as engine:
         yield engine
-        for row in engine.containers.ls(all=True):
-            engine.containers.remove(row["ID"], force=True)
-        engine.close()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "transfer"))  # transfersupport
 
-import sampan  # noqa: E402
 from sampan.registry import retry  # noqa: E402
 
 
@@ -35,24 +34,6 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
 
     with registrysupport.running(tmp_path_factory.mktemp("registry")) as registry:
         yield registry
-
-
-@pytest.fixture
-def make_engine(tmp_path: Path) -> Iterator[Callable[[], sampan.Engine]]:
-    made: list[sampan.Engine] = []
-
-    def make() -> sampan.Engine:
-        made.append(sampan.Engine(str(tmp_path / f"store{len(made)}")))
-        return made[-1]
-
-    yield make
-    for engine in made:
-        engine.close()
-
-
-@pytest.fixture
-def engine(make_engine: Callable[[], sampan.Engine]) -> sampan.Engine:
-    return make_engine()
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 from attackkit import HERE, PROGRAMS, Image, command
@@ -15,15 +16,9 @@ import sampan
 
 
 @pytest.fixture(scope="session")
-def engine() -> Iterator[sampan.Engine]:
-    with tempfile.TemporaryDirectory(prefix="sampan-attack-") as root:
-        os.chmod(root, 0o711)
-        engine = sampan.Engine(os.path.join(root, "store"))
-        engine.bootstrap("host", "base", PROGRAMS)
+def engine(with_base: Callable[[list[str]], AbstractContextManager[sampan.Engine]]) -> Iterator[sampan.Engine]:
+    with with_base(PROGRAMS) as engine:
         yield engine
-        for row in engine.containers.ls(all=True):
-            engine.containers.remove(row["ID"], force=True)
-        engine.close()
 
 
 @pytest.fixture(scope="session")
