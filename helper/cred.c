@@ -232,12 +232,15 @@ static int do_caps(const struct op *op)
 static int do_seccomp(const struct op *op)
 {
 	struct sock_fprog program;
+	/* No other flag: a listener is a descriptor that nobody would answer. */
+	if (op->flags & ~(SECCOMP_FILTER_FLAG_LOG | SECCOMP_FILTER_FLAG_SPEC_ALLOW))
+		return EINVAL;
 	if (op->count < 1 || op->fields[0].length % sizeof(struct sock_filter) || op->fields[0].length / 8 > BPF_MAXINSNS)
 		return EINVAL;
 	/* The plan's bytes carry no alignment; the kernel copies them, so none is needed. */
 	program.len = (unsigned short)(op->fields[0].length / sizeof(struct sock_filter));
 	memcpy(&program.filter, &(const void *){ op->fields[0].bytes }, sizeof program.filter);
-	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) < 0 ? errno : 0;
+	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, op->flags, &program) < 0 ? errno : 0;
 }
 
 /* The directory must be inside the root: one that an inherited descriptor leads out to shows as "(unreachable)"

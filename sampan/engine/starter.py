@@ -38,7 +38,7 @@ class Host:
         self.paths = paths
         self.rootless = os.geteuid() != 0
         self._cap_mask = -1
-        self._filters: dict[str, bytes] = {}
+        self._filters: dict[str, tuple[bytes, int]] = {}
         self._device_programs: dict[str, bytes] = {}
         self.notes: list[str] = []
         self._identity: dict[str, Any] = {}
@@ -92,20 +92,20 @@ class Host:
             self._device_programs[key] = devices.program(rules)
         return self._device_programs[key]
 
-    def filter(self, setting: str, caps: list[str]) -> bytes:
-        """Give the compiled system call filter: "default", "unconfined" or a profile's path."""
+    def filter(self, setting: str, caps: list[str]) -> tuple[bytes, int]:
+        """Give the compiled system call filter and seccomp(2)'s flags: "default", "unconfined" or a profile's path."""
         if setting == "unconfined":
-            return b""
+            return b"", 0
         key = f"{setting} {' '.join(sorted(caps))}"
         if key not in self._filters:
             self._filters[key] = self._load_filter(setting, caps)
         return self._filters[key]
 
-    def _load_filter(self, setting: str, caps: list[str]) -> bytes:
+    def _load_filter(self, setting: str, caps: list[str]) -> tuple[bytes, int]:
         from sampan.runtime import seccomp
 
         if setting == "default":
-            return seccomp.compile_default(frozenset(caps), os.uname().machine)
+            return seccomp.compile_default(frozenset(caps), os.uname().machine), seccomp.DEFAULT_FLAGS
         from sampan.oci import jsontext
 
         try:
@@ -113,7 +113,8 @@ class Host:
                 profile = jsontext.loads(file.read(1 << 20))
         except OSError as error:
             raise InvalidArgument(f"cannot read seccomp profile {setting}: {error.strerror}") from error
-        return seccomp.compile_profile(profile, caps=frozenset(caps), arch=os.uname().machine)
+        flags = seccomp.profile_flags(profile)
+        return seccomp.compile_profile(profile, caps=frozenset(caps), arch=os.uname().machine), flags
 
 
 class Prepared:
@@ -152,7 +153,8 @@ def fill(facts: Facts, spec: dict[str, Any], host: Host) -> list[str]:
     mask, available = capabilities.mask(wanted), host.cap_mask()
     missing = [name for name in wanted if not capabilities.mask([name]) & available]
     facts.caps = mask & available
-    facts.seccomp = host.filter(spec["linux"].get("seccomp", {}).get("sampan", "default"), wanted)
+    setting = spec["linux"].get("seccomp", {}).get("sampan", "default")
+    facts.seccomp, facts.seccomp_flags = host.filter(setting, wanted)
     host.add_idmap(facts)
     return [f"this host lacks capability {name}: it is dropped" for name in missing]
 

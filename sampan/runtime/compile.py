@@ -91,6 +91,7 @@ class Facts:
         "rootdir",
         "rootless",
         "seccomp",
+        "seccomp_flags",
         "single_id",
         "size",
         "snapshots",
@@ -129,6 +130,7 @@ class Facts:
         self.caps = 0
         self.ambient = 0
         self.seccomp = b""
+        self.seccomp_flags = 0
         self.accounts = True
         self.identity: tuple[int, int, list[int]] | None = None
         self.stdio = 0

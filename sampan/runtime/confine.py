@@ -63,10 +63,8 @@ def identity(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool, *, make_
     if facts.accounts and facts.identity is None:
         plan.add(p.ACCOUNTS, label="look the user up in the image's /etc/passwd")
     plan.add(p.CWD, config.get("cwd") or "/", flags=int(make_cwd), label=f"enter directory {config.get('cwd') or '/'}")
-    if facts.seccomp and not config.get("noNewPrivileges"):
-        plan.add(
-            p.SECCOMP, facts.seccomp, label=f"load the system call filter ({len(facts.seccomp) // 8} instructions)"
-        )
+    if not config.get("noNewPrivileges"):
+        _filter(plan, facts)
     plan.add(p.CAPS, facts.caps, 0, 0, flags=1, label=f"bound capabilities to {', '.join(_names(config)) or 'none'}")
     single = 2 if facts.single_id else 0
     if facts.identity is not None:
@@ -77,11 +75,14 @@ def identity(plan: Plan, spec: dict[str, Any], facts: Facts, tty: bool, *, make_
     plan.add(p.CAPS, facts.caps, facts.caps, facts.ambient, flags=2 | 4, label="set the process's capabilities")
     if config.get("noNewPrivileges"):
         plan.add(p.NNP, label="forbid new privileges")
-        if facts.seccomp:
-            plan.add(
-                p.SECCOMP, facts.seccomp, label=f"load the system call filter ({len(facts.seccomp) // 8} instructions)"
-            )
+        _filter(plan, facts)
     plan.add(p.UMASK, flags=0o022)
+
+
+def _filter(plan: Plan, facts: Facts) -> None:
+    if facts.seccomp:
+        label = f"load the system call filter ({len(facts.seccomp) // 8} instructions)"
+        plan.add(p.SECCOMP, facts.seccomp, flags=facts.seccomp_flags, label=label)
 
 
 def _names(config: dict[str, Any]) -> list[str]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from sampan.runtime.seccomp_ready import CAPABILITIES, PROGRAMS
 
+DEFAULT_FLAGS = 4  # seccomp_json.DEFAULT_FLAGS, which the run path does not load
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -40,7 +42,10 @@ def compile_profile(
 
 
 def profile_flags(profile: dict[str, Any]) -> int:
-    """Return the flags for seccomp(2) that a user's profile asks for."""
+    """Return the flags for seccomp(2) that a user's profile asks for.
+
+    InvalidArgument, by its name, if one is not known.
+    """
     from sampan.runtime import seccomp_json
 
     return seccomp_json.flags(profile)

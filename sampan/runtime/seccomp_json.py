@@ -41,10 +41,14 @@ _ABIS = {
     "SCMP_ARCH_ARM": "arm",
 }
 _FLAGS = {  # linux/seccomp.h SECCOMP_FILTER_FLAG_*
-    "SECCOMP_FILTER_FLAG_TSYNC": 1,
+    "SECCOMP_FILTER_FLAG_TSYNC": 0,  # nothing to do, as in runc: there is one thread, and execve(2) ends all others
     "SECCOMP_FILTER_FLAG_LOG": 2,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
 }
+# Those of a profile that lists none, so of the default one too: SPEC_ALLOW, as in runc (its pull request 3588) and crun
+# (684). Without it kernels before 5.16 switch speculative store bypass off for whatever has a filter, which slows it
+# much; a program that needs that asks for it (Documentation/userspace-api/spec_ctrl.rst).
+DEFAULT_FLAGS = _FLAGS["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]
 _MOST_ERRNO = 4095  # linux/err.h MAX_ERRNO
 # Calls whose first argument the kernel reads as an int: all 64 bits compared, 2^32 + n would pass for another value.
 _NARROW = ("socket", "socketpair", "personality")
@@ -62,11 +66,13 @@ class Wanted:
 
 
 def flags(profile: dict[str, Any]) -> int:
-    """Return the flags for seccomp(2) that a profile asks for."""
+    """Return the flags for seccomp(2) that a profile asks for; without a list the default's."""
+    if profile.get("flags") is None:
+        return DEFAULT_FLAGS
     found = 0
     for name in _list(profile, "flags"):
-        if name not in _FLAGS:
-            raise InvalidArgument(f"seccomp profile: unknown flag {name}")
+        if not isinstance(name, str) or name not in _FLAGS:
+            raise InvalidArgument(f"seccomp profile: unknown flag {name}; known are {', '.join(_FLAGS)}")
         found |= _FLAGS[name]
     return found
 

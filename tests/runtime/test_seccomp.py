@@ -13,7 +13,7 @@ import pytest
 from bpfmachine import AARCH64, ALLOW, ARM, ERRNO, I386, KILL_PROCESS, X86_64, Naive, run
 
 from sampan.errors import InvalidArgument, NotSupported
-from sampan.runtime import bpf, seccomp, seccomp_profile, syscalls
+from sampan.runtime import bpf, seccomp, seccomp_json, seccomp_profile, syscalls
 
 EPERM, ENOSYS = ERRNO | 1, ERRNO | 38
 CHROOT = frozenset({"CAP_SYS_CHROOT"})
@@ -326,9 +326,22 @@ def test_far_jumps_reach_their_targets() -> None:
 
 def test_flags_of_a_profile() -> None:
     assert seccomp.profile_flags({"flags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"]}) == 6
-    assert seccomp.profile_flags({}) == 0
-    with pytest.raises(InvalidArgument, match="FLAG_X"):
-        seccomp.profile_flags({"flags": ["FLAG_X"]})
+    assert seccomp.profile_flags({"flags": ["SECCOMP_FILTER_FLAG_TSYNC"]}) == 0  # of one thread
+    assert seccomp.profile_flags({"flags": []}) == 0
+    assert seccomp.profile_flags({}) == seccomp.profile_flags({"flags": None}) == 4
+    assert seccomp.DEFAULT_FLAGS == seccomp_json.DEFAULT_FLAGS
+
+
+@pytest.mark.parametrize(
+    "flag", ["FLAG_X", "SECCOMP_FILTER_FLAG_NEW_LISTENER", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]
+)
+def test_a_flag_that_is_not_known_is_named(flag: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"unknown flag {flag}; known are SECCOMP_FILTER_FLAG_TSYNC, "):
+        seccomp.profile_flags({"flags": ["SECCOMP_FILTER_FLAG_LOG", flag]})
+    with pytest.raises(InvalidArgument, match="unknown flag"):
+        seccomp.profile_flags({"flags": [[flag]]})
+    with pytest.raises(InvalidArgument, match="flags is not a list"):
+        seccomp.profile_flags({"flags": flag})
 
 
 def test_every_name_of_the_profile_is_a_system_call() -> None:
