@@ -34,6 +34,8 @@ def context(host: str, environ: Mapping[str, str], *, unverified: bool = False) 
     import ssl
 
     made = ssl.create_default_context()
+    # Python 3.13 refuses private authorities without key usage, which Docker and earlier Pythons take.
+    made.verify_flags &= ~ssl.VERIFY_X509_STRICT
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     if unverified:
         made.check_hostname = False
