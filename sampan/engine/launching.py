@@ -130,7 +130,7 @@ def mark_running(engine: Engine, record: Record, child: Child) -> None:
         durable=not record.auto_remove,
         status="running",
         pid=record.pid,
-        pid_start=process.start_time(child.pid) or 0,
+        pid_start=process.started(child.pid),
         boot_id=process.boot_id(),
         started=child.started_ns,
         finished=0,

@@ -60,7 +60,7 @@ def launch(
         with Alone(containers.paths.container(record.id)):
             child = _start(containers, record, interactive, fds, on_create, child, sweep)
             record.status, record.pid, record.started = "running", child.pid, child.started_ns
-            record.pid_start, record.boot_id = process.start_time(child.pid) or 0, process.boot_id()
+            record.pid_start, record.boot_id = process.started(child.pid), process.boot_id()
             containers.store.insert(record, durable=False)
     except BaseException:
         if child is not None:

@@ -115,6 +115,19 @@ def start_time(pid: int) -> int | None:
     return found[1] if found else None
 
 
+def started(pid: int) -> int:
+    """Return when a process that was started just now did, in clock ticks since boot; if it is gone already, now.
+
+    So whoever began it is older than that, and whoever begins another one later is not.
+    """
+    found = start_time(pid)
+    if found is None:
+        import time
+
+        found = time.clock_gettime_ns(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK") // 10**9
+    return found
+
+
 def alive(pid: int, start: int, boot: str) -> bool:
     """Say whether this very process runs; one that has died but is not yet collected does not."""
     found = _stat(pid)

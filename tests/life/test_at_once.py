@@ -147,6 +147,21 @@ def test_the_supervisor_of_the_next_start_is_not_asked_about_the_last_end(
     assert ends and (ends[0].holder, ends[0].lost) == (pid, False)
 
 
+def test_the_end_of_what_was_gone_before_its_start_was_noted_is_waited_for(
+    tmp_path: Path, listener: Callable[[float], tuple[str, int]]
+) -> None:
+    path, _ = listener(1000)
+    program = subprocess.Popen(["true"])
+    program.wait()
+    began = process.started(program.pid)
+    assert not process.alive(program.pid, began, process.boot_id())
+    write = threading.Timer(0.3, lambda: (tmp_path / "exit").write_bytes(b"768 0 1.000000001 2.000000002\n"))
+    write.start()
+    end = supervisors.await_end(str(tmp_path), path, program.pid, began)
+    write.join()
+    assert (end.code, end.holder) == (3, 0)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a control group of its own")
 def test_whoever_looks_does_not_kill_what_another_starts(
     engine: sampan.Engine, in_background: Callable[..., subprocess.Popen[str]]

@@ -42,6 +42,17 @@ def test_name_with_parentheses_on_a_real_process(tmp_path: Path) -> None:
         child.wait()
 
 
+def test_what_is_gone_started_now_at_the_latest(sleeper: subprocess.Popen[bytes]) -> None:
+    before = process.started(sleeper.pid)
+    assert before == process.start_time(sleeper.pid)
+    sleeper.kill()
+    sleeper.wait()
+    gone = process.started(sleeper.pid)
+    after = subprocess.Popen(["true"])
+    assert before <= gone <= process.started(after.pid)
+    after.wait()
+
+
 def test_alive_needs_pid_start_and_boot(sleeper: subprocess.Popen[bytes]) -> None:
     start, boot = process.start_time(sleeper.pid), process.boot_id()
     assert start is not None
