@@ -156,6 +156,11 @@ static void begin_check(struct supervisor *s, int64_t now)
 	h.due = now + pause_until_next(s, now);
 	if (is_paused(s->plan))
 		return;
+	/* Whoever starts the container leaves the plan once the program runs, which may be after the first check is due. */
+	if (now - h.began < START_LIMIT && access(text(s->health, PLAN), F_OK) < 0 && errno == ENOENT) {
+		h.due = now + SOON;
+		return;
+	}
 	h.asked = now;
 	clock_gettime(CLOCK_REALTIME, &h.start);
 	if (probe_start(&h.probe, text(s->health, PLAN), s->pidfd) != 0) {

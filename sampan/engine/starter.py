@@ -110,9 +110,11 @@ class Host:
 
         try:
             with open(setting, "rb") as file:
-                profile = jsontext.loads(file.read(1 << 20))
+                profile = jsontext.loads(file.read(1 << 20), f"seccomp profile {setting}")
         except OSError as error:
             raise InvalidArgument(f"cannot read seccomp profile {setting}: {error.strerror}") from error
+        if not isinstance(profile, dict):
+            raise InvalidArgument(f"seccomp profile {setting} is not a JSON object")
         flags = seccomp.profile_flags(profile)
         return seccomp.compile_profile(profile, caps=frozenset(caps), arch=os.uname().machine), flags
 

@@ -49,6 +49,16 @@ def test_a_filter_with_flags_holds(engine: sampan.Engine, tmp_path: pathlib.Path
     assert found.stdout == b"" and b"not permitted" in found.stderr
 
 
+@pytest.mark.parametrize(("text", "why"), [("[]", "is not a JSON object"), ("{", "Expecting property name")])
+def test_what_is_no_profile_is_refused_with_its_name(
+    engine: sampan.Engine, tmp_path: pathlib.Path, text: str, why: str
+) -> None:
+    path = tmp_path / "profile.json"
+    path.write_text(text)
+    with pytest.raises(InvalidArgument, match=f"seccomp profile {path}.*{why}"):
+        engine.run("base", ["true"], security_opt=[f"seccomp={path}"])
+
+
 def test_a_flag_that_is_not_known_is_refused_by_name(engine: sampan.Engine, tmp_path: pathlib.Path) -> None:
     option = profile(tmp_path / "profile.json", flags=["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"])
     with pytest.raises(InvalidArgument, match="unknown flag SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"):
