@@ -72,7 +72,7 @@ static int do_directory(struct apply *a)
 	}
 	if (a->e.path_len && !made && (e = note_existing(a, fd)))
 		return e;
-	if (!made && ((a->e.flags & ENTRY_KEEP) || (a->o->flags & TREE_KEEP_DIRS)))
+	if (!made && (a->e.flags & ENTRY_KEEP))
 		return set_xattrs(a, fd);
 	here(a)->mtime = (struct timespec){ .tv_sec = a->e.sec, .tv_nsec = a->e.nsec };
 	here(a)->flags |= LEVEL_SET;

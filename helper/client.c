@@ -247,8 +247,6 @@ void take_control(struct supervisor *s, struct client *c)
 	}
 	if (message[0] == CONTROL_KEEP)
 		s->kept = true;
-	if (message[0] == CONTROL_DETACH)
-		tell_detached(s, c);
 	if (message[0] == CONTROL_RESIZE && s->stdio->flags & STDIO_TTY && s->from[0] >= 0) {
 		struct winsize size = { (unsigned short)(message[1] >> 16), (unsigned short)message[1], 0, 0 };
 		if (ioctl(s->from[0], TIOCSWINSZ, &size) < 0 && errno == ENOTTY)

@@ -384,8 +384,6 @@ static int do_make(const struct op *op)
 		e = enter_directory(parent);
 	if (e)
 		return e;
-	if (op->code == OP_MKDIR)
-		return mkdirat(maker.fd, name, op->flags & 07777) < 0 && errno != EEXIST ? errno : 0;
 	if (op->code == OP_SYMLINK)
 		return symlinkat(text(op, 1), maker.fd, name) < 0 && errno != EEXIST ? errno : 0;
 	return op->code == OP_MKNOD ? make_node(maker.fd, name, op) : make_file(maker.fd, name, op);
@@ -393,7 +391,7 @@ static int do_make(const struct op *op)
 
 int mount_perform(struct child *child, const struct op *op)
 {
-	if (op->code < OP_MKDIR || op->code > OP_FILE)
+	if (op->code < OP_SYMLINK || op->code > OP_FILE)
 		leave_directory();
 	switch (op->code) {
 	case OP_OVERLAY: return do_overlay(op);
@@ -402,7 +400,7 @@ int mount_perform(struct child *child, const struct op *op)
 	case OP_PIVOT: return do_pivot(child, op);
 	case OP_MOUNT: return do_mount(op);
 	case OP_ATTACH: return do_attach(child, op);
-	case OP_MKDIR: case OP_SYMLINK: case OP_MKNOD: case OP_FILE: return do_make(op);
+	case OP_SYMLINK: case OP_MKNOD: case OP_FILE: return do_make(op);
 	case OP_MASK: return do_mask(child, op);
 	case OP_READONLY: return do_readonly(op);
 	case OP_DETACH: return do_detach(child);

@@ -60,7 +60,6 @@ enum op_code {
 	OP_PIVOT = 33,
 	OP_MOUNT = 34,
 	OP_ATTACH = 35,
-	OP_MKDIR = 36,
 	OP_SYMLINK = 37,
 	OP_MKNOD = 38,
 	OP_FILE = 39,

@@ -8,7 +8,7 @@
 #include <time.h>
 
 enum { CLIENTS = 16, CHUNK = 4096, KEYS = 28, RECORD = 192, REST = 1 << 20 };
-enum { CONTROL_SIGNAL = 1, CONTROL_RESIZE = 2, CONTROL_DETACH = 3, CONTROL_KEEP = 4 };
+enum { CONTROL_SIGNAL = 1, CONTROL_RESIZE = 2, CONTROL_KEEP = 4 };
 enum hello_flags { HELLO_STDIN = 1, HELLO_HURRY = 2 }; /* HURRY: no client, no descriptors; see below */
 
 /* What an attaching client sends first, with its descriptors 0 to 2 (SCM_RIGHTS). */

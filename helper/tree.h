@@ -10,7 +10,6 @@
 
 enum tree_flags {
 	TREE_MERGE = 1,              /* apply: the tree is a merged one: `W` entries remove; C 0/0 is not special */
-	TREE_KEEP_DIRS = 2,          /* apply: every existing directory keeps its metadata */
 	TREE_BEST_EFFORT_IDS = 4,    /* apply: a refused owner is recorded, it or a file capability counted in `skipped`, not fatal */
 	TREE_BEST_EFFORT_NODES = 8,  /* apply: a refused device node becomes an empty file that records it, and is counted */
 	TREE_SYNC = 16,              /* apply: syncfs() at the end */

@@ -126,7 +126,6 @@ class Paths:
         """Make the run directory where it is missing."""
         try:
             _make(self.run, 0o700)
-            _make(self.run + "/containers", 0o700)
         except OSError as exc:
             raise _cannot_make(self.run, exc) from exc
 

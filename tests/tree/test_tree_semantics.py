@@ -207,8 +207,6 @@ def test_kept_directories_keep_their_metadata_and_symlinks(root: Path, checked: 
     assert (stat.S_IMODE(st.st_mode), st.st_uid, st.st_mtime) == (0o700, 0, 5)
     assert (stat.S_IMODE(made.st_mode), made.st_uid, made.st_gid, made.st_mtime) == (0o751, 3, 4, 9)
     assert (root / "link").is_symlink()
-    checked.apply(root, [(Entry("D", b"real", 0o755), ())], tree.MERGE | tree.KEEP_DIRS)
-    assert stat.S_IMODE((root / "real").stat().st_mode) == 0o700
 
 
 def test_types_are_kept_when_asked(root: Path, checked: Harness) -> None:
