@@ -41,7 +41,7 @@ def _strings(text: str) -> list[str] | None:
             if text[at] != ",":
                 return None
             at = _skip(text, at + 1)
-    except (ValueError, IndexError):  # malformed, or it ends too soon
+    except (ValueError, IndexError, SystemError):  # malformed, or it ends too soon (SystemError: oci/jsontext.py)
         return None
     return None
 

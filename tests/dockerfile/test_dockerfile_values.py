@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
+import sampan
 from sampan.dockerfile import values
 from sampan.dockerfile.instructions import Run, stages
 from sampan.dockerfile.lexer import parse
@@ -160,3 +165,12 @@ def test_an_error_of_the_expander_gets_its_place() -> None:
     with pytest.raises(BuildError, match="Dockerfile:2: cannot expand") as caught:
         run.expand_mounts(refuse)
     assert caught.value.hint == "hint"
+
+
+def test_a_malformed_string_is_no_list_though_nothing_else_was_loaded() -> None:
+    """In an interpreter without json.decoder the scanner of 3.11 fails in another way."""
+    root = os.path.dirname(os.path.dirname(sampan.__file__))
+    code = f"import sys; sys.path.insert(0, {root!r}); from sampan.dockerfile.forms import json_array\n"
+    code += r"print([json_array(text) for text in ('[\"a\x1bb\"]', '[\"\\q\"]', '[\"a')], 'json.decoder' in sys.modules)"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
+    assert done.stdout.startswith("[None, None, None] "), done.stderr
