@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -213,8 +214,75 @@ static int do_tree(const struct child *child, const struct op *op)
 	_exit(e ? 1 : 0);
 }
 
+static const struct op *find(const struct plan *plan, uint32_t from, uint32_t end, uint16_t code)
+{
+	for (uint32_t i = from; i < end; i++)
+		if (plan->ops[i].code == code)
+			return &plan->ops[i];
+	return NULL;
+}
+
+/*
+ * What joins a container is privileged until its plan is performed, and whoever may trace processes inside (CAP_SYS_PTRACE) could
+ * make it act for him, dumpable or not (ptrace(2)).  So it stays outside of the container's pid namespace, where nobody inside
+ * sees it, and the program is a child that is born there without rights, filtered, with nothing open but the pipe.
+ */
+static int be_born(struct child *child)
+{
+	struct { int32_t error; uint32_t pid; uint32_t length; } born = { 0, 0, BORN };
+	int gate[2];
+	char byte = 0;
+	long pid;
+	if (child->sync != 3 && dup3(child->sync, 3, O_CLOEXEC) < 0)
+		return errno;
+	child->sync = 3;
+	if (syscall(SYS_close_range, 4, ~0u, 0) < 0 || pipe2(gate, O_CLOEXEC) < 0)
+		return errno;
+	pid = syscall(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);
+	if (pid < 0)
+		return errno;
+	if (pid > 0) {
+		born.pid = (uint32_t)pid;
+		_exit(write_full(3, &born, sizeof born) == 0 && write_full(gate[1], &byte, 1) == 0 ? 0 : 125);
+	}
+	close(gate[1]);
+	if (read_full(gate[0], &byte, 1) != 0)
+		_exit(125);
+	close(gate[0]);
+	child->outside = false;
+	return child->terminal ? tty_take() : setsid() < 0 && errno != EPERM ? errno : 0;
+}
+
+/* An ordinary user's score lies in a file that is root's while it is hidden: what could not be written is now. */
+static int show(struct child *child)
+{
+	const struct op *oom = find(child->plan, child->plan->split, child->plan->count, OP_OOM);
+	int e = prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 ? errno : 0;
+	child->hidden = false;
+	if (e || oom == NULL || (e = cred_oom(oom)) == 0)
+		return e;
+	if (oom->flags & 1u << 30) {
+		report(REPORT_WARNING, (uint32_t)(oom - child->plan->ops), e, 0, 0, NULL, 0);
+		return 0;
+	}
+	child->at = (uint32_t)(oom - child->plan->ops);
+	return e;
+}
+
 static int perform(struct child *child, const struct op *op)
 {
+	if (child->hidden && op->code == OP_OOM && access("/proc/self/oom_score_adj", W_OK) < 0)
+		return 0;
+	if (child->hidden && (op->code == OP_INIT || op->code == OP_EXEC)) {
+		int e = show(child);
+		if (e)
+			return e;
+	}
+	if (child->outside && (op->code == OP_REAP || op->code == OP_EXEC)) {
+		int e = be_born(child);
+		if (e)
+			return e;
+	}
 	switch (op->code) {
 	case OP_ENV: return join_environment(child, op);
 	case OP_INIT: return become_init(child, op);
@@ -258,14 +326,6 @@ int child_perform(struct child *child)
 		if (e)
 			return e;
 	}
-}
-
-static const struct op *find(const struct plan *plan, uint32_t from, uint32_t end, uint16_t code)
-{
-	for (uint32_t i = from; i < end; i++)
-		if (plan->ops[i].code == code)
-			return &plan->ops[i];
-	return NULL;
 }
 
 /*

@@ -132,8 +132,9 @@ static int do_detach(struct child *child)
 		e = errno;
 	close(root);
 	close(child->old_root);
+	close(child->null_fd);
 	/* Nothing of the host is left to see (ns.c), and what of procfs is its own may be written again. */
-	return !e && prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 ? errno : e;
+	return !e && !child->hidden && prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 ? errno : e;
 }
 
 static int split_path(const char *path, char *parent, const char **name)

@@ -370,6 +370,8 @@ int split(const struct plan *plan, int (*body)(void *), void *argument, pid_t *p
 	/* The cgroup namespace is joined last: from within it clone3 may not reach the container's cgroup where namespaces are
 	 * boundaries of delegation (nsdelegate, cgroups(7)). */
 	s.late = how->code == OP_ENTER || s.groups.count > 0 ? how->flags & CLONE_NEWCGROUP : 0;
+	if (how->code == OP_ENTER)
+		s.late |= how->flags & CLONE_NEWPID; /* the child itself stays outside: see be_born() in main.c */
 	if (how->code == OP_ENTER && syscall(SYS_setns, FD_TARGET, how->flags & ~s.late) < 0)
 		return fail_at(plan, how, errno);
 	if (maps != NULL && pipe2(s.gate, O_CLOEXEC) < 0)

@@ -149,6 +149,9 @@ struct identity {
 };
 
 /* What the child of the split works with. */
+/* On the pipe to the supervisor, as a failure's length: the process to watch is another one from now on (main.c). */
+#define BORN UINT32_MAX
+
 struct child {
 	struct plan *plan;
 	int sync;            /* close-on-exec pipe to the supervisor: silence means started, if */
@@ -160,6 +163,9 @@ struct child {
 	int sources[256];
 	struct identity identity;
 	bool init;
+	bool hidden;         /* from those whose namespaces it shares, until it has the program's rights */
+	bool outside;        /* of the pid namespace that its program is going to be born in */
+	bool terminal;       /* which its program takes then */
 	char **env;
 	uint32_t env_count;
 	uint32_t at;         /* index of the operation being performed */
@@ -172,6 +178,7 @@ int cred_perform(struct child *child, const struct op *op);
 int cred_oom(const struct op *op);
 int loopback_up(int fd);                                 /* a socket of the network namespace; 0 or errno */
 int tty_open(struct child *child, const struct op *op);
+int tty_take(void);                                      /* as the controlling terminal of a new session */
 int take_null(void);
 int is_null(int fd);                                     /* 0, ENODEV or errno */
 int open_in_root(int dir, const char *path, uint64_t flags, uint64_t resolve);

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -190,15 +191,34 @@ static int died_early(struct supervisor *s)
 	return e;
 }
 
+/* Who has performed the plan is done; the program is another child of this process. */
+static int follow(struct supervisor *s, pid_t born)
+{
+	int status;
+	while (waitpid(s->pid, &status, 0) < 0 && errno == EINTR)
+		;
+	close_once(&s->pidfd);
+	s->pid = born;
+	s->pidfd = (int)syscall(SYS_pidfd_open, born, 0);
+	return s->pidfd < 0 ? errno : 0;
+}
+
 /* Silence on the pipe until it closes means that the program was started, if it came as far as that. */
 static int await_start(struct supervisor *s, int sync, const volatile bool *ready)
 {
 	struct { int32_t error; uint32_t at; uint32_t length; } failure;
 	char head[4096];
 	uint32_t length = 0;
-	int status;
+	int status, e;
 	if (read_full(sync, &failure, sizeof failure) != 0)
 		return *ready ? 0 : died_early(s);
+	if (failure.length == BORN) { /* the first thing that is told, and once: what follows may be in the power of who traces it */
+		e = follow(s, (pid_t)failure.at);
+		if (e)
+			failure.error = e, failure.at = s->plan->split, failure.length = 0;
+		else if (read_full(sync, &failure, sizeof failure) != 0)
+			return *ready ? 0 : died_early(s);
+	}
 	if (failure.length <= sizeof head && failure.length > 0 && read_full(sync, head, failure.length) == 0)
 		length = failure.length;
 	while (waitpid(s->pid, &status, 0) < 0 && errno == EINTR)
@@ -238,6 +258,9 @@ int supervise(struct plan *plan)
 	start.child.plan = plan;
 	start.child.env = NULL;
 	start.child.init = false;
+	start.child.terminal = false;
+	start.child.hidden = find(plan, OP_JOIN) != NULL;
+	start.child.outside = plan->ops[plan->split].code == OP_ENTER && plan->ops[plan->split].flags & CLONE_NEWPID;
 	if (s.stdio == NULL)
 		e = EBADMSG;
 	else if (setsid() < 0 && errno != EPERM)

@@ -58,13 +58,19 @@ int tty_open(struct child *child, const struct op *op)
 	e = send_descriptor(child->tty_socket, master);
 	if (e)
 		return e;
-	if (setsid() < 0 && errno != EPERM)
-		return errno;
-	if (ioctl(peer, TIOCSCTTY, 0) < 0 || dup2(peer, 0) < 0 || dup2(peer, 1) < 0 || dup2(peer, 2) < 0)
+	if (dup2(peer, 0) < 0 || dup2(peer, 1) < 0 || dup2(peer, 2) < 0)
 		return errno;
 	close(master);
 	close(peer);
-	return 0;
+	child->terminal = true;
+	return child->outside ? 0 : tty_take();
+}
+
+int tty_take(void)
+{
+	if (setsid() < 0 && errno != EPERM)
+		return errno;
+	return ioctl(0, TIOCSCTTY, 0) < 0 ? errno : 0;
 }
 
 int is_null(int fd)
