@@ -117,7 +117,9 @@ def start(engine: Engine, record: Record, plan: Plan, spec: dict[str, Any], fds:
         engine.warn(child.warnings)
         return child
     except launch.StartFailure as failure:
-        if failure.code != p.EXEC and not process.alive(record.pid, record.pid_start, record.boot_id):
+        # In a pid namespace that ends no process is born: clone(2), ENOMEM.
+        begun = failure.code == p.EXEC and failure.errno != errno.ENOMEM
+        if not begun and not process.alive(record.pid, record.pid_start, record.boot_id):
             raise Conflict(ended) from failure
         if os.WIFSIGNALED(failure.status) and failure.errno != errno.ENOMEM:
             name = process.signal_name(os.WTERMSIG(failure.status))

@@ -117,6 +117,8 @@ def program(words: str, number: int, head: bytes) -> SampanError:
         )
         return InvalidArgument(f"cannot execute {name}: exec format error: {why}", hint, exit_code=126)
     hint = "it must be a file that may be executed: chmod +x, or COPY --chmod=755" if number == errno.EACCES else ""
+    if number == errno.EAGAIN:
+        hint = "no more processes may be made: an exec needs two for a moment (--pids-limit, --ulimit nproc)"
     return SampanError(f"cannot execute {name}: {os.strerror(number)}", hint, exit_code=126)
 
 

@@ -171,6 +171,6 @@ def test_a_malformed_string_is_no_list_though_nothing_else_was_loaded() -> None:
     """In an interpreter without json.decoder the scanner of 3.11 fails in another way."""
     root = os.path.dirname(os.path.dirname(sampan.__file__))
     code = f"import sys; sys.path.insert(0, {root!r}); from sampan.dockerfile.forms import json_array\n"
-    code += r"print([json_array(text) for text in ('[\"a\x1bb\"]', '[\"\\q\"]', '[\"a')], 'json.decoder' in sys.modules)"
+    code += r"print([json_array(s) for s in ('[\"a\x1bb\"]', '[\"\\q\"]', '[\"a')], 'json.decoder' in sys.modules)"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
     assert done.stdout.startswith("[None, None, None] "), done.stderr

@@ -29,6 +29,7 @@ ARM = ELF[:18] + struct.pack("<H", 183) + ELF[20:]
         (errno.ENOEXEC, HERE, "its ELF headers are damaged", "again", 126),
         (errno.ENOEXEC, b"echo hi\n", "neither a program nor a script", "#!/bin/sh", 126),
         (errno.EACCES, b"", "Permission denied", "chmod +x", 126),
+        (errno.EAGAIN, b"", "temporarily unavailable", "--pids-limit", 126),
     ],
 )
 def test_what_keeps_a_program_from_running_is_named(number: int, head: bytes, words: str, hint: str, code: int) -> None:

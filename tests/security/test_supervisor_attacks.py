@@ -87,7 +87,7 @@ def test_who_may_trace_processes_inside_gets_no_rights_of_what_enters(engine: sa
     try:
         for _ in range(12):
             assert command(engine, "exec", name, "/attack", "exit", "3").returncode == 3
-            if not ROOT:  # of root's, who traces with the host's own right sees the set-up of what joins: docs/internals
+            if not ROOT:  # of root's, who traces with the host's own right sees the set-up of what joins (security.md)
                 joined = command(engine, "run", "--rm", f"--pid=container:{name}", image, "/attack", "exit", "3")
                 assert joined.returncode == 3
         told = command(engine, "logs", name).stdout.decode().splitlines()
