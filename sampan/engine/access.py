@@ -14,7 +14,7 @@ import os
 from sampan.engine.alone import Alone
 from sampan.errors import Conflict, Denied, NotFound, NotSupported, counted
 from sampan.oci import entry as kinds
-from sampan.runtime import compile, process, rootfs, tree
+from sampan.runtime import compile, mounts, process, rootfs, tree
 from sampan.runtime import plan as p
 from sampan.runtime.compile import Facts
 from sampan.runtime.plan import Plan
@@ -111,11 +111,11 @@ class Files:
         plan.add(p.CLONE, flags=flags, label="create namespaces: mount")
         if facts.rootless:
             compile.become_root(plan, facts)
-        compile.root(plan, facts)
+        mounts.root(plan, facts)
         bare = Facts()  # the devices of an ordinary user's container are not wanted
-        slots = compile.sources(plan, {"mounts": binds}, bare)
+        slots = mounts.sources(plan, {"mounts": binds}, bare)
         plan.add(p.PIVOT, facts.target, label="enter it (chroot)")
-        compile.volumes(plan, {"mounts": binds}, bare, slots)
+        mounts.volumes(plan, {"mounts": binds}, bare, slots)
         plan.add(p.DETACH, label="make it the root, and take the host's file systems away (pivot_root)")
         plan.add(p.NO_DEVICES, label="let no device be opened")
         if spec["root"].get("readonly"):

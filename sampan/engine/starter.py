@@ -200,7 +200,9 @@ def host_devices(spec: dict[str, Any], privileged: bool) -> list[HostDevice]:
     found = specs.host_devices(spec)
     if not privileged:
         return found
-    taken = {name for name, *_ in (*compile.NODES, *found)} | {"console", "ptmx"}
+    from sampan.runtime import mounts
+
+    taken = {name for name, *_ in (*mounts.NODES, *found)} | {"console", "ptmx"}
     for name in sorted(os.listdir("/dev")):
         state = os.lstat(f"/dev/{name}")
         if name not in taken and (stat.S_ISCHR(state.st_mode) or stat.S_ISBLK(state.st_mode)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from sampan.errors import SampanError, Unavailable
-from sampan.runtime import compile, launch
+from sampan.runtime import compile, launch, mounts
 from sampan.runtime import plan as p
 from sampan.runtime.plan import Plan
 
@@ -59,7 +59,7 @@ def _tree_plan(facts: Facts, code: int, base: str, flags: int, verb: str) -> Pla
     )
     if facts.rootless:
         compile.become_root(plan, facts)
-    compile.root(plan, facts)
+    mounts.root(plan, facts)
     plan.add(p.PIVOT, facts.target, label="enter it (chroot)")
     plan.add(p.DETACH, label="make it the root, and take the host's file systems away (pivot_root)")
     plan.add(p.NO_DEVICES, label="let no device be opened")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sampan.errors import Conflict, InvalidArgument, NotSupported
-from sampan.runtime import cgroup, cgroupcontrol, cgrouphost, compile
+from sampan.runtime import cgroup, cgroupcontrol, cgrouphost, compile, mounts
 from sampan.runtime.cgroup import Placement
 from sampan.runtime.cgrouphost import Layout
 from sampan.runtime.plan import SYMLINK, Plan
@@ -355,6 +355,6 @@ def test_controllers_that_are_mounted_together_have_their_names_in_the_container
         "v1",
         [f"/sys/fs/cgroup/{name}/sampan/x" for name in ("cpu,cpuacct", "pids")],
     )
-    compile.cgroups(plan, facts, 0)
+    mounts.cgroups(plan, facts, 0)
     links = [op.fields for op in plan.operations if op.code == SYMLINK]
     assert links == [(f"/sys/fs/cgroup/{name}", "cpu,cpuacct") for name in ("cpu", "cpuacct")]
