@@ -296,24 +296,12 @@ def spawn(
         (out_write, 4),
     )
     raised: list[int] = []
-    actions: list[tuple[int, int, int]] = []
-    taken: set[int] = set()
     try:
         if network:
             os.write(in_write, NETWORK_FIRST.encode())
-        for source, number in wanted:
-            if source < 0:
-                continue
-            if source in taken:  # by then the number is another file's
-                import fcntl
-
-                source = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, 16)
-                raised.append(source)
-            actions.append((os.POSIX_SPAWN_DUP2, source, number))
-            taken.add(number)
         pid = os.posix_spawn(
-            f"/proc/self/fd/{helper}", ["sampan-helper"], {}, file_actions=actions, setsigmask=_TERMINAL_SIGNALS,
-            setsigdef=_RESET,
+            f"/proc/self/fd/{helper}", ["sampan-helper"], {}, file_actions=_moves(wanted, raised),
+            setsigmask=_TERMINAL_SIGNALS, setsigdef=_RESET,
         )  # fmt: skip
     except OSError as error:
         os.close(in_write)
@@ -326,6 +314,23 @@ def spawn(
     if network:
         child.begin(NETWORK_FIRST)
     return child
+
+
+def _moves(wanted: tuple[tuple[int, int], ...], raised: list[int]) -> list[tuple[int, int, int]]:
+    """Give what makes each descriptor its number; copies that it takes go into `raised`, for the caller to close."""
+    actions: list[tuple[int, int, int]] = []
+    taken: set[int] = set()
+    for source, number in wanted:
+        if source < 0:
+            continue
+        if source in taken:  # by then the number is another file's
+            import fcntl
+
+            source = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, 16)
+            raised.append(source)
+        actions.append((os.POSIX_SPAWN_DUP2, source, number))
+        taken.add(number)
+    return actions
 
 
 def translate(failure: StartFailure) -> SampanError:

@@ -96,10 +96,11 @@ def test_platform_arguments_need_a_declaration(build: Build) -> None:
     assert built.output.startswith("-") and len(built.output) > 3
 
 
-def test_workdir_makes_the_directory(build: Build) -> None:
-    built = build("FROM base\nENV D=/a\nWORKDIR $D\nWORKDIR b/../c\nUSER 7\nRUN id -u; stat -c %u:%a .\n")
+def test_workdir_makes_the_directory(build: Build, engine: sampan.Engine) -> None:
+    user = 7 if engine.host.counts() != (1, 1) else 0  # whoever has one id only can be nobody else
+    built = build(f"FROM base\nENV D=/a\nWORKDIR $D\nWORKDIR b/../c\nUSER {user}\nRUN id -u; stat -c %u:%a .\n")
     assert built.config["WorkingDir"] == "/a/c"
-    assert built.output.startswith("7\n0:755\n")
+    assert built.output.startswith(f"{user}\n0:755\n")
     assert {"a", "a/c"} <= set(built.files())
 
 
