@@ -95,31 +95,25 @@ def program(words: str, number: int, head: bytes) -> SampanError:
         where = "no such file" if "/" in name else "not found in PATH"
         return NotFound(f"cannot execute {name}: {where} in the image", exit_code=127)
     if number == errno.ENOEXEC:
-        machine = (
-            MACHINES.get(struct.unpack("<H", head[18:20])[0], "another machine")
-            if head[:4] == b"\x7fELF" and len(head) > 20
-            else ""
-        )
-        host = _HOSTS.get(os.uname().machine, os.uname().machine)
-        why = (
-            f"it is built for {host} as this host is, but its ELF headers are damaged"
-            if machine == host
-            else f"it is built for {machine}, this host is {host}"
-            if machine
-            else "it is neither a program nor a script with #!"
-        )
-        hint = (
-            "copy or pull it again"
-            if machine == host
-            else f"use an image for linux/{host} (--platform), or register an emulator such as qemu-user-static"
-            if machine
-            else "a script begins with #! and its interpreter: #!/bin/sh"
-        )
-        return InvalidArgument(f"cannot execute {name}: exec format error: {why}", hint, exit_code=126)
+        return _wrong_format(name, head)
     hint = "it must be a file that may be executed: chmod +x, or COPY --chmod=755" if number == errno.EACCES else ""
     if number == errno.EAGAIN:
         hint = "no more processes may be made: an exec needs two for a moment (--pids-limit, --ulimit nproc)"
     return SampanError(f"cannot execute {name}: {os.strerror(number)}", hint, exit_code=126)
+
+
+def _wrong_format(name: str, head: bytes) -> SampanError:
+    host = _HOSTS.get(os.uname().machine, os.uname().machine)
+    if head[:4] != b"\x7fELF" or len(head) <= 20:
+        why = "it is neither a program nor a script with #!"
+        hint = "a script begins with #! and its interpreter: #!/bin/sh"
+    elif (machine := MACHINES.get(struct.unpack("<H", head[18:20])[0], "another machine")) == host:
+        why = f"it is built for {host} as this host is, but its ELF headers are damaged"
+        hint = "copy or pull it again"
+    else:
+        why = f"it is built for {machine}, this host is {host}"
+        hint = f"use an image for linux/{host} (--platform), or register an emulator such as qemu-user-static"
+    return InvalidArgument(f"cannot execute {name}: exec format error: {why}", hint, exit_code=126)
 
 
 def elf_interpreter(head: bytes) -> str:
