@@ -58,7 +58,7 @@ def test_a_removal_makes_few_system_calls(engine: sampan.Engine, tmp_path: pathl
     subprocess.run(command(engine, "rm", ended(engine)), check=True, capture_output=True)
     name = ended(engine)
     engine.store.db.query("PRAGMA wal_checkpoint(TRUNCATE)")
-    assert len(strace(tmp_path / "trace", ["-f"], command(engine, "rm", name))) <= 620
+    assert len(ours(strace(tmp_path / "trace", ["-f"], command(engine, "rm", name)))) <= 300
 
 
 def ended(engine: sampan.Engine) -> str:
@@ -109,6 +109,11 @@ def calls(lines: list[str], *names: str) -> list[str]:
     return [line for line in lines if line.split(maxsplit=1)[1].startswith(tuple(f"{name}(" for name in names))]
 
 
+def ours(lines: list[str]) -> list[str]:
+    """Leave out the start of the interpreter, which differs from build to build."""
+    return lines[next(index for index, line in enumerate(lines) if ".bundle" in line) :]
+
+
 def test_the_command_waits_for_no_disk(traced: list[str]) -> None:
     assert calls(traced, "execve")  # the trace is one
     assert calls(traced, *SYNCS) == []
@@ -133,7 +138,7 @@ def test_modules_come_from_one_file(traced: list[str]) -> None:
 
 
 def test_there_are_not_many_system_calls(traced: list[str]) -> None:
-    assert len(traced) <= 1400
+    assert len(ours(traced)) <= 1200
 
 
 def test_the_helper_works_while_the_command_thinks(traced: list[str]) -> None:
