@@ -199,6 +199,19 @@ def root_few_reads() -> None:
     holds(time.monotonic() - began > 1, "eight reads at four a second took less than a second")
 
 
+def root_few_writes() -> None:
+    """Writes a second: twelve files, each written to the disk by itself, at four a second."""
+    took = []
+    for limit in ((), ("--device-write-iops", "/dev/vda:4")):
+        # New files: one is charged to who wrote it first; on a volume: the layer of --rm is never synced.
+        one = f"dd if=/dev/zero of=/var/tmp/few{len(limit)}-$i bs=4k count=1 conv=fsync 2>/dev/null"
+        write = f"cat /proc/uptime; for i in 1 2 3 4 5 6 7 8 9 10 11 12; do {one}; done; cat /proc/uptime"
+        found = sampan("run", "--rm", "-v", "/var/tmp:/var/tmp", *limit, "base", "sh", "-c", write)
+        began, ended = (float(line.split()[0]) for line in found.out.splitlines())
+        took.append(ended - began)
+    holds(took[1] > 2.5, f"{took[0]:.1f} s without a limit, {took[1]:.1f} s at four a second")
+
+
 def root_weights() -> None:
     """Of two that read the same slow disk, the one with ten times the weight has much more of it, by bfq."""
     equal(command("modprobe", "bfq").code, 0)
@@ -325,7 +338,7 @@ def root_shares() -> None:
 FIRST = (root_host, root_doctor, root_import, root_run, root_capabilities)
 TESTS = (
     *(root_cgroup_of_the_host, root_limits, root_cpus, root_shares, root_throttle, root_written_slowly, root_swap),
-    *(root_few_reads, root_weights, root_shm_and_files, root_shown),
+    *(root_few_reads, root_few_writes, root_weights, root_shm_and_files, root_shown),
     *(root_resources, root_refused, root_kept_from_systemd, root_update, root_update_below_use, root_update_kills),
     *(root_devices, root_build, root_observed),
 )
