@@ -161,9 +161,7 @@ def test_processes_that_store_the_same_blob_agree(spawn: Spawn, store: Store) ->
     assert not leftovers(store)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a tmpfs in a mount namespace of its own")
-def test_a_full_disk_loses_nothing_and_can_be_emptied(tmp_path: Path) -> None:
-    code = """
+FULL_DISK = """
 import json, os, sys
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests/store"]
 from storekit import Store
@@ -226,6 +224,10 @@ assert all(store.content.verify(one) for one in store.content.ls())
 assert store.db.one("PRAGMA integrity_check") == ("ok",)
 print("fine")
 """
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a tmpfs in a mount namespace of its own")
+def test_a_full_disk_loses_nothing_and_can_be_emptied(tmp_path: Path) -> None:
     mount = 'mount -t tmpfs -o size=6m,mode=700 sampan-test "$1" && shift && exec "$@"'
     words = [
         "unshare",
@@ -237,7 +239,7 @@ print("fine")
         str(tmp_path),
         sys.executable,
         "-c",
-        code,
+        FULL_DISK,
         str(ROOT),
         str(tmp_path),
     ]
