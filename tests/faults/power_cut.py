@@ -25,6 +25,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import traceback
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -298,7 +299,8 @@ def look(image: Path, work: Work, expected: dict[str, bool], known: dict[str, st
             if not wrong:
                 wrong = heal(engine, work, known)
         except Exception as exc:
-            return [f"{type(exc).__name__}: {exc}"], []
+            where = traceback.extract_tb(exc.__traceback__)[-1]
+            return [f"{type(exc).__name__}: {exc} ({where.filename}, {where.lineno})"], []
         finally:
             engine.close()
     return wrong, names
@@ -358,14 +360,24 @@ def cut_all(work: Work, cuts: int, seed: int, preload: str) -> dict[str, Any]:
     for place in places:
         remains.advance(place)
         share = chance.choice((0.0, 0.5, 1.0))
+        before = chance.getstate()
         remains.write(work.directory / "cut.img", chance, share)
         found, names = look(work.directory / "cut.img", work, expectation(remains.marks, work), known)
         wrong += [f"cut at {place} of {len(log)}, {share:.0%} of what was not flushed: {text}" for text in found]
+        if found and not preload and not (kept := work.directory / "wrong.img").exists():
+            keep(kept, remains, before, share)
         state = f"{len(remains.marks)} done, {len(names)} names"
         seen[state] = seen.get(state, 0) + 1
     flushes = sum(kind == FLUSH for kind, _, _ in log)
     steps = len(after_marks)
     return {"cuts": len(places), "writes": len(log), "flushes": flushes, "steps": steps, "seen": seen, "wrong": wrong}
+
+
+def keep(image: Path, remains: Remains, before: tuple[Any, ...], share: float) -> None:
+    """Write once more what a cut left, for whoever looks for the reason."""
+    again = random.Random()
+    again.setstate(before)
+    remains.write(image, again, share)
 
 
 def main(directory: Path, cuts: int, seed: int, preload: str = "") -> None:
