@@ -24,7 +24,7 @@ def main() -> int:
     """Measure all; fail if sampan itself could not be measured."""
     options = arguments(PEERS, __doc__)
     place.enter()
-    with stage(options.peers, options.runs) as made:
+    with stage(options.peers, options.runs, options.on) as made:
         for case in (run, inprocess, lifecycle, exec, rebuild, memory, churn, many, move):
             print(f"\n{case.report(made)}", flush=True)
         return 0 if "sampan" in made.peers else 1

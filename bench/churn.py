@@ -90,7 +90,7 @@ def main() -> int:
     """Run alone, with --count."""
     options = arguments(("sampan",), __doc__, count=COUNT)
     place.enter()
-    with stage(["sampan"], options.runs) as made:
+    with stage(["sampan"], options.runs, options.on) as made:
         print(report(made, options.count), flush=True)
         return 0 if "sampan" in made.peers else 1
 

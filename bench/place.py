@@ -1,9 +1,9 @@
-"""A quiet place to measure: a private mount namespace with a fresh ext4 held in memory.
+"""A quiet place to measure: a private mount namespace with a fresh ext4 held in memory, or on request a disk as it is.
 
-Root only. The benchmark re-executes itself below `unshare --mount`, so nothing that is mounted or unmounted here is
-seen outside, and all of it goes with the last process. In the namespace of a hybrid host the cgroup2 mount is taken
-away: crun 1.8 and podman 4.3 take a host that has both hierarchies for a third kind. An ordinary user measures on the
-file system of TMPDIR, and the table says so.
+The ext4 is root's only. The benchmark re-executes itself below `unshare --mount`, so nothing that is (un)mounted here
+is seen outside, and all of it goes with the last process. In the namespace of a hybrid host the cgroup2 mount is
+taken away: crun 1.8 and podman 4.3 take a host that has both hierarchies for a third kind. An ordinary user measures on
+the file system of TMPDIR, and the table says so.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def hide_unified() -> None:
 
 
 @contextmanager
-def quiet() -> Iterator[str]:
-    """Yield an empty directory on an ext4 in memory (root), or on the file system of TMPDIR; remove it afterwards."""
-    top = tempfile.mkdtemp(prefix="sampan-bench-")
+def quiet(on: str | None = None) -> Iterator[str]:
+    """Yield an empty directory on an ext4 in memory (root), or where `on` or TMPDIR says; remove it afterwards."""
+    top = tempfile.mkdtemp(prefix="sampan-bench-", dir=on)
     image = ""
     try:
         if not os.getuid() and os.environ.get(INSIDE):
             hide_unified()
-            image = mount_ext4(top)
+            image = "" if on else mount_ext4(top)
         yield top
     finally:
         if image:
@@ -70,11 +70,11 @@ def mount_ext4(top: str) -> str:
 
 def describe(top: str) -> str:
     """Name the file system that holds `top`."""
-    best = ("", "")
+    best = ("", "", "")
     with open("/proc/self/mounts", encoding="utf-8") as file:
         for line in file:
-            _, point, kind = line.split()[:3]
+            device, point, kind = line.split()[:3]
             if (top == point or top.startswith(point.rstrip("/") + "/")) and len(point) >= len(best[0]):
-                best = (point, kind)
-    where = "loop device in memory" if os.environ.get(INSIDE) else "TMPDIR"
+                best = (point, kind, device)
+    where = "loop device in memory" if best[0] == top else f"{best[2]}, a disk with its own time for every sync"
     return f"file system: {best[1]} ({where})"

@@ -30,9 +30,9 @@ class Stage:
 
 
 @contextmanager
-def stage(names: Sequence[str], runs: int) -> Iterator[Stage]:
+def stage(names: Sequence[str], runs: int, on: str | None = None) -> Iterator[Stage]:
     """Set up the peers, say on what machine, and end them afterwards; call place.enter() first."""
-    with place.quiet() as top:
+    with place.quiet(on) as top:
         peers, missing = open_peers(names, top, rootfs_tar(top))
         try:
             print(machine(), place.describe(top), *(f"{peer.name}: {peer.version}" for peer in peers), sep="\n")
@@ -42,10 +42,11 @@ def stage(names: Sequence[str], runs: int) -> Iterator[Stage]:
 
 
 def arguments(names: Sequence[str], text: str | None, count: int = 0) -> argparse.Namespace:
-    """Parse --runs, --peers, and --count where there is a default for it."""
+    """Parse --runs, --peers, --on, and --count where there is a default for it."""
     parser = argparse.ArgumentParser(description=text)
     parser.add_argument("--runs", type=int, default=20, help="runs of each case in each rhythm")
     parser.add_argument("--peers", nargs="*", default=list(names), choices=names, help="which engines to measure")
+    parser.add_argument("--on", metavar="DIRECTORY", help="measure on its file system, not on an ext4 in memory")
     if count:
         parser.add_argument("--count", type=int, default=count, help="how many containers")
     return parser.parse_args()
@@ -55,6 +56,6 @@ def alone(report: Callable[[Stage], str], names: Sequence[str], text: str | None
     """Run one case as a program; fail if sampan itself could not be measured."""
     options = arguments(names, text)
     place.enter()
-    with stage(options.peers, options.runs) as made:
+    with stage(options.peers, options.runs, options.on) as made:
         print(report(made), flush=True)
         return 0 if "sampan" in made.peers or "sampan" not in options.peers else 1
