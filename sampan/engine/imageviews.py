@@ -21,6 +21,26 @@ if TYPE_CHECKING:
     Test = Callable[[Image, str], bool]
 
 NONE = "<none>"
+# Docker shows these fields of a configuration also where the image says nothing (moby/api/types/container/config.go).
+_UNSET = {
+    "Hostname": "",
+    "Domainname": "",
+    "User": "",
+    "AttachStdin": False,
+    "AttachStdout": False,
+    "AttachStderr": False,
+    "Tty": False,
+    "OpenStdin": False,
+    "StdinOnce": False,
+    "Env": None,
+    "Cmd": None,
+    "Image": "",
+    "Volumes": None,
+    "WorkingDir": "",
+    "Entrypoint": None,
+    "OnBuild": None,
+    "Labels": None,
+}
 _FILTERS = ("dangling", "reference", "label", "before", "since")
 
 
@@ -109,11 +129,12 @@ def inspect(store: Store, image: Image) -> dict[str, Any]:
         "Created": config.get("created") or timestamp(0),
         "DockerVersion": "",
         "Author": config.get("author") or "",
-        "Config": config.get("config") or {},
+        "Config": {**_UNSET, **(config.get("config") or {})},
         "Architecture": config.get("architecture") or "",
         "Variant": config.get("variant") or "",
         "Os": config.get("os") or "",
         "Size": image.size,
+        "VirtualSize": image.size,
         "GraphDriver": {"Name": "overlay", "Data": {"LowerDir": ":".join(lowers)} if lowers else {}},
         "RootFS": {"Type": "layers", "Layers": image.diff_ids},
         "Metadata": {"LastTagTime": _last_tag_time(store, image)},

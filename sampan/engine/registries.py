@@ -14,14 +14,19 @@ DEFAULT = "docker.io"
 
 
 def server(text: str) -> str:
-    """Give the registry that a user's word names: a host, with a port perhaps, or a URL of one."""
-    host = text.removeprefix("https://").removeprefix("http://").rstrip("/") or DEFAULT
-    host = host.removesuffix("/v1").removesuffix("/v2")
+    """Give the registry that a user's word names: a host, with a port perhaps, or a URL of one.
+
+    What follows the host is left out, as in Docker: a login counts for a whole registry.
+    """
+    host = text.removeprefix("https://").removeprefix("http://").partition("/")[0] if text else DEFAULT
     if host in ("index.docker.io", "registry-1.docker.io"):
         return DEFAULT
-    # The grammar of references decides what a registry's name may be.
-    parsed = reference.parse(f"{host}/x") if "/" not in host else None
-    if parsed is None or (parsed.domain != host and host != DEFAULT):
+    try:
+        # The grammar of references decides what a registry's name may be.
+        domain = reference.parse(f"{host}/x").domain
+    except InvalidArgument:
+        domain = ""
+    if domain != host:
         raise InvalidArgument(f"invalid registry {text[:200]!r}", "write a host name with a dot or a port")
     return host
 

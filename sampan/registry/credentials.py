@@ -101,7 +101,7 @@ class Credentials:
                 entry = {"auth": _encoded(login)}
                 if login.refresh_token:
                     entry["identitytoken"] = login.refresh_token
-            file.config.setdefault("auths", {})[key] = entry
+            file.config["auths"] = {**(file.config.get("auths") or {}), key: entry}  # Go writes null for an empty map
             file.write()
         return f"docker-credential-{helper}" if helper else self.path
 

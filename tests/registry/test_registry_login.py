@@ -224,3 +224,26 @@ def test_a_mirror_is_asked_first_and_may_fail(
     with pytest.raises((NotFound, Unavailable), match="cannot pull other:1"):
         second.images.pull("other:1")
     assert os.listdir(second.store.paths.ingest) == []
+
+
+@pytest.mark.parametrize(
+    ("word", "host"),
+    [
+        ("", "docker.io"),
+        ("index.docker.io", "docker.io"),
+        ("https://index.docker.io/v1/", "docker.io"),
+        ("docker.io/me", "docker.io"),
+        ("registry.example/team/app", "registry.example"),
+        ("http://127.0.0.1:5000/v2/", "127.0.0.1:5000"),
+        ("localhost", "localhost"),
+    ],
+)
+def test_a_login_is_for_the_host_that_a_word_begins_with(word: str, host: str) -> None:
+    assert registries.server(word) == host
+
+
+@pytest.mark.parametrize("word", ["me/app", "me", "two words", "x.example:port", "https:///v1/x y"])
+def test_a_word_that_names_no_registry_is_refused_as_it_was_written(word: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        registries.server(word)
+    assert caught.value.message == f"invalid registry {word!r}" and "host name" in caught.value.hint

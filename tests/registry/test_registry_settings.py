@@ -193,6 +193,15 @@ def test_a_login_is_written_without_touching_the_rest(tmp_path: Path) -> None:
     assert set(json.loads(path.read_text())["auths"]) == {"other.example"}
 
 
+@pytest.mark.parametrize("text", ['{"auths": null}', '{"auths": null, "credHelpers": null, "credsStore": null}', "\n"])
+def test_a_file_with_empty_maps_takes_a_login(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    kept = Credentials({"DOCKER_CONFIG": str(tmp_path)})
+    assert not kept.erase("new.example:5000")
+    kept.store("new.example:5000", Login("me", "p:w"))
+    assert kept.find("new.example:5000").password == "p:w" and kept.erase("new.example:5000")
+
+
 def test_logins_at_once_are_all_kept(tmp_path: Path) -> None:
     kept = Credentials({"DOCKER_CONFIG": str(tmp_path / "new")})
     threads = [threading.Thread(target=kept.store, args=(f"r{n}.example", Login("u", "p"))) for n in range(12)]

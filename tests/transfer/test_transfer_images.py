@@ -63,7 +63,11 @@ def test_inspect_has_dockers_shape(app: sampan.Engine) -> None:
     assert found["Id"] == digest(config([BASE, TOP]))
     assert found["RepoTags"] == ["app:1"]
     assert found["RepoDigests"] == ["app@" + app.images.resolve("app:1").manifest_digest]
-    assert found["Config"] == {"Cmd": ["/bin/tool"], "Labels": {"kind": "test"}}
+    said = {name: value for name, value in found["Config"].items() if value}
+    assert said == {"Cmd": ["/bin/tool"], "Labels": {"kind": "test"}}
+    unset = {name: found["Config"][name] for name in ("Env", "Entrypoint", "Volumes", "User", "WorkingDir", "Tty")}
+    assert unset == {"Env": None, "Entrypoint": None, "Volumes": None, "User": "", "WorkingDir": "", "Tty": False}
+    assert found["Size"] == found["VirtualSize"] > 0
     assert found["RootFS"] == {"Type": "layers", "Layers": [digest(BASE), digest(TOP)]}
     assert found["Created"] == "2024-01-02T03:04:06Z" and found["Os"] == "linux"
     assert json.dumps(found)
