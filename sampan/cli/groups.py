@@ -101,6 +101,8 @@ def _expand(words: list[str]) -> list[str]:
 
 def explain(words: list[str]) -> int:
     """Print the help that is asked for, or the overview where nothing is; InvalidArgument for an unknown command."""
+    if len(words) == 2 and words[1] in ("--help", "-h", "help"):
+        words = ["help", words[0]]
     if words and words[0] != "help":
         raise _unknown(words)
     from sampan.cli import help

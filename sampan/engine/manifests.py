@@ -55,7 +55,9 @@ def describe(name: str) -> list[dict[str, Any]]:
 
 
 def _described(ref: Reference, descriptor: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
-    return {"Ref": str(ref), "Descriptor": descriptor, "OCIManifest": document}
+    # The keys of `docker manifest inspect --verbose` (docker/cli, cli/manifest/types).
+    key = "SchemaV2Manifest" if descriptor.get("mediaType") == image.DOCKER_MANIFEST else "OCIManifest"
+    return {"Ref": str(ref), "Descriptor": descriptor, key: document}
 
 
 def _source(speaker: Registries, ref: Reference) -> RegistrySource:

@@ -26,7 +26,7 @@ def server(text: str) -> str:
         domain = reference.parse(f"{host}/x").domain
     except InvalidArgument:
         domain = ""
-    if domain != host:
+    if not host or domain != host:
         raise InvalidArgument(f"invalid registry {text[:200]!r}", "write a host name with a dot or a port")
     return host
 

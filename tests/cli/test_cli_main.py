@@ -63,8 +63,13 @@ def test_help_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"sampan {word}" in capsys.readouterr().out
         assert main.main([*word.split(), "--help"]) == 0
         assert f"sampan {word}" in capsys.readouterr().out
-    assert main.main(["help", "container"]) == 0
-    assert "ls" in capsys.readouterr().out
+    for group in sorted({word.split()[0] for word in groups.GROUPED}):
+        assert main.main(["help", group]) == 0
+        said = capsys.readouterr()
+        assert f"sampan {group} COMMAND" in said.out and not said.err
+        for word in ("--help", "-h", "help"):
+            assert main.main([group, word]) == 0
+            assert capsys.readouterr() == said
 
 
 @pytest.mark.parametrize(

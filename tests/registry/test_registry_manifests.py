@@ -15,7 +15,7 @@ from registrysupport import Registry, needs_registry, needs_skopeo, skopeo
 import sampan
 from sampan.engine import manifests
 from sampan.errors import Conflict, IntegrityError, InvalidArgument, NotFound, NotSupported
-from sampan.oci import platform
+from sampan.oci import image, platform
 
 pytestmark = needs_registry
 
@@ -76,10 +76,16 @@ def test_a_list_is_pushed_whole_and_chosen_from(
     assert other.images.inspect(f"{plain.host}/multi/all@{digest}")["Architecture"] == "arm64"
 
 
+@needs_skopeo
 def test_what_is_described_has_its_platform(plain: Registry, engine: sampan.Engine, platforms: dict[str, str]) -> None:
     (found,) = manifests.describe(f"{plain.host}/multi/arm64:1")
     assert found["Descriptor"]["digest"] == platforms["arm64"]
     assert found["Descriptor"]["platform"] == {"os": "linux", "architecture": "arm64"}
+    assert found["OCIManifest"]["mediaType"] == image.OCI_MANIFEST
+    skopeo("copy", "--src-tls-verify=false", "--dest-tls-verify=false", "--format", "v2s2",
+           f"docker://{plain.host}/multi/arm64:1", f"docker://{plain.host}/multi/arm64:docker")  # fmt: skip
+    (found,) = manifests.describe(f"{plain.host}/multi/arm64:docker")
+    assert found["SchemaV2Manifest"]["mediaType"] == image.DOCKER_MANIFEST and "OCIManifest" not in found
     assert manifests.inspect(engine, f"{plain.host}/multi/arm64:1")["mediaType"] == ts.MANIFEST
 
 
