@@ -158,11 +158,14 @@ class HelperExecutor:
         return Session(child, read, request)
 
     def _lowers(self, layers: list[str]) -> list[str]:
-        """Give the lower directories; overlayfs wants two when there is no upper one, so an empty one is last."""
+        """Give the lower directories; overlayfs wants two when there is no upper one, so an empty one is last.
+
+        A lone one is taken as it is (runtime/mounts.py).
+        """
         empty = os.path.join(self.store.paths.snapshots, "empty")
         if not os.path.isdir(empty):
             os.makedirs(empty, mode=0o755, exist_ok=True)
-        return [*self.store.snapshots.lowers(layers), "empty"] if layers else ["empty", "empty/."]
+        return [*self.store.snapshots.lowers(layers), "empty"] if layers else ["empty"]
 
     def _facts(self) -> Facts:
         facts = Facts()

@@ -174,6 +174,8 @@ class Solver:
                 raise at.error(f"cannot use image {shown(name)}: {error.message}", hint) from error
             except SampanError as error:
                 raise located(at, error) from error
+            if not found.config:
+                raise at.error(f"cannot use image {shown(name)}: it is an artifact, not an image with a file system")
             self._images[name] = state_of(found)
         return self._images[name]
 

@@ -43,7 +43,7 @@ class Below:
 
     def __init__(self, engine: Engine, record: Record) -> None:
         snapshots = engine.store.snapshots.lowers(record.config["layers"])
-        root = Rootfs(engine.store.paths.snapshots, [*snapshots, "empty"] if snapshots else ["empty", "empty/."])
+        root = Rootfs(engine.store.paths.snapshots, [*snapshots, "empty"] if snapshots else ["empty"])
         read, request, self._child = rootfs.open_pack(facts_of(engine), root, _target(engine), "", tree.REQUESTS)
         self._fds = (read, request)
         self._packer = tree.Packer(read, request, self._child.wait)

@@ -78,7 +78,7 @@ def diff(engine: Engine, before: str, after: str) -> Iterator[Difference]:
         engine.host.add_idmap(made)
         return made
 
-    first, second = (_root(engine, engine.images.resolve(name)) for name in (before, after))
+    first, second = (_root(engine, engine.images.runnable(name)) for name in (before, after))
     return compare.differences(facts, os.path.join(engine.store.paths.run, "rootfs"), first, second)
 
 
@@ -86,5 +86,5 @@ def _root(engine: Engine, image: Image) -> Rootfs:
     from sampan.runtime.rootfs import Rootfs
 
     lowers = engine.store.snapshots.lowers(image.diff_ids)
-    # overlayfs wants two lower directories where there is no upper one
-    return Rootfs(engine.store.paths.snapshots, [*lowers, "empty"] if lowers else ["empty", "empty/."])
+    # overlayfs wants two lower directories where there is no upper one; a lone one is taken as it is
+    return Rootfs(engine.store.paths.snapshots, [*lowers, "empty"] if lowers else ["empty"])

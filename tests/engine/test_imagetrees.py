@@ -10,6 +10,7 @@ import pytest
 import sampan
 from sampan.cli.main import main
 from sampan.engine import imagetrees
+from sampan.oci.options import RunOptions
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,19 @@ def test_diff_of_two_images(own: sampan.Engine) -> None:
     assert list(imagetrees.diff(own, "one", "one")) == []
     back = {(one.kind, one.path) for one in imagetrees.diff(own, "two", "one")}
     assert ("A", "/d/gone") in back and ("D", "/new") in back
+
+
+def test_an_image_without_layers_differs_by_all_that_the_other_has(own: sampan.Engine, tmp_path: pathlib.Path) -> None:
+    for name in ("void", "void2"):
+        build(own, tmp_path, name, f"FROM scratch\nLABEL name={name}")
+    assert list(imagetrees.diff(own, "void", "void2")) == []
+    assert [(one.kind, one.path) for one in imagetrees.diff(own, "void", "bare")] == [("A", "/f")]
+    assert [(one.kind, one.path) for one in imagetrees.diff(own, "bare", "void")] == [("D", "/f")]
+    container_id = own.containers.create("void", RunOptions(command=["/x"]))
+    assert list(own.containers.diff(container_id)) == []
+    own.containers.remove(container_id)
+    for name in ("void", "void2"):
+        own.images.remove(name)
 
 
 def test_the_commands(own: sampan.Engine, capsys: pytest.CaptureFixture[str]) -> None:

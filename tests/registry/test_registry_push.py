@@ -14,7 +14,8 @@ import transfersupport as ts
 from registrysupport import Registry, needs_registry, needs_skopeo, running, skopeo
 
 import sampan
-from sampan.errors import InvalidArgument, NotFound, NotSupported, SampanError
+from sampan.engine import imagetrees
+from sampan.errors import BuildError, InvalidArgument, NotFound, NotSupported, SampanError
 
 pytestmark = [needs_registry, needs_skopeo]
 
@@ -146,6 +147,12 @@ def test_an_artifact_passes_through(plain: Registry, engine: sampan.Engine, tmp_
     assert engine.images.push(f"{plain.host}/push/artifact:2")[0].digest == pulled.digest
     with pytest.raises(NotSupported, match="is an artifact"):
         engine.run(name, ["x"])
+    with pytest.raises(NotSupported, match="/push/artifact:1: it is an artifact"):
+        imagetrees.diff(engine, name, name)
+    for line in (f"FROM {name}", f"FROM scratch\nCOPY --from={name} / /"):
+        (tmp_path / "Dockerfile").write_text(line + "\n")
+        with pytest.raises(BuildError, match="/push/artifact:1: it is an artifact"):
+            engine.build(tmp_path)
 
 
 def test_an_artifact_goes_through_layouts_and_archives(
