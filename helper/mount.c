@@ -172,9 +172,23 @@ static int make_own(const char *target, int *fd)
 	return e;
 }
 
+/* The kernel lets a user namespace mount sysfs only where no part of the old one is covered, as it is inside most containers
+ * (fs/namespace.c, mnt_already_visible): the old one takes its place then, to be read only. */
+static int bind_old_sysfs(const struct child *child)
+{
+	int e = 0, tree = sys_open_tree(child->old_root, "sys", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+	if (tree < 0)
+		return errno;
+	e = set_attributes(tree, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, 1 << 18, true);
+	if (!e && sys_move_mount(tree, "", AT_FDCWD, ".", MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		e = errno;
+	close(tree);
+	return e;
+}
+
 /* A new file system.  With bit 31 it is one of the kernel's own, at a place that must be a real directory: an image whose
  * /proc or /dev is a link is refused (CVE-2019-19921 and its kin). */
-static int do_mount(const struct op *op)
+static int do_mount(const struct child *child, const struct op *op)
 {
 	const char *target = text(op, 2);
 	bool own = op->flags & 1u << 31;
@@ -197,7 +211,7 @@ static int do_mount(const struct op *op)
 		e = errno;
 	close(fd);
 	if (!e && mount(text(op, 1), ".", text(op, 0), op->flags & 0x3fffffff, text(op, 3)) < 0)
-		e = errno;
+		e = errno == EPERM && strcmp(text(op, 0), "sysfs") == 0 ? bind_old_sysfs(child) : errno;
 	return chdir("/") < 0 && !e ? errno : e;
 }
 
@@ -399,7 +413,7 @@ int mount_perform(struct child *child, const struct op *op)
 	case OP_ROOTDIR: return do_rootdir(op);
 	case OP_SOURCE: return do_source(child, op);
 	case OP_PIVOT: return do_pivot(child, op);
-	case OP_MOUNT: return do_mount(op);
+	case OP_MOUNT: return do_mount(child, op);
 	case OP_ATTACH: return do_attach(child, op);
 	case OP_SYMLINK: case OP_MKNOD: case OP_FILE: return do_make(op);
 	case OP_MASK: return do_mask(child, op);

@@ -14,6 +14,7 @@ PACKAGE = ROOT / "sampan"
 FLOORS = {
     "lean": -1,
     "errors": 0,
+    "rights": 0,
     "bundle": 0,
     "nearest": 0,
     "oci": 1,

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 LIMITS = (
     *("memory", "memory_swap", "cpu_period", "cpu_quota", "cpu_shares", "cpus", "cpuset", "cpuset_mems"),
-    *("pids_limit", "shm_size", "ulimits"),
+    *("pid", "pids_limit", "shm_size", "ulimits"),
 )
 _NETWORKS = ("", "default", "none", "host")
 

@@ -252,7 +252,7 @@ class HelperExecutor:
         facts = Facts()
         rootfs.set_root(facts, self._writable(root), self.target)
         script = self._script(root, process.script) if process.script else ""
-        spec = processes.specification(process, script)
+        spec = processes.specification(process, script, self.host.rootless)
         from sampan.runtime import hostfiles
 
         layers = [os.path.join(self.store.paths.snapshots, lower) for lower in self._lowers(root.layers)]

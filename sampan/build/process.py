@@ -31,7 +31,7 @@ _RESOLVER = "/etc/resolv.conf"
 _PIECE = 1 << 16
 
 
-def specification(process: Process, script: str) -> dict[str, Any]:
+def specification(process: Process, script: str, rootless: bool) -> dict[str, Any]:
     """Give the OCI runtime configuration of a step; `script` is where its script lies on the host."""
     options = specs.RunOptions(command=process.args, entrypoint=[""], network=process.network, hostname="build")
     for name, value in process.limits.items():
@@ -40,7 +40,8 @@ def specification(process: Process, script: str) -> dict[str, Any]:
         options.mounts.append(("bind", script, SCRIPT, ["ro"]))
     if process.network == "host" and os.path.exists(_RESOLVER):
         options.mounts.append(("bind", _RESOLVER, _RESOLVER, ["ro"]))
-    return specs.config_for({"config": {"Env": process.env, "User": process.user, "WorkingDir": process.cwd}}, options)
+    config = {"Env": process.env, "User": process.user, "WorkingDir": process.cwd}
+    return specs.config_for({"config": config}, options, rootless=rootless)
 
 
 def run(starter: Starter, host: Host, spec: dict[str, Any], facts: Facts, output: Output) -> tuple[Exit, list[str]]:

@@ -54,6 +54,7 @@ OPTIONS = Command(
         Option("metadata-file", help="Write the image's id, digest and names to this file, as JSON"),
         Option("no-cache-filter", "", LIST, "Execute every step of this stage again (may be given several times)"),
         Option("network", help="Network of RUN", choices=("default", "none", "host"), default="default"),
+        Option("pid", help="Process namespace of RUN (private)", choices=("private", "host")),
         Option("pull", "", FLAG, "Pull the base images even where they are here"),
         Option("push", "", FLAG, "Push the image under its names when it is built"),
         Option("output", "o", LIST, refuse=_LATER, hint="use sampan save, or sampan create and sampan export"),
@@ -148,7 +149,7 @@ def _build(engine: Engine, values: Values, show: Callable[..., None]) -> str:
 # The field of RunOptions that an option sets for the steps.
 _LIMITS = {
     **{name: name for name in ("cpu_period", "cpu_quota", "cpu_shares", "cpuset_mems", "memory", "memory_swap")},
-    **{"shm_size": "shm_size", "cpuset_cpus": "cpuset", "ulimit": "ulimits"},
+    **{"shm_size": "shm_size", "cpuset_cpus": "cpuset", "ulimit": "ulimits", "pid": "pid"},
 }
 
 

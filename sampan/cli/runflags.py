@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from sampan import rights
 from sampan.cli.options import BYTES, DURATION, FLAG, INT, LIST, MAP, NUMBER, Option
 from sampan.errors import InvalidArgument, NotSupported
 
@@ -192,11 +193,11 @@ def _check_ports(words: list[str]) -> None:
 
 
 def _check(values: Values) -> None:
-    if values.cgroupns == "host" and os.geteuid() != 0:
+    if values.cgroupns == "host" and rights.rootless():
         raise NotSupported("option --cgroupns host: an ordinary user's container has its own", "leave it out")
-    if values.userns == "host" and os.geteuid() != 0:
+    if values.userns == "host" and rights.rootless():
         raise NotSupported("option --userns host: an ordinary user needs a user namespace", "leave it out")
-    if values.userns == "private" and os.geteuid() == 0:
+    if values.userns == "private" and not rights.rootless():
         raise NotSupported("option --userns private: containers of root have no user namespace yet", "run as a user")
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import errno
 import os
 
+from sampan import rights
 from sampan.errors import SampanError
-from sampan.runtime import cgrouphost, host, idmap
+from sampan.runtime import cgrouphost, host, idmap, refusals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,18 +54,19 @@ class Finding:
 class Subject:
     """What is examined: whose containers, where their store is, which distribution gives the commands."""
 
-    __slots__ = ("release", "root", "rootless", "user")
+    __slots__ = ("release", "root", "rootless", "sudo", "user")
 
     def __init__(self, root: str, rootless: bool, release: dict[str, str]) -> None:
         self.root = root
         self.rootless = rootless
         self.release = release
+        self.sudo = "sudo " if rootless else ""
         self.user = os.environ.get("USER", "") or str(os.getuid())
 
     def install(self, package: dict[str, str]) -> str:
         """Return the command that installs a package on this distribution."""
         command = host.install_command(package, self.release)
-        return f"sudo {command}" if command and self.rootless else command
+        return command and self.sudo + command
 
 
 def report(root: str = "") -> list[Finding]:
@@ -74,7 +76,8 @@ def report(root: str = "") -> list[Finding]:
 
         root = paths.locate().root
     release = host.os_release(host.read_text("/etc/os-release"))
-    subject = Subject(root, os.geteuid() != 0, release)
+    subject = Subject(root, rights.rootless(), release)
+    subject.sudo = "sudo " if os.geteuid() else ""
     return [finding for check in CHECKS for finding in _run(check, subject)]
 
 
@@ -177,19 +180,20 @@ def judge_start(attempt: host.Attempt, rootless: bool) -> Iterator[Finding]:
     spaces = [name for name in (*wanted, "mount", "pid", "network", "ipc", "uts", "cgroup") if name in failed]
     if spaces:
         why = os.strerror(failed[spaces[0]])
-        inside = "" if rootless else "; inside another container, start that one with --privileged"
+        inside = "; start the outer container with --security-opt seccomp=unconfined" if refusals.filtered() else ""
         yield Finding("namespaces", MISSING, f"{', '.join(spaces)}: {why}", f"no container starts{inside}")
     elif attempt.errnos:
         yield Finding("namespaces", OK, f"all made in {attempt.microseconds} µs")
     if "overlay" in failed:
         where = "in a user namespace" if rootless else "on this disk"
         yield Finding("overlay", MISSING, f"mounting {where} failed: {os.strerror(failed['overlay'])}",
-                      "images cannot be mounted", "export SAMPAN_ROOT=DIRECTORY-ON-EXT4-XFS-OR-BTRFS")  # fmt: skip
+                      "images cannot be mounted", refusals.elsewhere())  # fmt: skip
     elif "overlay" in attempt.errnos:
         yield Finding("overlay", OK, "mounted, and a whiteout made")
     if failed.get("proc") == errno.EPERM:
         yield Finding("proc", MISSING, "mounting /proc is forbidden: parts of this host's own are covered",
-                      "no container starts inside this one; start the outer one with unmasked paths")  # fmt: skip
+                      "containers start with --pid host only; with all of them if the outer one is started with "
+                      "--security-opt systempaths=unconfined (podman: unmask=ALL)")  # fmt: skip
     elif failed.get("proc"):
         yield Finding("proc", MISSING, f"mounting /proc failed with {failed['proc']}", "no container starts")
 
@@ -198,6 +202,9 @@ def _ids(subject: Subject) -> Iterator[Finding]:
     if not subject.rootless:
         return
     found = idmap.detect()
+    if not found.single and not found.newuidmap:
+        yield Finding("id ranges", OK, "root without CAP_SYS_ADMIN: containers have the ids of this one")
+        return
     if not found.single:
         status = WARN if found.notes else OK
         yield Finding(
@@ -221,7 +228,7 @@ def _control_groups(subject: Subject) -> Iterator[Finding]:
     follows = "limits (--memory, --cpus, --pids-limit) are refused"
     if not layout.v2_base and not layout.v1:
         remedy = ""
-        if subject.rootless and layout.version == "v2":
+        if subject.rootless and layout.version == "v2" and host.has_systemd():
             remedy = "systemd-run --user --scope --property=Delegate=yes sampan ..."
         why = layout.why
         if layout.version in ("v1", "hybrid") and subject.rootless:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def explain(engine: Engine, image: str, options: RunOptions) -> list[str]:
     """List the operations of a first start, after notes and limits; nothing is created."""
     found = engine.images.runnable(image)
-    spec = specs.config_for(found.config, options, container_id="0" * 64)
+    spec = specs.config_for(found.config, options, container_id="0" * 64, rootless=engine.host.rootless)
     facts = compile.Facts()
     facts.snapshots = engine.store.paths.snapshots
     facts.lowers = engine.store.snapshots.lowers(found.diff_ids)

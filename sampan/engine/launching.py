@@ -71,7 +71,7 @@ def new(engine: Engine, image: str, options: RunOptions, name: str, auto_remove:
 
         config.update(health.config_for(image_config, options))
     container_id = os.urandom(32).hex()
-    spec = specs.config_for(found.config, options, container_id=container_id)
+    spec = specs.config_for(found.config, options, container_id=container_id, rootless=engine.host.rootless)
     if options.volumes_from or options.add_host or options.dns or options.dns_search or options.dns_option:
         from sampan.engine import naming
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
+from sampan import rights
 from sampan.engine import terminal
 from sampan.engine.containers import SHARED
 from sampan.errors import InvalidArgument, NotSupported
@@ -36,7 +37,7 @@ class Host:
 
     def __init__(self, paths: Paths) -> None:
         self.paths = paths
-        self.rootless = os.geteuid() != 0
+        self.rootless = rights.rootless()
         self._cap_mask = -1
         self._filters: dict[str, tuple[bytes, int]] = {}
         self._device_programs: dict[str, bytes] = {}
@@ -48,10 +49,7 @@ class Host:
         if self._cap_mask < 0:
             self._cap_mask = (1 << 41) - 1
             if not self.rootless:
-                from sampan.runtime import capabilities
-
-                with open("/proc/self/status", "rb") as status:
-                    self._cap_mask &= capabilities.parse_bounding(status.read())
+                self._cap_mask &= rights.capabilities()[1]
         return self._cap_mask
 
     def add_idmap(self, facts: Facts) -> None:
@@ -214,6 +212,8 @@ def host_devices(spec: dict[str, Any], privileged: bool) -> list[HostDevice]:
 def prepare(spec: dict[str, Any], facts: Facts, host: Host, container_id: str, privileged: bool = False) -> Prepared:
     """Create the cgroup and compile the plan's first piece; nothing has been started yet."""
     host.add_idmap(facts)
+    if not (host.rootless or rights.holds(rights.CAP_NET_ADMIN)):
+        facts.loopback = p.OPTIONAL  # root in a container that has CAP_SYS_ADMIN alone
     limits = dict(spec["linux"].get("resources") or {})
     rules = limits.get("devices") or []
     if host.rootless:

@@ -32,15 +32,16 @@ def start(directory: str) -> int:
     with open(launch.helper_path(), "rb") as source, open(f"{layer}/{_PROGRAM}", "wb") as copy:
         copy.write(source.read())
         os.fchmod(copy.fileno(), 0o755)
+    host = starter.Host(paths)
     options = RunOptions()
     options.command = [f"/{_PROGRAM}"]
     container_id = os.urandom(32).hex()
-    spec = specs.config_for({}, options, container_id=container_id)
+    spec = specs.config_for({}, options, container_id=container_id, rootless=host.rootless)
     facts = Facts()
     facts.snapshots, facts.lowers, facts.upper, facts.work = directory, ["layer"], "upper", "work"
     facts.transient = True
     began = time.perf_counter_ns()
-    prepared = starter.prepare(spec, facts, starter.Host(paths), container_id)
+    prepared = starter.prepare(spec, facts, host, container_id)
     code = _run(prepared)
     if code != _NO_PLAN:
         raise Unavailable(f"the program of a trial container ended with {code}")

@@ -36,15 +36,14 @@ def config_for(
     options: RunOptions,
     *,
     container_id: str = "",
-    rootless: bool | None = None,
+    rootless: bool,
     look: Callable[[str], os.stat_result] = os.stat,
 ) -> dict[str, Any]:
     """Return the runtime configuration of a container; raise InvalidArgument or NotSupported, naming the option.
 
-    `look` is what examines the host's devices (os.stat); `rootless` is by default whether this process is not root.
+    `look` is what examines the host's devices (os.stat); `rootless` is whether the container has a user namespace.
     """
     config = image_config.get("config") or {}
-    rootless = os.geteuid() != 0 if rootless is None else rootless
     security = _security(options)
     hostname = _hostname(options, container_id)
     devices = devices_for(options, look)

@@ -71,14 +71,6 @@ def normalise(text: str) -> str:
     return name
 
 
-def parse_bounding(status: bytes) -> int:
-    """Return the bounding set in the text of /proc/self/status; every capability if it says nothing."""
-    for line in status.splitlines():
-        if line.startswith(b"CapBnd:"):
-            return int(line.split()[1], 16)
-    return ALL_MASK
-
-
 def _is_all(text: str) -> bool:
     return text.strip().upper() in ("ALL", "CAP_ALL")
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 
+from sampan import rights
+
 PARENT = "sampan"
 SUPERVISORS = "supervisors"  # beside the containers' groups: cgroupaway.py
 PATIENCE = 10.0  # seconds to wait for a group to empty, freeze or go
@@ -161,7 +163,7 @@ def homes(layout: Layout, uid: int | None = None) -> list[str]:
 def detect(root: str = "", rootless: bool | None = None) -> Layout:
     """Look at this process's mounts and groups; `root` is put before every path, for a tree made elsewhere."""
     if rootless is None:
-        rootless = os.geteuid() != 0
+        rootless = rights.rootless()
     (v2_root, v2_mount), v1 = parse_mounts(read(f"{root}/proc/self/mountinfo"))
     v1 = {controller: root + mount for controller, mount in v1.items()}
     if not v2_mount:

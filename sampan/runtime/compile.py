@@ -40,6 +40,7 @@ class Facts:
         "identity",
         "log",
         "log_limits",
+        "loopback",
         "lowers",
         "network_begun",
         "newgidmap",
@@ -74,6 +75,7 @@ class Facts:
         self.sweep: tuple[int, list[str]] | None = None  # what to remove at the end: helper/plan.h
         self.network_begun = False  # the helper was told to make the network namespace: launch.spawn
         self.rootless = self.single_id = False
+        self.loopback = 0  # or OPTIONAL
         self.events: list[tuple[str | bytes, ...]] = []  # helper/events.c
         self.health: list[str | int] = []  # helper/health.c
         self.restart: list[str] = []  # helper/restart.c
@@ -149,7 +151,7 @@ def compile_files(plan: Plan, spec: dict[str, Any], facts: Facts) -> None:
     if "uts" in namespaces and spec.get("domainname"):
         plan.add(p.DOMAINNAME, spec["domainname"], label=f"set domain name {spec['domainname']}")
     if "network" in namespaces:
-        plan.add(p.LOOPBACK, label="bring the loopback interface up")
+        plan.add(p.LOOPBACK, flags=facts.loopback, label="bring the loopback interface up")
     for key, value in sorted((linux.get("sysctl") or {}).items()):
         plan.add(p.SYSCTL, "/proc/sys/" + key.replace(".", "/"), value, label=f"set sysctl {key}={value}")
     for path in linux.get("readonlyPaths") or ():

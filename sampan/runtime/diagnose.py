@@ -1,6 +1,6 @@
 """Turns a failed operation into the sentence a user reads: what was missing and the flag or command that helps.
 
-Pure; imported only after a failure.
+Imported only after a failure.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ def explain(failure: StartFailure) -> SampanError:
         return Unavailable(
             f"cannot {failure.label}: no space left on device", "free some space, or use `sampan rm` and `sampan rmi`"
         )
+    from sampan.runtime import refusals
+
+    if hint := refusals.hint(failure):
+        return NotSupported(f"cannot {failure.label}: {os.strerror(number)}", hint)
     if failure.code == p.CLONE and number in (errno.EPERM, errno.EACCES, errno.ENOSPC, errno.EUSERS, errno.EINVAL):
         return NotSupported(
             f"cannot {failure.label}: {os.strerror(number)}",

@@ -149,6 +149,11 @@ def security_module() -> str:
     return "selinux" if read_text("/sys/fs/selinux/enforce") else ""
 
 
+def has_systemd() -> bool:
+    """Say whether systemd manages this host (sd_booted(3))."""
+    return os.path.isdir("/run/systemd/system")
+
+
 def find_program(names: tuple[str, ...]) -> str:
     """Return the first of these programs that the standard directories hold."""
     for name in names:

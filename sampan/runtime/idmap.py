@@ -2,13 +2,15 @@
 
 Lines are those of /proc/PID/uid_map (user_namespaces(7)): inside, outside, count. Only newuidmap and newgidmap, which
 are privileged, may write more than one; they are looked for in fixed directories, because PATH is the caller's. Root's
-containers use no user namespace and need no map.
+containers use no user namespace and need no map; but a root without CAP_SYS_ADMIN (rights.py) is an ordinary user.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+
+from sampan import rights
 
 _DIRECTORIES = ("/usr/bin", "/bin", "/usr/local/bin")
 _ENOUGH = 65536  # up to nobody and nogroup, as images expect
@@ -30,7 +32,7 @@ class IdMap:
         self.gid_lines = gid_lines
         self.newuidmap = newuidmap
         self.newgidmap = newgidmap
-        self.single = bool(uid_lines) and not newuidmap
+        self.single = bool(uid_lines) and [line.split()[2] for line in uid_lines] == ["1"]
         self.notes = notes
 
 
@@ -67,6 +69,15 @@ def lines(own: int, ranges: list[Range]) -> list[str]:
         found.append(f"{inside} {first} {count}")
         inside += count
     return found
+
+
+def same(text: str) -> list[str]:
+    """Return the map that gives a namespace the very ids of its parent, whose map (/proc/PID/uid_map) this is.
+
+    To write it takes CAP_SETUID or CAP_SETGID, and CAP_SETFCAP because root's id is in it (Linux 5.12).
+    """
+    found = [(int(first), int(count)) for first, _, count in (line.split() for line in text.splitlines())]
+    return [f"{first} {first} {count}" for first, count in found[:_MOST_LINES]]
 
 
 def find_tool(name: str, directories: tuple[str, ...] = _DIRECTORIES) -> tuple[str, str]:
@@ -112,8 +123,10 @@ def _read(path: str) -> str:
 def detect(etc: str = "/etc", directories: tuple[str, ...] = _DIRECTORIES) -> IdMap:
     """Return the maps for containers of the calling user."""
     uid, gid = os.geteuid(), os.getegid()
-    if uid == 0:
+    if not rights.rootless():
         return IdMap([], [], "", "", [])
+    if uid == 0 and rights.holds(rights.CAP_SETUID, rights.CAP_SETGID, rights.CAP_SETFCAP):
+        return IdMap(same(_read("/proc/self/uid_map")), same(_read("/proc/self/gid_map")), "", "", [])
     user = _user_name(uid)
     uids = parse_ranges(_read(f"{etc}/subuid"), user, uid)
     gids = parse_ranges(_read(f"{etc}/subgid"), user, uid)

@@ -9,6 +9,7 @@ import errno
 import os
 import stat
 
+from sampan import rights
 from sampan.errors import Denied, IntegrityError, SampanError, Unavailable
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -157,14 +158,14 @@ def untouched_home(home: str) -> tuple[int, list[str]]:
     """Give what is in the directory of a container that keeps nothing and has written nothing, as helper/plan.h wants
     it to be removed: how many directories are to be opened first, and the paths of these, a file and all directories.
     """
-    closed = _CLOSED if os.geteuid() else ()
+    closed = _CLOSED if rights.rootless() else ()
     return len(closed), [home + name for name in (*closed, _MARK, *_LAYOUT)]
 
 
 def remove_untouched_home(home: str) -> bool:
     """Remove the directory of a container that has written no file; say whether it is gone."""
     try:
-        for name in _CLOSED if os.geteuid() else ():
+        for name in _CLOSED if rights.rootless() else ():
             if os.path.lexists(home + name):
                 open_up(home + name)
         for name in (_MARK, "/log", "/exit"):
@@ -244,6 +245,6 @@ def _open_directory(name: str, parent: int | None = None) -> int:
     except PermissionError:
         open_up(name, parent)
         fd = os.open(name, _DIRECTORY, dir_fd=parent)
-    if os.geteuid() != 0 and stat.S_IMODE(os.fstat(fd).st_mode) & 0o700 != 0o700:
+    if rights.rootless() and stat.S_IMODE(os.fstat(fd).st_mode) & 0o700 != 0o700:
         os.fchmod(fd, 0o700)
     return fd

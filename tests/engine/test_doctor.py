@@ -105,8 +105,11 @@ def test_missing_newuidmap_and_missing_range(monkeypatch: pytest.MonkeyPatch) ->
 def test_cgroups_without_delegation(monkeypatch: pytest.MonkeyPatch) -> None:
     layout = cgrouphost.Layout("v2", "/sys/fs/cgroup", "", {}, "your group /x is not delegated to you")
     monkeypatch.setattr(cgrouphost, "detect", lambda rootless: layout)
+    monkeypatch.setattr(host, "has_systemd", lambda: True)
     found = only(list(doctor._control_groups(user())))
     assert found.status == WARN and found.remedy.startswith("systemd-run --user --scope")
+    monkeypatch.setattr(host, "has_systemd", lambda: False)
+    assert only(list(doctor._control_groups(user()))).remedy == ""
 
 
 def test_network_file_system_and_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

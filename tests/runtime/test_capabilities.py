@@ -60,9 +60,3 @@ def test_what_the_host_lacks_is_dropped_with_a_warning() -> None:
     found = resolve([], [], available_mask=available)
     assert "CAP_NET_RAW" not in found.names and len(found.names) == 13
     assert found.warnings == ["this host lacks capability CAP_NET_RAW: it is dropped"]
-
-
-def test_bounding_set_is_read_from_proc_status() -> None:
-    assert capabilities.parse_bounding(b"Name:\tx\nCapBnd:\t00000000a80425fb\n") == 0xA80425FB
-    with open("/proc/self/status", "rb") as file:
-        assert 0 < capabilities.parse_bounding(file.read()) < 1 << 64
