@@ -20,4 +20,4 @@ OPTIONS = Command(
 
 def run(engine: Engine, values: Values) -> int:
     """Signal each container and print its name."""
-    return each(values.args, lambda name: engine.containers.kill(name, values.signal))
+    return each(values.args, lambda name: engine.containers.kill(name, values.signal or "KILL"))

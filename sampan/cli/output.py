@@ -52,13 +52,14 @@ def rows(
         return "".join(json_text(item) + "\n" for item in data)
     from sampan.cli import template
 
-    text = format.replace("\\t", "\t").replace("\\n", "\n")
-    if text.startswith("table "):
-        parsed = template.parse(text[len("table ") :])
-        head = parsed.header(headers).split("\t")
-        body = [parsed.render(item).split("\t") for item in items]
-        width = max(len(row) for row in [head, *body])
-        return table(_fill(head, width), [_fill(row, width) for row in body])
+    text = format.strip(" ").replace("\\t", "\t").replace("\\n", "\n")
+    if format.startswith("table"):  # without a space too, and never after one: as Docker takes it
+        parsed = template.parse(text.removeprefix("table").strip(" "))
+        lines = [parsed.header(headers), *(parsed.render(item) for item in items)]
+        body = [line.split("\t") for text in lines for line in text.split("\n")]
+        width = max(len(row) for row in body)
+        head, *body = [_fill(row, width) for row in body]
+        return table(head, body)
     parsed = template.parse(text)
     ordered = ({key: item[key] for key in sorted(item)} for item in items)  # {{json .}}, as Docker's
     return "".join(printable(parsed.render(item), keep="\n\t") + "\n" for item in ordered)

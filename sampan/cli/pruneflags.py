@@ -24,8 +24,8 @@ def wanted(words: Iterable[str]) -> Wanted:
     from sampan.engine.pruning import Wanted
 
     before, labels, without = 0.0, [], []
-    for word in words:
-        key, equals, value = word.partition("=")
+    for word in filter(None, words):
+        key, equals, value = (part.strip() for part in word.partition("="))
         if key == "label!" or (key == "label" and not equals):
             without.append(value)
         elif key == "label":

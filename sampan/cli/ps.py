@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from sampan.cli import output
 from sampan.cli.each import parse_filters
 from sampan.cli.options import FLAG, INT, LIST, Command, Option
@@ -58,10 +60,12 @@ def run(engine: Engine, values: Values) -> int:
     """Print the list."""
     limit = 1 if values.latest else max(0, values.last)
     size = values.size or ".Size" in values.format
-    size = size and not (values.quiet and not values.format)
+    size = size and not values.quiet
     filters = parse_filters(values.filter)
     found = engine.containers.ls(all=values.all, filters=filters, limit=limit, **({"size": True} if size else {}))
-    if values.quiet and values.format in ("", "table"):
+    if values.quiet:
+        if values.format:
+            sys.stderr.write("sampan: warning: --format is not used: --quiet prints ids\n")
         ids = (item["ID"] if values.no_trunc else output.short_id(item["ID"]) for item in found)
         output.write("".join(text + "\n" for text in ids))
         return 0

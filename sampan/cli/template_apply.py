@@ -8,7 +8,8 @@ does. A capitalised field is also found under another capitalisation (.ID and .I
 
 from __future__ import annotations
 
-from sampan.cli.template_words import FUNCTIONS, TEXT_FUNCTIONS, show
+from sampan.cli.template_structures import DURATIONS, duration
+from sampan.cli.template_words import FUNCTIONS, TEXT_FUNCTIONS, headed, show
 from sampan.errors import InvalidArgument
 
 TYPE_CHECKING = False
@@ -136,7 +137,7 @@ class _Run:
                 value = self._pipe(node, dot)
                 if not node.variables:
                     shown = self._present(node, value)
-                    self.out.append(_nil(node, value) if shown is None else show(shown))
+                    self.out.append(_nil(node, value) if shown is None else show(_typed(node, shown)))
             elif node.kind == "range":
                 self._range(node, dot)
             elif node.kind in ("break", "continue"):
@@ -233,6 +234,8 @@ class _Run:
         args = [self._operand(operand, dot) for operand in rest] + piped
         if self.headings and node.value in TEXT_FUNCTIONS:
             return next((arg for arg in args if isinstance(arg, str)), "")
+        if self.headings and node.value == "printf":
+            return headed(args)
         if node.value != "not":
             args = [self._present(node, arg) for arg in args]
         return self._guard(node, function, args)
@@ -307,11 +310,23 @@ def _nil(node: Node, value: Any) -> str:
     """Return what Go prints for a pipe that comes to nothing: it depends on the type, which the field's name tells."""
     if isinstance(value, Missing) and not value.name[:1].isupper():
         return "<no value>"
-    lone = node.parts[0][0] if len(node.parts) == 1 and len(node.parts[0]) == 1 else None
-    name = lone.names[-1] if lone is not None and lone.names else ""
+    name = _lone(node)
     if name in _TEXTS:
         return ""
     return "[]" if name in _LISTS else "map[]" if name in _MAPS else "<nil>"
+
+
+def _typed(node: Node, value: Any) -> Any:
+    """Return a health check's times as Go prints a Duration; they are numbers for all other purposes."""
+    if _lone(node) in DURATIONS and isinstance(value, int) and not isinstance(value, bool):
+        return duration(value)
+    return value
+
+
+def _lone(node: Node) -> str:
+    """Return the last name of a pipe that is one field, or ""."""
+    lone = node.parts[0][0] if len(node.parts) == 1 and len(node.parts[0]) == 1 else None
+    return lone.names[-1] if lone is not None and lone.names else ""
 
 
 def _kind(value: Any) -> str:

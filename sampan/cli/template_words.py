@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sampan.cli import template_structures as structures
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +21,9 @@ def show(value: Any, inside: bool = False) -> str:
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 1e21 else repr(value)
     if isinstance(value, dict):
-        pairs = sorted((str(key), item) for key, item in value.items())
+        if (structure := structures.fields(value)) is not None:
+            return "{" + " ".join(show(value.get(field, zero), True) for field, zero in structure) + "}"
+        pairs = sorted((str(key), item) for key, item in value.items() if not callable(item))
         return "map[" + " ".join(f"{key}:{show(item, True)}" for key, item in pairs) + "]"
     if isinstance(value, (list, tuple)):
         return "[" + " ".join(show(item, True) for item in value) + "]"
@@ -47,7 +51,12 @@ def _split(text: str, separator: str) -> list[str]:
 
 
 def _title(text: str) -> str:
-    return " ".join(word[:1].upper() + word[1:] for word in _text(text).split(" "))
+    """Return the text with each word's first letter large; what separates words is Go's strings.Title's to say."""
+    out, inside = "", False
+    for letter in _text(text):
+        out += letter if inside else letter.upper()
+        inside = letter == "_" or letter.isalnum() or (letter > "\x7f" and not letter.isspace())
+    return out
 
 
 def _truncate(text: str, length: int) -> str:
@@ -157,6 +166,14 @@ def _printf(format: str, *values: Any) -> str:
     return "".join(out) + format[at:]
 
 
+def headed(args: list[Any]) -> str:
+    """Return what printf makes of a column's name; the name itself where a number was meant."""
+    try:
+        return _printf(*args)
+    except (ValueError, TypeError):
+        return next((arg for arg in reversed(args) if isinstance(arg, str)), "")
+
+
 def _verb(flags: str, verb: str, value: Any) -> str:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     width = flags.strip("+-# 0").partition(".")[0]
@@ -208,4 +225,4 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 # In the heading of a table these leave a column's name as it is.
-TEXT_FUNCTIONS = ("join", "json", "lower", "pad", "printf", "print", "slice", "split", "title", "truncate", "upper")
+TEXT_FUNCTIONS = ("join", "json", "lower", "pad", "slice", "split", "title", "truncate", "upper")

@@ -32,6 +32,8 @@ def spec_for(
     """Give the process configuration: the container's own with the asked changes."""
     if not args:
         raise InvalidArgument(f"cannot execute in container {record.name}: no command given")
+    if workdir and not workdir.startswith("/"):
+        raise InvalidArgument(f"invalid --workdir {workdir[:200]!r}: it must be an absolute path", exit_code=126)
     spec = record.config["spec"]
     config = dict(spec["process"])
     names = {entry.partition("=")[0] for entry in env}
@@ -165,7 +167,8 @@ def exec(
     flags = starter.stdio_flags(tty, interactive, not detach, False, (0, 1, 2))
     if detach and not tty:
         flags = p.NULL_OUT
-    keys = terminal.keys(detach_keys) if tty else ""
+    keys = terminal.keys(detach_keys)  # wrong ones are told also where nothing can use them, as Docker does
+    keys = keys if tty else ""
     size = terminal.size(1) if tty and not detach else (0, 0)
     told = engine.events.for_exec(record, args)
     plan = plan_for(engine, record, spec, flags, keys, size, detach, events=told)

@@ -204,6 +204,7 @@ def run(
     """Create and start: give the exit code, or the id when detached.  A container that cannot start is removed if
     `auto_remove`.
     """
+    keys = terminal.keys(detach_keys)  # wrong ones are told also where nothing can use them, as Docker does
     if auto_remove and not (name or detach or options.tty):
         from sampan.engine import once
 
@@ -220,11 +221,10 @@ def run(
                     on_create(record.id)
                 if not detach:
                     engine.events.container("attach", record)
-                keys = terminal.keys(detach_keys) if options.tty else ""
                 supervised = detach or options.tty or not auto_remove
                 child = starter.start_record(
                     engine, record, foreground=not detach, interactive=options.interactive,
-                    supervised=supervised, keys=keys,
+                    supervised=supervised, keys=keys if options.tty else "",
                 )  # fmt: skip
                 mark_running(engine, record, child)
             except BaseException as error:

@@ -46,6 +46,8 @@ def mounts_for(config: dict[str, Any], options: RunOptions, rootless: bool) -> l
         if destination not in taken:
             taken.add(destination)
             asked.append({"type": "volume", "source": "", "destination": destination, "options": ["rw"]})
+    if options.shm_size < 0:
+        raise InvalidArgument(f"invalid --shm-size {options.shm_size}: a size is 0 at least")
     own = [_adapted(mount, options, rootless) for mount in defaults.default_mounts(options.shm_size)]
     asked.sort(key=lambda mount: str(mount["destination"]).count("/"))
     # One that was asked for takes the place of ours, so that what is ours below it comes on top of it.

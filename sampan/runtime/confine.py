@@ -115,4 +115,5 @@ def program(plan: Plan, config: dict[str, Any], joinable: bool = False) -> None:
     if "/" not in name:
         path = next((e[5:] for e in config["env"] if e.startswith("PATH=")), "")
         candidates = _places(name, path) if 0 < len(name) <= _NAME_MAX else [name]
-    plan.add(p.EXEC, *candidates, *args, flags=len(candidates), label=f"execute {' '.join(args)}")
+    shown = args[0] if args[0] and " " not in args[0] else f"'{args[0]}'"
+    plan.add(p.EXEC, *candidates, *args, flags=len(candidates), label=" ".join(("execute", shown, *args[1:])))

@@ -76,7 +76,7 @@ def early(status: int, no_memory: bool) -> SampanError:
 
 def program(words: str, number: int, head: bytes) -> SampanError:
     """Explain a failed execve: the program's interpreter or architecture is named where that is what is wrong."""
-    name = words.split(" ", 1)[0]
+    name = words[: words.find("'", 1) + 1] if words.startswith("'") else words.split(" ", 1)[0]
     if number == errno.ENOENT and head[:2] == b"#!":
         interpreter = head[2:].split(b"\n", 1)[0].strip(b" \t").split(b" ", 1)[0].decode("utf-8", "replace")
         hint = (

@@ -79,6 +79,9 @@ def test_rows_as_table_template_and_json() -> None:
         printed(r"table {{.Names}}\t{{.ID}}")
         == "NAMES              CONTAINER ID\nweb                abc\na-long-name-here   d\n"
     )
+    assert printed("table{{.Names}}") == printed("table   {{.Names}} ") == "NAMES\nweb\na-long-name-here\n"
+    assert printed(" table {{.Names}}").startswith("table web\n")
+    assert printed(r"table {{.Names}}\n{{.ID}}").startswith("NAMES\nCONTAINER ID\nweb\nabc\n")
     assert [json.loads(text)["ID"] for text in printed("json").splitlines()] == ["abc", "d"]
 
 

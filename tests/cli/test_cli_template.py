@@ -175,6 +175,47 @@ def test_heading_names_the_columns() -> None:
     assert parsed.header(names) == "CONTAINER ID\tNAMES\tcpu\tIMAGE"
 
 
+def test_heading_is_printed_by_go_s_own_functions_as_any_text() -> None:
+    names = {"ID": "CONTAINER ID", "CPUPerc": "CPU %"}
+    assert template.parse('{{printf "%.9s|" .ID}}\t{{print .ID}}').header(names) == "CONTAINER|\tCONTAINER ID"
+    assert template.parse('{{printf "%6d" .CPUPerc}}').header(names) == "CPU %"
+
+
+STRUCTURES = {
+    "Mounts": [
+        {"Type": "bind", "Source": "/a", "Destination": "/b", "Mode": "ro", "RW": False, "Propagation": "rprivate"},
+        {"Type": "volume", "Name": "v", "Source": "/s", "Destination": "/c", "Driver": "local", "Mode": "", "RW": True},
+    ],
+    "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
+    "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m"}},
+    "Labels": {"Name": "x"},
+    "Healthcheck": {"Interval": 90 * 10**9, "Timeout": 0},
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{{.Mounts}}", "[{bind  /a /b  ro false rprivate} {volume v /s /c local  true }]"),
+        ("{{range .Mounts}}{{.}};{{end}}", "{bind  /a /b  ro false rprivate};{volume v /s /c local  true };"),
+        ("{{.RestartPolicy}} {{.LogConfig}}", "{on-failure 3} {json-file map[max-size:1m]}"),
+        ("{{.Labels}}", "map[Name:x]"),
+        ("{{.Healthcheck.Interval}} {{.Healthcheck.Timeout}}", "1m30s 0s"),
+        ("{{json .Healthcheck.Interval}}", "90000000000"),
+    ],
+)
+def test_structures_and_durations_are_printed_as_go_prints_them(text: str, expected: str) -> None:
+    assert template.parse(text).render(STRUCTURES) == expected
+
+
+def test_a_row_s_methods_are_never_printed() -> None:
+    assert template.parse("{{.}}").render({"ID": "a", "Label": lambda key: key}) == "map[ID:a]"
+
+
+def test_title_begins_a_word_after_each_separator() -> None:
+    assert template.parse("{{title .N}}").render({"N": "/web-one a_b élan"}) == "/Web-One A_b Élan"
+
+
 def test_data_is_never_read_as_a_template() -> None:
     assert template.parse("{{.Name}}").render({"Name": "{{.Secret}}", "Secret": "s"}) == "{{.Secret}}"
 

@@ -1,0 +1,66 @@
+"""Words that scripts give and take, where Docker's client 28 and daemon 20.10 say what comes of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from lifesupport import Run
+
+import sampan
+
+
+def test_an_empty_filter_asks_for_nothing_and_spaces_around_a_value_do_not_count(
+    started: Callable[..., str], sampan_run: Run
+) -> None:
+    name = started("sleep 60")
+    assert sampan_run("ps", "-q", "--filter", "", "-f", f"id= {name} ").stdout == name[:12] + "\n"
+    assert sampan_run("container", "prune", "-f", "--filter", "", "--filter", "until=9999h").returncode == 0
+
+
+def test_quiet_wins_over_a_format_and_says_so(started: Callable[..., str], sampan_run: Run) -> None:
+    name = started("sleep 60")
+    done = sampan_run("ps", "-q", "--format", "json", "-f", f"id={name}")
+    assert done.stdout == name[:12] + "\n"
+    assert "--format is not used" in done.stderr
+
+
+def test_an_empty_signal_is_the_default_one(started: Callable[..., str], sampan_run: Run) -> None:
+    name = started("sleep 60")
+    assert sampan_run("kill", "-s", "", name).returncode == 0
+    assert sampan_run("wait", name).stdout == "137\n"
+
+
+def test_exec_refuses_a_relative_directory(started: Callable[..., str], sampan_run: Run) -> None:
+    name = started("sleep 60")
+    done = sampan_run("exec", "-w", "tmp", name, "pwd")
+    assert (done.returncode, done.stdout) == (126, "")
+    assert "invalid --workdir 'tmp'" in done.stderr
+
+
+def test_wrong_detach_keys_are_told_without_a_terminal_too(started: Callable[..., str], sampan_run: Run) -> None:
+    name = started("sleep 60")
+    for words in (("exec", "--detach-keys=no", name, "true"), ("run", "--rm", "--detach-keys=no", "base", "true")):
+        done = sampan_run(*words)
+        assert done.returncode
+        assert "no is not a key" in done.stderr
+
+
+@pytest.mark.parametrize(("program", "shown"), [("no such", "'no such'"), ("/no such/x", "'/no such/x'"), ("", "''")])
+def test_a_program_with_spaces_is_named_whole(sampan_run: Run, program: str, shown: str) -> None:
+    done = sampan_run("run", "--rm", "base", program, "arg")
+    assert done.returncode == 127
+    assert f"cannot execute {shown}: " in done.stderr
+
+
+def test_a_size_below_nothing_is_refused(sampan_run: Run) -> None:
+    done = sampan_run("run", "--rm", "--shm-size", "-1", "base", "true")
+    assert (done.returncode, done.stderr) == (125, "sampan: invalid --shm-size -1: a size is 0 at least\n")
+
+
+def test_inspect_of_an_image_has_the_fields_that_the_image_lacks(engine: sampan.Engine, sampan_run: Run) -> None:
+    text = "{{.Config.Entrypoint}} {{json .Config.Labels}} {{.Config.User}}|{{range .Config.OnBuild}}x{{end}}"
+    assert not {"Entrypoint", "Labels", "User"} & set(engine.images.resolve("base").config.get("config") or {})
+    assert sampan_run("inspect", "--type", "image", "-f", text, "base").stdout == "[] null |\n"
+    assert json.loads(sampan_run("image", "inspect", "base").stdout)[0]["Config"]["Volumes"] is None
