@@ -404,6 +404,8 @@ def start_record(engine: Engine, record: Record, *, foreground: bool, interactiv
         from sampan.engine import health
 
         facts.health = health.for_supervisor(engine, record)
+    if record.started:
+        cgroup.forget(record.id)
     prepared = prepare(spec, facts, engine.host, record.id, bool(asked.get("privileged")))
     if asked.get("pid", "").startswith(SHARED) or asked.get("network", "").startswith(SHARED):
         from sampan.engine import sharing

@@ -109,6 +109,17 @@ def remove(placement: Placement, patience: float = PATIENCE) -> None:
             remove_tree(directory, patience)
 
 
+def forget(container_id: str) -> None:
+    """Remove v1 groups of an earlier run of a container that does not run.
+
+    Those that `update` added are unknown to its supervisor and so outlive it. One that no limit of the next run needs
+    would have none of that run's processes, and yet count them and be given their limits.
+    """
+    layout = detect()
+    if layout.v1 and (stale := named(container_id, layout).v1):
+        remove(Placement("", stale))
+
+
 def remove_group(path: str) -> bool:
     """Remove one group, if nothing is in it; say whether it is gone."""
     try:

@@ -69,6 +69,20 @@ def test_limits_are_lifted(engine: sampan.Engine, box: str) -> None:
 
 
 @root_only
+def test_limits_that_were_lifted_before_the_next_start_hold_when_they_come_again(
+    engine: sampan.Engine, box: str
+) -> None:
+    """On cgroup v1 `update` makes a group, which no process of the next run would be in."""
+    engine.containers.update(box, {"pids_limit": 5})
+    engine.containers.update(box, {"pids_limit": -1})
+    engine.containers.restart(box, 0)
+    assert [row["PIDs"] for row in next(iter(engine.containers.stats([box])))] == [1]
+    engine.containers.update(box, {"pids_limit": 4})
+    pid = engine.containers.inspect(box)["State"]["Pid"]
+    assert f"sampan-{box}" in next(text for text in Path(f"/proc/{pid}/cgroup").read_text().split() if "pids" in text)
+
+
+@root_only
 def test_all_or_nothing(engine: sampan.Engine, box: str) -> None:
     """The memory is written before the CPUs, which do not exist: it is put back, here and in the record."""
     before = limits(box)
