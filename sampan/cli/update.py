@@ -31,4 +31,6 @@ def run(engine: Engine, values: Values) -> int:
         raise InvalidArgument("update needs at least one option", "sampan update --help lists them")
     names = {"cpuset_cpus": "cpuset"}
     changes = {names.get(name, name): getattr(values, name) for name in values.given}
+    # As in Docker, 0 and "" leave a limit as it is; -1 lifts one (moby, container/container_unix.go, UpdateContainer).
+    changes = {name: value for name, value in changes.items() if value or name == "pids_limit"}
     return each(values.args, lambda name: engine.containers.update(name, changes))

@@ -39,6 +39,16 @@ def test_exec_refuses_a_relative_directory(started: Callable[..., str], sampan_r
     assert "invalid --workdir 'tmp'" in done.stderr
 
 
+def test_a_limit_of_nothing_leaves_what_there_is(engine: sampan.Engine, sampan_run: Run) -> None:
+    name = sampan_run("create", "-m", "64m", "--memory-swap", "96m", "--restart", "always", "base", "true").stdout.strip()
+    try:
+        assert sampan_run("update", "-m", "0", "--memory-swap", "0", "--cpuset-cpus", "", name).stdout == name + "\n"
+        shown = engine.containers.inspect(name)["HostConfig"]
+        assert (shown["Memory"], shown["MemorySwap"], shown["CpusetCpus"]) == (64 << 20, 96 << 20, "")
+    finally:
+        engine.containers.remove(name)
+
+
 def test_wrong_detach_keys_are_told_without_a_terminal_too(started: Callable[..., str], sampan_run: Run) -> None:
     name = started("sleep 60")
     for words in (("exec", "--detach-keys=no", name, "true"), ("run", "--rm", "--detach-keys=no", "base", "true")):
