@@ -40,7 +40,7 @@ def test_exec_refuses_a_relative_directory(started: Callable[..., str], sampan_r
 
 
 def test_a_limit_of_nothing_leaves_what_there_is(engine: sampan.Engine, sampan_run: Run) -> None:
-    name = sampan_run("create", "-m", "64m", "--memory-swap", "96m", "--restart", "always", "base", "true").stdout.strip()
+    name = sampan_run("create", "-m", "64m", "--memory-swap", "96m", "base", "true").stdout.strip()
     try:
         assert sampan_run("update", "-m", "0", "--memory-swap", "0", "--cpuset-cpus", "", name).stdout == name + "\n"
         shown = engine.containers.inspect(name)["HostConfig"]
