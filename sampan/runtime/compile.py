@@ -147,7 +147,7 @@ def compile_files(plan: Plan, spec: dict[str, Any], facts: Facts) -> None:
     mounts.volumes(plan, spec, facts, slots)
     linux = spec["linux"]
     if "uts" in namespaces and spec.get("hostname"):
-        plan.add(p.HOSTNAME, spec["hostname"], label=f"set hostname {spec['hostname']}")
+        plan.add(p.HOSTNAME, spec["hostname"], flags=_unasked(spec, facts), label=f"set hostname {spec['hostname']}")
     if "uts" in namespaces and spec.get("domainname"):
         plan.add(p.DOMAINNAME, spec["domainname"], label=f"set domain name {spec['domainname']}")
     if "network" in namespaces:
@@ -158,6 +158,12 @@ def compile_files(plan: Plan, spec: dict[str, Any], facts: Facts) -> None:
         plan.add(p.READONLY, path, label=f"make {path} read-only")
     for path in linux.get("maskedPaths") or ():
         plan.add(p.MASK, path, label=f"mask {path}")
+
+
+def _unasked(spec: dict[str, Any], facts: Facts) -> int:
+    """Give OPTIONAL for a host name that nobody asked for: the filter of an outer container may forbid it."""
+    own = spec["linux"].get("cgroupsPath", "build").rpartition("/")[2]
+    return p.OPTIONAL if facts.rootless and spec["hostname"] == own[:12] else 0
 
 
 def compile_process(plan: Plan, spec: dict[str, Any], facts: Facts) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sampan.runtime.launch import StartFailure
 
 _FORBIDDEN = (errno.EPERM, errno.EACCES, errno.ENOSYS)
+_FILTERED = (p.CLONE, p.DETACH, p.HOSTNAME, p.DOMAINNAME)
 _LOCAL = ("ext4", "xfs", "btrfs", "f2fs", "tmpfs")  # what overlayfs takes for an upper directory
 _NOT_THERE = ("/proc", "/sys", "/dev", "/run", "/etc", "/boot")
 _ENOUGH = 1 << 30
@@ -25,7 +26,7 @@ _ENOUGH = 1 << 30
 def hint(failure: StartFailure) -> str:
     """Return what lets a failed operation succeed on this host; "" if nothing is known."""
     code, number = failure.code, failure.errno
-    if code in (p.CLONE, p.DETACH) and number in _FORBIDDEN and filtered():
+    if code in _FILTERED and number in _FORBIDDEN and filtered():
         return (
             "a filter of system calls forbids it here, as in most containers: start the outer one with "
             "--security-opt seccomp=unconfined, or with --privileged"

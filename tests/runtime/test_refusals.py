@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sampan.runtime import diagnose, host, refusals
+from sampan.oci.spec import RunOptions, config_for
+from sampan.runtime import compile, diagnose, host, refusals
 from sampan.runtime import plan as p
 from sampan.runtime.launch import StartFailure
 
@@ -17,7 +18,7 @@ def failed(code: int, number: int, label: str = "do it") -> StartFailure:
     return StartFailure(label, code, number, b"")
 
 
-@pytest.mark.parametrize("code", [p.CLONE, p.DETACH])
+@pytest.mark.parametrize("code", [p.CLONE, p.DETACH, p.HOSTNAME])
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS])
 def test_a_filter_of_system_calls_is_named(monkeypatch: pytest.MonkeyPatch, code: int, number: int) -> None:
     monkeypatch.setattr(refusals, "filtered", lambda: True)
@@ -58,3 +59,15 @@ def test_an_overlay_on_an_overlay_names_a_better_place(tmp_path: Path, monkeypat
     assert refusals.elsewhere(text) == f"export SAMPAN_ROOT={wide}/sampan"
     assert "volume" in refusals.elsewhere(line.format("/", "overlay", "rw"))
     assert "SAMPAN_ROOT" in diagnose.explain(failed(p.OVERLAY, errno.EINVAL)).hint
+
+
+@pytest.mark.parametrize(
+    ("rootless", "name", "optional"), [(True, "", True), (True, "asked", False), (False, "", False)]
+)
+def test_a_host_name_that_nobody_asked_for_may_be_refused(rootless: bool, name: str, optional: bool) -> None:
+    spec = config_for({}, RunOptions(command=["x"], hostname=name), container_id="ab" * 32, rootless=rootless)
+    facts = compile.Facts()
+    facts.rootless = rootless
+    plan = compile.compile_run(spec, facts)
+    (flags,) = [op.flags for op in plan.operations if op.code == p.HOSTNAME]
+    assert bool(flags & p.OPTIONAL) is optional
