@@ -37,6 +37,7 @@ REF_NAME = "org.opencontainers.image.ref.name"
 MAX_DOCUMENT = 4 << 20
 MAX_LAYERS = 4096
 _MAX_SIZE = (1 << 63) - 1
+_MAX_PLATFORM = 128  # characters of each of its names, which messages show
 
 _COMPRESSION = {
     OCI_LAYER: "",
@@ -76,11 +77,20 @@ def check_descriptor(value: object, what: str) -> Document:
     if type(size) is not int or not 0 <= size <= _MAX_SIZE:
         raise IntegrityError(f"invalid {what}: its size is {str(size)[:40]}")
     _check_strings(document.get("annotations"), f"annotations of {what}")
+    urls = _typed(document, "urls", list, what) or ()
+    if not all(isinstance(url, str) for url in urls):
+        raise IntegrityError(f"invalid {what}: urls holds something that is not a string")
     platform = document.get("platform")
     if platform is not None:
-        for key in ("os", "architecture", "variant"):
-            _typed(_object(platform, f"platform of {what}"), key, str, what)
+        _check_platform(_object(platform, f"platform of {what}"), what)
     return document
+
+
+def _check_platform(document: Document, what: str) -> None:
+    for key in ("os", "architecture", "variant"):
+        value = _typed(document, key, str, what)
+        if value and len(value) > _MAX_PLATFORM:
+            raise IntegrityError(f"invalid {what}: {key} has {len(value)} characters")
 
 
 def parse(data: bytes, media_type: str = "") -> Document:
@@ -133,7 +143,8 @@ def parse_index(data: bytes, media_type: str = "") -> Document:
 def parse_config(data: bytes) -> Document:
     """Return an image config (image-spec config.md), validated."""
     document = _load(data, "image config")
-    for key in ("architecture", "os", "variant", "created", "author"):
+    _check_platform(document, "image config")
+    for key in ("created", "author"):
         _typed(document, key, str, "image config")
     diff_ids(document)
     for row in _typed(document, "history", list, "image config") or ():
@@ -169,10 +180,14 @@ def diff_ids(config: Document) -> list[str]:
 
 
 def check_layers(manifest: Document, config: Document) -> list[tuple[Document, str]]:
-    """Return the layers of a manifest, each with its diff_id; raise IntegrityError when their numbers differ."""
+    """Return the layers of a manifest, each with its diff_id; raise IntegrityError when they do not fit together."""
     layers, ids = manifest["layers"], diff_ids(config)
     if len(layers) != len(ids):
         raise IntegrityError(f"invalid image: its manifest has {counted(len(layers), 'layer')}, its config {len(ids)}")
+    known: dict[str, str] = {}
+    for layer, diff_id in zip(layers, ids, strict=True):
+        if known.setdefault(layer["digest"], diff_id) != diff_id:
+            raise IntegrityError(f"invalid image: its config gives two diff_ids to layer {layer['digest']}")
     return list(zip(layers, ids, strict=True))
 
 

@@ -38,6 +38,7 @@ ACCEPT = ", ".join((image.OCI_INDEX, image.OCI_MANIFEST, image.DOCKER_INDEX, ima
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _MAX_REDIRECTS = 10
 _MAX_PAGES = 10_000
+_MAX_ENTRIES = 1_000_000  # of a list in pages: names of some hundred megabytes
 _ERRORS = 16 << 10
 # What a Content-Type may be without saying which kind of manifest it is: of registries that keep them as plain files.
 # Any other that is no manifest's is refused; what the document calls itself then counts for nothing.
@@ -233,9 +234,12 @@ class Registry:
         """
         url = self.base + path
         seen: set[str] = set()
-        while url and len(seen) < _MAX_PAGES:
+        count = 0
+        while url:
             if url in seen:
                 raise IntegrityError(f"cannot {action}: {self.host} sends us in a circle")
+            if len(seen) >= _MAX_PAGES or count > _MAX_ENTRIES:
+                raise IntegrityError(f"cannot {action}: {self.host} sends a list without end")
             seen.add(url)
             with self.send(Request("GET", url), scopes) as response:
                 if response.status in unknown:
@@ -247,6 +251,7 @@ class Registry:
             entries = answer.get(key) if isinstance(answer, dict) else None
             if not isinstance(entries, list | None):
                 raise IntegrityError(f"cannot {action}: {self.host} sent no list of {key}")
+            count += len(entries or ())
             yield from entries or ()
 
     def _next(self, url: str, link: str) -> str:

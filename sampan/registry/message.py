@@ -126,6 +126,8 @@ def origin(url: str) -> Origin:
     from urllib.parse import urlsplit
 
     try:
+        if not _is_visible(url):  # urlsplit drops line ends and tabs, and so asks another host than is written
+            raise ValueError
         parts = urlsplit(url)
         scheme, host, port = parts.scheme.lower(), (parts.hostname or "").lower(), parts.port
     except ValueError as exc:
@@ -171,12 +173,16 @@ def join(base: str, location: str) -> str:
     """Give the absolute URL of a Location header (RFC 9110, 10.2.2)."""
     from urllib.parse import urljoin
 
-    if any(ord(character) <= 32 or ord(character) == 127 for character in location):
+    if not _is_visible(location):
         raise Refused(f"cannot follow {location[:200]!r}: it is no valid URL")
     try:
         return urljoin(base, location)
     except ValueError as exc:
         raise Refused(f"cannot follow {location[:200]!r}: it is no valid URL") from exc
+
+
+def _is_visible(text: str) -> bool:
+    return not any(ord(character) <= 32 or ord(character) == 127 for character in text)
 
 
 def shown(url: str) -> str:

@@ -30,6 +30,7 @@ _HOLE = 1 << 16  # so many zeros or more at once are left out of the file: a lay
 _MODE = 0o644  # of a blob: whoever may enter the layout reads it
 _SUMMED = 1 << 20  # from this size on a blob keeps a check sum
 _CHECKSUM = "user.sampan.crc32"
+_DIFF_ID = "user.sampan.diff_id"
 _PACKED = (b"\x1f\x8b", b"\x28\xb5")  # gzip and zstd, which hold sums of their own
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
@@ -109,6 +110,20 @@ class Content:
             return int(os.getxattr(fd, _CHECKSUM), 16)
         except (OSError, ValueError):
             return -1
+
+    def pair(self, digest: str, diff_id: str) -> None:
+        """Note on a blob which diff_id its content was found to have; a file system without attributes forgets it."""
+        try:
+            os.setxattr(self._paths.blob(digest), _DIFF_ID, digests.validate(diff_id).encode(), follow_symlinks=False)
+        except OSError:  # then it is found out again where it matters
+            return
+
+    def diff_id(self, digest: str) -> str:
+        """Return the diff_id that `pair` noted on a blob, "" if nobody knows."""
+        try:
+            return os.getxattr(self._paths.blob(digest), _DIFF_ID, follow_symlinks=False).decode("ascii", "replace")
+        except OSError:
+            return ""
 
     def delete(self, digest: str) -> int:
         """Delete a blob and return how many bytes that freed; a missing one is fine."""

@@ -155,6 +155,14 @@ class Images:
         row = self._db.one("SELECT blobs FROM images WHERE manifest_digest = ?", (image.manifest_digest,))
         return list(jsontext.loads(row[0])) if row else []
 
+    def pairs(self, digest: str, diff_id: str) -> bool:
+        """Tell whether a recorded image has a blob as its layer with this diff_id."""
+        rows = self._db.query(
+            "SELECT blobs, diff_ids FROM images WHERE instr(blobs, ?) AND instr(diff_ids, ?)", (digest, diff_id)
+        )
+        lists = ((jsontext.loads(blobs)[2:], jsontext.loads(diff_ids)) for blobs, diff_ids in rows)
+        return any((digest, diff_id) in zip(*both, strict=False) for both in lists)  # an artifact has no diff_ids
+
     def ls(self) -> list[Image]:
         """Return every image, newest first; manifests with the same id are one image, with all their references."""
         names: dict[str, list[str]] = {}

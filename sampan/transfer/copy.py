@@ -101,12 +101,21 @@ class Picture:
         """Whether it is an image that can be unpacked, not an index or an artifact."""
         return self.config is not None
 
+    def walk(self) -> list[Picture]:
+        """Give everything below and then itself, each once however often it is listed, what lists it behind it."""
+        found: dict[str, Picture] = {}
+        self._walk(found)
+        return list(found.values())
+
+    def _walk(self, found: dict[str, Picture]) -> None:
+        for picture in self.below:
+            if picture.digest not in found:
+                picture._walk(found)
+        found[self.digest] = self
+
     def all_parts(self) -> list[Part]:
         """Give the parts of it and of everything below, each once."""
-        found = {part.digest: part for picture in self.below for part in picture.all_parts()}
-        for part in self.parts:
-            found[part.digest] = part
-        return list(found.values())
+        return list({part.digest: part for picture in self.walk() for part in picture.parts}.values())
 
     def replaced(self, taken: dict[str, dict[str, Any]]) -> Picture:
         """Give the picture with the descriptors that the destination has in place of the source's."""
@@ -179,8 +188,13 @@ def copy_referrers(
     depth: int = 0,
 ) -> None:
     """Move what refers to a picture or to what is below it, and what refers to that; `seen` gains their digests."""
-    for below in picture.below:
-        copy_referrers(source, destination, crew, below, seen, depth)
+    for one in picture.walk():
+        _copy_referrers_of(source, destination, crew, one, seen, depth)
+
+
+def _copy_referrers_of(
+    source: Related, destination: Destination, crew: Callable[[], Crew], picture: Picture, seen: set[str], depth: int
+) -> None:
     for related in source.referrers(picture.digest):
         found = copy(related, destination, crew())
         subject = (found.document.get("subject") or {}).get("digest", "")

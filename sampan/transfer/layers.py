@@ -189,6 +189,8 @@ class Layer:
         # A plain layer's diff_id is its digest, so the blob's commit compares it.
         expected = promise.digest or ("" if self._kind else promise.diff_id)
         digest, size = self._ingest.commit(expected, promise.size)
+        if diff_id:
+            self._store.content.pair(digest, diff_id)
         diff_id = diff_id or digest
         if self._active is not None:
             active, self._active = self._active, None

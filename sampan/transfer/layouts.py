@@ -240,9 +240,8 @@ class LayoutDestination(Taker):
 
     def finish(self, picture: Picture) -> None:
         """Write the manifests, then name the image in index.json."""
-        for below in picture.below:
-            self._document(below)
-        self._document(picture)
+        for one in picture.walk():
+            self._document(one)
         os.fsync(self._blobs)
         self._enter(picture)
 
@@ -338,9 +337,8 @@ class ArchiveDestination(Taker):
         """Write the archive, and let it be seen."""
         from sampan.transfer import save
 
-        for below in picture.below:
-            self._document(below)
-        self._document(picture)
+        for one in picture.walk():
+            self._document(one)
         try:
             with unnamed.Unnamed(self._at, 0o666) as file:
                 save.archive(self, [(picture.digest, self._names)], file.fd)

@@ -82,6 +82,7 @@ class StoreDestination:
         self._listen = listen
         self._limit = limit
         self._arrivals = Arrivals()
+        self._compared: set[tuple[str, str]] = set()  # layers' digests and diff_ids, as they came
 
     def take(self, source: Source, part: Part) -> dict[str, Any]:
         """Bring one part into the store, unless it is there or another process brings it meanwhile."""
@@ -107,7 +108,16 @@ class StoreDestination:
     def is_here(self, part: Part) -> bool:
         """Tell whether a part is in the store with its size, and a layer unpacked; `system check` compares contents."""
         whole = self._is_whole(part) if not part.shown else self.store.content.holds(part.digest, part.size)
-        return whole and (not part.diff_id or self.store.snapshots.find(part.diff_id) is not None)
+        if not whole or not part.diff_id:
+            return whole
+        return self.store.snapshots.find(part.diff_id) is not None and self._belongs(part)
+
+    def _belongs(self, part: Part) -> bool:
+        """Tell whether a layer's blob is known to hold what its diff_id says: both may be here, of different images."""
+        pair = part.digest, part.diff_id
+        if part.digest == part.diff_id or pair in self._compared or self.store.content.diff_id(part.digest) == pair[1]:
+            return True
+        return self.store.images.pairs(*pair)
 
     def _is_whole(self, part: Part) -> bool:
         """Compare a config with its digest: it is small, and whoever runs the image reads it."""
@@ -185,6 +195,7 @@ class StoreDestination:
             )
             layer = Layer(self.store, self._facts_factory(), self._target, promise, self._lease, partial)
             self._arrivals.bring(layer, stream)
+            self._compared.add((part.digest, part.diff_id))
             return
         with partial or self.store.content.ingest(lease=self._lease) as ingest:
             while data := stream.read(_STEP):
@@ -199,6 +210,9 @@ class StoreDestination:
         """Record the image and its names, all in one transaction."""
         if picture.below:
             raise InvalidArgument("cannot keep an image for several platforms: choose one")
+        for part in picture.parts:  # another host may name what it never sent
+            if part.diff_id and not self._belongs(part):
+                raise IntegrityError(f"cannot keep layer {part.digest}: nobody has seen that it holds {part.diff_id}")
         digest = self.store.content.add(picture.data, expected=picture.digest, lease=self._lease)
         with self.store.db.transaction():
             self.store.images.put(digest)

@@ -171,8 +171,8 @@ class RegistryDestination:
 
     def finish(self, picture: Picture) -> None:
         """Store what is below by digest, then the manifest under its names."""
-        for below in picture.below:
-            RegistryDestination(self._repository, self._domain, []).finish(below)
+        for below in picture.walk()[:-1]:
+            self._repository.put_manifest(below.digest, below.data, below.media_type)
         for name in self._names or [picture.digest]:
             self._repository.put_manifest(name, picture.data, picture.media_type)
 

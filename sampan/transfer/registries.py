@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 _MAX_DEPTH = 3
+_MAX_LISTED = 512  # manifests and indexes below one name, as in a layout
+_MAX_BYTES = 64 << 20  # of them and of their configs
 FOREIGN = ".nondistributable.", ".foreign."
 
 
@@ -75,6 +77,8 @@ class RegistrySource:
         self._head: tuple[str, str, int] | None = None
         self._asked = False
         self._documents: dict[str, bytes] = {}
+        self._listed: dict[str, Picture] = {}  # of an index that is taken whole
+        self._size = 0
         self._listen = listen
 
     # ---- documents ----
@@ -139,16 +143,37 @@ class RegistrySource:
             raise IntegrityError(f"cannot {self.verb} {self.ref.familiar()}: its indexes are nested too deeply")
         if self.wanted is None:
             made = Picture(manifest.data, manifest.media_type, manifest.digest, manifest.document)
-            made.below = [self._picture(self._below(one), depth + 1, one) for one in manifest.document["manifests"]]
+            each = {one["digest"]: one for one in manifest.document["manifests"]}
+            made.below = [self._listed_one(one, depth + 1) for one in each.values()]
             return made
         chosen = choose(manifest.document["manifests"], self.wanted)
         if chosen is None:
             raise self._no_match(manifest.document["manifests"])
         return self._picture(self._below(chosen), depth + 1, chosen)
 
+    def _listed_one(self, descriptor: dict[str, Any], depth: int) -> Picture:
+        """Give the picture of one manifest of an index; however often it is listed, it is fetched once."""
+        digest = descriptor["digest"]
+        if digest not in self._listed:
+            if len(self._listed) >= _MAX_LISTED:
+                raise IntegrityError(
+                    f"cannot {self.verb} {self.ref.familiar()}: its indexes list more than {_MAX_LISTED} manifests"
+                )
+            self._listed[digest] = self._picture(self._below(descriptor), depth, descriptor)
+        return self._listed[digest]
+
+    def _count(self, data: bytes) -> bytes:
+        self._size += len(data)
+        if self._size > _MAX_BYTES:
+            raise IntegrityError(
+                f"cannot {self.verb} {self.ref.familiar()}: its documents have more than {_MAX_BYTES} bytes"
+            )
+        return data
+
     def _below(self, descriptor: dict[str, Any]) -> Manifest:
         digest = descriptor["digest"]
         found = self._manifest(self._repositories[0], digest, digest, "")
+        self._count(found.data)
         if len(found.data) != descriptor["size"]:
             size = f"{len(found.data)} bytes, not {descriptor['size']}"
             raise IntegrityError(f"cannot {self.verb} {self.ref.familiar()}: {digest} has {size}")
@@ -176,7 +201,7 @@ class RegistrySource:
             known = self._local(digest)
             if known is None:
                 known = self._once(digest, lambda: self._fetched(digest, size))
-            self._documents[digest] = known
+            self._documents[digest] = self._count(known)
         return self._documents[digest]
 
     def _fetched(self, digest: str, size: int) -> bytes:
