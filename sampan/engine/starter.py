@@ -49,7 +49,7 @@ class Host:
         if self._cap_mask < 0:
             self._cap_mask = (1 << 41) - 1
             if not self.rootless:
-                self._cap_mask &= rights.capabilities()[1]
+                self._cap_mask &= rights.bounding()
         return self._cap_mask
 
     def add_idmap(self, facts: Facts) -> None:

@@ -166,9 +166,10 @@ def detect(root: str = "", rootless: bool | None = None) -> Layout:
         rootless = rights.rootless()
     (v2_root, v2_mount), v1 = parse_mounts(read(f"{root}/proc/self/mountinfo"))
     v1 = {controller: root + mount for controller, mount in v1.items()}
+    version, why = ("v1", "no cgroup2 file system is mounted") if v1 else ("none", "no cgroup file system is mounted")
+    if not rootless and not all(os.access(mount, os.W_OK) for mount in list(v1.values())[:1]):
+        v1, why = {}, "the control groups are read-only"  # as in a container: all of them are
     if not v2_mount:
-        version = "v1" if v1 else "none"
-        why = "no cgroup2 file system is mounted" if v1 else "no cgroup file system is mounted"
         return Layout(version, "", "", {} if rootless else v1, why)
     v2_mount, base, why = root + v2_mount, "", ""
     if rootless:

@@ -132,7 +132,8 @@ def detect(etc: str = "/etc", directories: tuple[str, ...] = _DIRECTORIES) -> Id
     gids = parse_ranges(_read(f"{etc}/subgid"), user, uid)
     newuidmap, no_newuidmap = find_tool("newuidmap", directories)
     newgidmap, no_newgidmap = find_tool("newgidmap", directories)
-    reasons = [reason for reason in (no_newuidmap, no_newgidmap) if reason]
+    reasons = [] if rights.may_gain() else ["this process may gain no privileges, so newuidmap cannot help it"]
+    reasons += [reason for reason in (no_newuidmap, no_newgidmap) if reason]
     reasons += [
         f"{etc}/{name} has no range for {user or uid}"
         for name, found in (("subuid", uids), ("subgid", gids))

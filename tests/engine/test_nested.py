@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -120,3 +121,30 @@ def test_sys_admin_alone_runs_without_a_user_namespace(inside: Inside) -> None:
     assert done.returncode == 0 and "loopback" not in done.stderr
     done = inside(script, "--cap-add", "SYS_ADMIN")  # Docker's filter knows pivot_root(2) for nobody
     assert done.returncode and "seccomp=unconfined" in done.stderr
+
+
+# ---- other sandboxes: of namespaces, and of a process that may gain nothing ----
+
+
+def wrapped(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Make a base image and start a container, both below `words`."""
+    store = sampan.Engine(str(tmp_path / "store"))
+    script = 'set -e; "$@" bootstrap -t inner host sh id cat >/dev/null; '
+    script += '"$@" run --rm inner sh -c "id -u; cat /proc/self/uid_map"'
+    line = [*words, "sh", "-c", script, "sh", *store.command([])]
+    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="needs unshare(1)")
+def test_root_of_a_user_namespace(tmp_path: Path) -> None:
+    """He has all capabilities, but can make no device and no control group of cgroup v1: no root for a container."""
+    done = wrapped(tmp_path, "unshare", "--user", "--map-root-user")
+    assert done.stdout.split() == ["0", "0", "0", "1"], done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="needs setpriv(1)")
+def test_a_process_that_may_gain_no_privileges(tmp_path: Path) -> None:
+    done = wrapped(tmp_path, "setpriv", "--no-new-privs")
+    assert done.stdout.split()[0] == "0", done.stderr
+    if os.geteuid():
+        assert done.stdout.split()[1:] == ["0", str(os.geteuid()), "1"] and "only your own id is mapped" in done.stderr

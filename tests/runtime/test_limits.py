@@ -231,8 +231,19 @@ def test_simulated_v1_is_not_for_ordinary_users(tmp_path: Path) -> None:
 def test_simulated_hybrid(tmp_path: Path) -> None:
     host(tmp_path, [v1_mount("memory", "memory"), v2_mount("/sys/fs/cgroup/unified")])
     top = group(tmp_path, "unified", "hugetlb")
+    group(tmp_path, "memory")
     layout = cgrouphost.detect(str(tmp_path), rootless=False)
     assert layout.version == "hybrid" and layout.v2_base == str(top) and set(layout.v1) == {"memory"}
+
+
+def test_controllers_that_are_read_only_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container on a v1 host."""
+    host(tmp_path, [v1_mount("memory", "memory"), v1_mount("cpu", "cpu")])
+    group(tmp_path, "memory"), group(tmp_path, "cpu")
+    assert set(cgrouphost.detect(str(tmp_path), rootless=False).v1) == {"memory", "cpu"}
+    monkeypatch.setattr(os, "access", lambda path, mode: "sys/fs/cgroup" not in path)
+    layout = cgrouphost.detect(str(tmp_path), rootless=False)
+    assert layout.v1 == {} and layout.version == "v1" and "read-only" in layout.why
 
 
 def test_simulated_delegation_finds_the_topmost_writable_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
