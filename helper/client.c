@@ -19,6 +19,7 @@ void drop_client(struct client *c)
 	close_once(&c->out[1]);
 	c->pending = c->matched = c->key_count = 0;
 	c->attached = c->caller = false;
+	c->refused = 0;
 }
 
 /* What the caller leaves must not end with the unit that he started it in, which may end as soon as he is told. */
@@ -41,6 +42,8 @@ static size_t push(struct client *c, int stream, const char *bytes, size_t left)
 		return left - (size_t)n;
 	if (errno == EINTR || errno == EAGAIN)
 		return left;
+	if (c->refused == 0 && (errno == ENOSPC || errno == EDQUOT || errno == EFBIG || errno == EBADF))
+		c->refused = errno;
 	close_once(&c->out[stream]);
 	return 0;
 }

@@ -209,10 +209,15 @@ static void sweep(const struct supervisor *s)
 void tell(struct supervisor *s)
 {
 	struct report head = { REPORT_EXITED, 0, 0, s->status, s->oom_kills, 0, 0 };
-	for (int i = 0; i < CLIENTS; i++)
-		if (s->clients[i].attached && !s->clients[i].caller)
+	int refused = 0;
+	for (int i = 0; i < CLIENTS; i++) {
+		head.error = s->clients[i].refused;
+		if (s->clients[i].caller)
+			refused = head.error;
+		else if (s->clients[i].attached)
 			write_full(s->clients[i].control, &head, sizeof head);
-	report(REPORT_EXITED, s->groups_gone ? SWEPT_GROUPS : 0, 0, s->status, s->oom_kills, NULL, 0);
+	}
+	report(REPORT_EXITED, s->groups_gone ? SWEPT_GROUPS : 0, refused, s->status, s->oom_kills, NULL, 0);
 	if (s->sweep != NULL)
 		sweep(s);
 	restart_here(s);

@@ -123,7 +123,7 @@ struct plan {
 struct report {
 	uint32_t kind;
 	uint32_t op; /* of REPORT_EXITED: SWEPT_GROUPS or 0 */
-	int32_t error;
+	int32_t error; /* of REPORT_EXITED: why its reader could not be given all output */
 	int32_t value;
 	uint64_t extra; /* per kind */
 	uint32_t length;

@@ -252,6 +252,7 @@ int supervise(struct plan *plan)
 		s.clients[i].attached = s.clients[i].caller = false;
 		s.clients[i].matched = s.clients[i].pending = s.clients[i].key_count = 0;
 		s.clients[i].rest[0] = s.clients[i].rest[1] = 0;
+		s.clients[i].refused = 0;
 	}
 	memset(&start, 0xff, sizeof start);
 	memset(&start.child.identity, 0, sizeof start.child.identity);

@@ -25,6 +25,7 @@ struct client {
 	size_t matched;        /* of the detach keys */
 	size_t pending;        /* bytes of the current chunk still to be written */
 	size_t rest[STREAMS];  /* how much of what was left at the end has been written */
+	int refused;           /* errno of the first write that failed though the client is there: its disk is full */
 	char keys[KEYS];
 	size_t key_count;
 };

@@ -200,9 +200,21 @@ def _entry(name: str, known: "Entry | None" = None) -> "Entry | None":
 _used: Bundle | None = None
 
 
+def open_streams() -> None:
+    """Put /dev/null where a standard stream was closed: else the next file that is opened, a bundle or one of the
+    store, would get its number, and a container would be given that file.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open("/dev/null", os.O_RDWR)  # the lowest free number
+
+
 def install() -> None:
     """Let this process import from the bundle of this interpreter."""
     global _used
+    open_streams()
     if _used is None and sys.implementation.cache_tag and not sys.flags.optimize:
         _used = Bundle(f"{_ABOVE}/sampan/__pycache__/sampan.{sys.implementation.cache_tag}.bundle")
         sys.meta_path.insert(0, _used)

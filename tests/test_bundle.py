@@ -51,6 +51,19 @@ def test_a_bundle_is_written_once_and_grows_with_what_is_used(copy: pathlib.Path
     assert python(copy, WHERE).split()[0] == str(made)
 
 
+@pytest.mark.parametrize("fd", [0, 1, 2])
+def test_a_bundle_never_takes_the_place_of_a_closed_stream(copy: pathlib.Path, fd: int) -> None:
+    """A container would be given it, and the command's own words would be written into it."""
+    made = bundled(copy)
+    code = START + "import os; where = os.readlink('/proc/self/fd/{fd}'); os.write({out}, where.encode())"
+    command = [sys.executable, "-I", "-S", "-X", "utf8", "-c", code.format(fd=fd, out=2 if fd == 1 else 1), str(copy)]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {fd}>&-', "sh", *command], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert made.exists()
+    assert done.stdout + done.stderr == "/dev/null"
+
+
 @pytest.mark.parametrize("text", ["new", "newer"])
 def test_a_changed_source_counts_at_once(copy: pathlib.Path, text: str) -> None:
     """Of the same size and a nanosecond later, or of the same time and another size."""

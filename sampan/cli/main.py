@@ -134,14 +134,8 @@ def entry() -> None:
 
 
 def _open_streams() -> None:
-    """Put /dev/null where a standard stream was closed: else a file of the store would get its number, and a container
-    would be given that file.
-    """
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open("/dev/null", os.O_RDWR)  # the lowest free number
+    """Have both streams that are written to, also where the caller closed them."""
+    bundle.open_streams()
     sys.stdout = sys.stdout or open(1, "w", closefd=False)
     sys.stderr = sys.stderr or open(2, "w", closefd=False)
 

@@ -79,8 +79,8 @@ class Client:
             if not part:
                 raise Unavailable(f"lost container {self.name}: its supervisor is gone or takes no more clients")
             data += part
-        kind, _, _, value, extra, _, _ = _HEAD.unpack(data)
-        return None if kind == launch.DETACHED else launch.Exit(value, extra > 0)
+        kind, _, error, value, extra, _, _ = _HEAD.unpack(data)
+        return None if kind == launch.DETACHED else launch.Exit(value, extra > 0, error)
 
     def close(self) -> None:
         """Hang up."""
@@ -134,4 +134,4 @@ def _watch(engine: Engine, record: Record, client: Client, forward: terminal.For
         if now.status == "exited":
             return now.exit_code
         raise
-    return ended.code if ended else 0
+    return ended.told() if ended else 0

@@ -185,4 +185,4 @@ def exec(
         child = start(engine, record, plan, spec, (0, 1, 2))
         forward.to(child.signal, (lambda: child.resize(*terminal.size(1))) if tty else None)
         with terminal.Raw(0 if tty else -1):
-            return child.wait().code
+            return child.wait().told()

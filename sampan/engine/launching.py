@@ -257,7 +257,7 @@ def foreground(engine: Engine, record: Record, child: Child, forward: terminal.F
         engine.events.container("detach", record)
         return 0
     _ended(engine, record, ended, child)
-    return ended.code
+    return ended.told()
 
 
 def _ended(engine: Engine, record: Record, ended: Exit, child: Child) -> None:

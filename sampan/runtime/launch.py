@@ -66,14 +66,26 @@ def _helper() -> int:
 
 
 class Exit:
-    """Hold how a process ended: `code` as a shell would show it, `signal` or 0, and whether memory ran out."""
+    """Hold how a process ended: `code` as a shell would show it, `signal` or 0, and whether memory ran out.
 
-    __slots__ = ("code", "oom", "signal")
+    `refused` is the error number for which our standard output or error took no more of its output, or 0.
+    """
 
-    def __init__(self, status: int, oom: bool) -> None:
+    __slots__ = ("code", "oom", "refused", "signal")
+
+    def __init__(self, status: int, oom: bool, refused: int = 0) -> None:
         self.signal = status & 0x7F
         self.code = 128 + self.signal if self.signal else status >> 8 & 0xFF
         self.oom = oom
+        self.refused = refused
+
+    def told(self) -> int:
+        """Give the code to whoever was to have the output; Unavailable, never with code 0, where a part is lost."""
+        if self.refused:
+            why = os.strerror(self.refused)
+            hint = "`sampan logs` has it, where the container is kept"
+            raise Unavailable(f"cannot write all of the output: {why}", hint, exit_code=self.code or 1)
+        return self.code
 
 
 class StartFailure(SampanError):
@@ -187,7 +199,7 @@ class Child:
         while self._exit is None and not self.detached:
             kind, operation, error, value, extra, data = self.report()
             if kind == EXITED:
-                self._exit = Exit(value, extra > 0)
+                self._exit = Exit(value, extra > 0, error)
                 if operation & SWEPT_GROUPS and self.placement is not None:
                     self.placement.forget()
             elif kind == TREE:

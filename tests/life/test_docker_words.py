@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -74,3 +75,36 @@ def test_inspect_of_an_image_has_the_fields_that_the_image_lacks(engine: sampan.
     assert not {"Entrypoint", "Labels", "User"} & set(engine.images.resolve("base").config.get("config") or {})
     assert sampan_run("inspect", "--type", "image", "-f", text, "base").stdout == "[] null |\n"
     assert json.loads(sampan_run("image", "inspect", "base").stdout)[0]["Config"]["Volumes"] is None
+
+
+@pytest.mark.parametrize("words", [("run", "--rm"), ("run", "--rm", "-t"), ("run", "--name", "full_disk"), ("exec",)])
+def test_output_that_is_lost_is_no_success(
+    started: Callable[..., str], sampan_run: Run, words: tuple[str, ...]
+) -> None:
+    box = started("sleep 60") if words == ("exec",) else "base"
+    with open("/dev/full", "wb") as full:
+        for code, shown in ((0, 1), (7, 7)):
+            done = sampan_run(
+                *words,
+                box,
+                "sh",
+                "-c",
+                f"echo out; exit {code}",
+                capture_output=False,
+                stdout=full,
+                stderr=subprocess.PIPE,
+            )
+            sampan_run("rm", "-f", "full_disk")
+            assert done.returncode == shown
+            assert "cannot write all of the output: No space left on device" in done.stderr
+
+
+def test_output_that_is_lost_is_told_by_attach_and_start_too(started: Callable[..., str], sampan_run: Run) -> None:
+    name = started("head -n 1; echo out", "-i")
+    with open("/dev/full", "wb") as full:
+        streams = {"capture_output": False, "stdout": full, "stderr": subprocess.PIPE}
+        done = sampan_run("attach", name, stdin=None, input="go\n", **streams)
+        assert (done.returncode, "No space left on device" in done.stderr) == (1, True)
+        done = sampan_run("start", "-a", name, **streams)
+        assert (done.returncode, "No space left on device" in done.stderr) == (1, True)
+    assert sampan_run("logs", name).stdout.count("out\n") == 2

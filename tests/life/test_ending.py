@@ -129,7 +129,7 @@ def test_any_signal_by_name_or_number(
     assert sampan_run("wait", name).stdout == f"{code}\n"
 
 
-@pytest.mark.parametrize("bad", ["SIGNONE", "0", "65", "-1", "", "RTMIN+99"])
+@pytest.mark.parametrize("bad", ["SIGNONE", "0", "65", "-1", " ", "RTMIN+99"])
 def test_bad_signals_are_named(started: Callable[..., str], sampan_run: Run, bad: str) -> None:
     done = sampan_run("kill", "-s", bad, started("sleep 60"))
     assert done.returncode != 0 and "signal" in done.stderr.splitlines()[0]
