@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Extents = list[tuple[int, int]]
 
 READ_SIZE = 1 << 20
+_MAX_EXTENSIONS = 4 * tar.MAX_EXTENDED
 _ZERO = bytes(BLOCK)
 _TYPES = {b"0": "F", b"\0": "F", b"7": "F", b"S": "F", b"1": "H", b"2": "L", b"3": "C", b"4": "B", b"5": "D", b"6": "P"}
 _TYPES[b"D"] = "D"  # GNU's incremental dumps: the directory, then a listing that is skipped
@@ -48,6 +49,7 @@ class TarReader:
         self._at = 0
         self._left = 0  # bytes of the current file's data still to come
         self._padding = 0
+        self._extended = 0  # bytes of the headers that say something of the next file
         self._contiguous = False
         self._directory = self._inside = b""
         self._global: dict[bytes, bytes] = {}
@@ -69,6 +71,7 @@ class TarReader:
                 continue
             yield self._entry(block, fields, {**self._global, **pax} if self._global else pax)
             pax = {}
+            self._extended = 0
 
     def unbuffered(self) -> int:
         """Say how much of the current file is still in the source, which stands right at it; 0 when that is not so."""
@@ -134,6 +137,9 @@ class TarReader:
         size = tar.bounded(
             tar.number(fields[4]), tar.MAX_EXTENDED, "the size of an extended header", fields[0].rstrip(b"\0")
         )
+        self._extended += size + BLOCK
+        if self._extended > _MAX_EXTENSIONS:  # each may be in bounds, and none of them the last
+            raise broken("there are too many extended headers before a file")
         data = self._take(size + -size % BLOCK)[:size]
         if fields[7] == b"L":
             pax[b"path"] = data.split(b"\0", 1)[0]

@@ -24,8 +24,17 @@ MANIFEST = "manifest.json"
 
 
 def find(archive: Archive) -> list[Found]:
-    """Give the images of a Docker archive."""
-    return [_image(archive, entry) for entry in entries(archive)]
+    """Give the images of a Docker archive, each once with all of its names."""
+    images: dict[tuple[str, ...], Found] = {}
+    configs: dict[str, tuple[bytes, list[str]]] = {}
+    for entry in entries(archive):
+        members = _members(archive, entry)
+        if members not in images:
+            images[members] = _image(archive, members, configs)
+        images[members].add_names(tags(archive, entry))
+        if len(images) > found.MAX_IMAGES:
+            raise IntegrityError(f"cannot load {archive.what}: it has more than {found.MAX_IMAGES} images")
+    return list(images.values())
 
 
 def entries(archive: Archive) -> list[dict[str, Any]]:
@@ -38,22 +47,32 @@ def entries(archive: Archive) -> list[dict[str, Any]]:
     return found.objects(value, what)
 
 
-def _image(archive: Archive, entry: dict[str, Any]) -> Found:
+def _members(archive: Archive, entry: dict[str, Any]) -> tuple[str, ...]:
+    """Give the members that an entry names: its config, then its layers."""
     what = archive.what
     text = entry.get("Config")
     if not isinstance(text, str) or not text:
         raise IntegrityError(f"cannot load {what}: its {MANIFEST} names no config")
-    config = archive.read(_member(archive, text))
-    members = [_member(archive, text) for text in found.strings(entry.get("Layers"), f"{what}: its list of layers")]
-    for member in members:
+    layers = found.strings(entry.get("Layers"), f"{what}: its list of layers")
+    return tuple(_member(archive, name) for name in (text, *layers))
+
+
+def _image(archive: Archive, members: tuple[str, ...], configs: dict[str, tuple[bytes, list[str]]]) -> Found:
+    name, *layers = members
+    if name not in configs:
+        config = archive.read(name)
+        configs[name] = config, image.diff_ids(image.parse_config(config))
+        if sum(len(one) for one, _ in configs.values()) > found.MAX_BYTES:
+            raise IntegrityError(f"cannot load {archive.what}: its configs have more than {found.MAX_BYTES} bytes")
+    for member in layers:
         if not archive.has(member):
             raise archive.missing(member)
-    ids = image.diff_ids(image.parse_config(config))
-    if len(ids) != len(members):
+    config, ids = configs[name]
+    if len(ids) != len(layers):
         raise IntegrityError(
-            f"cannot load {what}: {MANIFEST} has {counted(len(members), 'layer')}, the config {len(ids)}"
+            f"cannot load {archive.what}: {MANIFEST} has {counted(len(layers), 'layer')}, the config {len(ids)}"
         )
-    return Found(tags(archive, entry), config, [Wanted(member, ids[i]) for i, member in enumerate(members)])
+    return Found([], config, [Wanted(member, ids[i]) for i, member in enumerate(layers)])
 
 
 def tags(archive: Archive, entry: dict[str, Any]) -> list[str]:

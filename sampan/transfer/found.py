@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+MAX_IMAGES = 512  # in one archive
+MAX_BYTES = 64 << 20  # of an archive's documents, all of which are held
+
+
 class Wanted:
     """One layer to read: its `name` in the archive, its diff_id, and its descriptor where the archive has one."""
 

@@ -36,7 +36,7 @@ def is_layout(archive: Archive) -> bool:
 class _Reader:
     def __init__(self, archive: Archive) -> None:
         self.archive = archive
-        self.count = 0
+        self.count = self.size = 0
 
     def blob(self, descriptor: dict[str, Any]) -> bytes:
         """Read a document by its descriptor, verified."""
@@ -47,6 +47,9 @@ class _Reader:
         data = self.archive.read(blob_name(digest), image.MAX_DOCUMENT)
         if len(data) != descriptor["size"]:
             raise IntegrityError(f"cannot load {what}: {digest} has {len(data)} bytes, not {descriptor['size']}")
+        self.size += len(data)
+        if self.size > found.MAX_BYTES:
+            raise IntegrityError(f"cannot load {what}: its documents have more than {found.MAX_BYTES} bytes")
         if digests.of(data) != digest:
             raise IntegrityError(f"cannot load {what}: the content of {digest} has another digest")
         return data

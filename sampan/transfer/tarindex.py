@@ -16,7 +16,9 @@ from sampan.oci.tarheader import BLOCK, broken
 # A saved image has a few members per layer; extended headers hold a path, or a few short records.
 _MAX_MEMBERS = 65536
 _MAX_EXTENDED = 1 << 16
+_MAX_NAMES = 16 << 20  # bytes, of all names and targets together
 _FILES = (b"0", b"\0", b"7")
+_KEYS = (b"path", b"linkpath", b"size")
 IMPORT_HINT = "to make an image from an archive of a file system use `sampan import`"
 
 
@@ -62,7 +64,7 @@ class Index:
         self._end = os.fstat(fd).st_size
         self._at = 0
         self._long: dict[bytes, bytes] = {}
-        count = 0
+        self._names = count = 0
         check_first(os.pread(fd, BLOCK, 0))
         while self._next():
             count += 1
@@ -97,7 +99,7 @@ class Index:
             raise broken(f"an extended header has {size} bytes")
         data = self._take(size)
         if kind == b"x":
-            self._long.update(tar.records(data))
+            self._long.update((key, value) for key, value in tar.records(data) if key in _KEYS)
         elif kind != b"g":  # nothing that a global header may say matters here
             self._long[b"path" if kind == b"L" else b"linkpath"] = data.split(b"\0", 1)[0]
 
@@ -108,7 +110,7 @@ class Index:
         kind = fields[7]
         if kind in (b"1", b"2"):
             target = self._long.get(b"linkpath") or fields[8].split(b"\0", 1)[0]
-            self._add(name)
+            self._add(name, len(target))
             self.links[name] = normalise(target, os.path.dirname(name) if kind == b"2" else "")
         elif kind in _FILES:
             if self._at + size > self._end:
@@ -120,7 +122,10 @@ class Index:
             fault = broken(f"type {kind!r}, which no saved image has,", os.fsencode(name[:200]))
             raise IntegrityError(fault.message, IMPORT_HINT)
 
-    def _add(self, name: str) -> None:
+    def _add(self, name: str, more: int = 0) -> None:
+        self._names += len(name) + more
+        if self._names > _MAX_NAMES:
+            raise broken(f"the names of its members have more than {_MAX_NAMES} bytes")
         # Which of two members counts differs between tools: what one has checked, another would load.
         if name in self.files or name in self.links:
             raise broken("it holds twice the member", os.fsencode(name[:200]))
