@@ -10,7 +10,18 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from transfersupport import BASE, MANIFEST, Layout, config, docker_files, member, nothing_left, simple_layout, tar, tar_of
+from transfersupport import (
+    BASE,
+    MANIFEST,
+    Layout,
+    config,
+    docker_files,
+    member,
+    nothing_left,
+    simple_layout,
+    tar,
+    tar_of,
+)
 
 import sampan
 from sampan.errors import IntegrityError
