@@ -128,7 +128,8 @@ def translated(exc: Exception, host: str) -> Exception:
 
 def _words(exc: Any) -> str:
     """Say why, without the names of Python's objects."""
-    if isinstance(exc, failures.ProxyError) and isinstance(exc.original_error, failures.NewConnectionError):
+    waited = (failures.NewConnectionError, failures.ConnectTimeoutError, failures.ReadTimeoutError, TimeoutError)
+    if isinstance(exc, failures.ProxyError) and isinstance(exc.original_error, waited):
         return _words(exc.original_error)
     cause = exc.__cause__ or exc.__context__
     if isinstance(exc, failures.NewConnectionError) and isinstance(cause, OSError):

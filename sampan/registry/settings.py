@@ -100,7 +100,10 @@ class Settings:
 
     def place_of(self, domain: str) -> Place:
         """Give the place of a registry itself."""
-        return self.places(reference.Reference(domain, "x"), push=True)[0]
+        try:
+            return self.places(reference.Reference(domain, "x"), push=True)[0]
+        except Denied as exc:
+            raise Denied(f"cannot reach {domain}: it is blocked by the configuration") from exc
 
     def plain_allowed(self, host: str) -> bool:
         """Tell whether plain HTTP is allowed for a host name or address (with a port perhaps), whoever names it."""

@@ -205,10 +205,26 @@ def test_a_proxy_that_is_not_there_is_told(engine: sampan.Engine, monkeypatch: p
         engine.images.pull("registry.example/app")
 
 
+def test_a_proxy_that_does_not_answer_is_told(
+    engine: sampan.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sampan.registry.connect.Registries._sleep", lambda self, seconds: None)
+    for limit in ("CONNECT", "READ"):
+        monkeypatch.setattr(f"sampan.registry.transport.{limit}", 0.2)
+    for scheme in ("http", "https"):
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            monkeypatch.setenv("HTTPS_PROXY", f"{scheme}://127.0.0.1:{silent.getsockname()[1]}")
+            with pytest.raises(Unavailable, match="registry.example.*: it does not answer in time$"):
+                engine.images.pull("registry.example/app")
+
+
 def test_a_blocked_registry_is_not_asked(engine: sampan.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAMPAN_BLOCKED_REGISTRIES", "blocked.example")
     with pytest.raises(Denied, match="blocked by the configuration"):
         engine.images.pull("blocked.example/a")
+    for ask in (lambda host: registries.login(host, "me", "x"), lambda host: registries.search(f"{host}/app", 5)):
+        with pytest.raises(Denied, match="cannot reach blocked.example: it is blocked by the configuration"):
+            ask("blocked.example")
 
 
 def test_a_mirror_is_asked_first_and_may_fail(
