@@ -189,7 +189,7 @@ class Images:
         """Write images as one archive that is an OCI layout and a Docker archive; give its size in bytes.
 
         `target` is a path (the file appears when it is whole), a file object opened in binary, or a descriptor.
-        A name saves that tag only, an id all that it has.
+        A name with a tag saves that one only, a repository's all its tags, an id all names that it has.
         """
         from sampan.engine.streams import writable
         from sampan.transfer import save
@@ -199,9 +199,9 @@ class Images:
 
         chosen: dict[str, tuple[Image, list[str]]] = {}
         for name in names:
-            image = self.resolve(name)
-            kept = chosen.setdefault(image.manifest_digest, (image, []))[1]
-            kept += [text for text in _names_of(image, name) if text not in kept]
+            for image, names_of in self._tags(name) or [(found := self.resolve(name), _names_of(found, name))]:
+                kept = chosen.setdefault(image.manifest_digest, (image, []))[1]
+                kept += [text for text in names_of if text not in kept]
         if not chosen:
             raise InvalidArgument("cannot save: no image was named")
         with writable(target, "images") as fd:
@@ -209,6 +209,21 @@ class Images:
         for image, _ in chosen.values():
             self._tell("save", image, image.id)
         return size
+
+    def _tags(self, name: str) -> list[tuple[Image, list[str]]]:
+        """Give the images that have tags of a repository, where the name is one alone, and these (as `docker save`)."""
+        try:
+            asked = reference.parse(name, default_tag=False)
+        except InvalidArgument:  # an id
+            return []
+        if asked.tag or asked.digest:
+            return []
+        found = []
+        for image in self.store.ls():
+            names = [text for text in image.references if reference.parse(text).name == asked.name]
+            if names:
+                found.append((image, names))
+        return found
 
     def load(self, source: Place) -> list[str]:
         """Load an archive or an OCI layout directory; give "Loaded image: …" for each, and what lost its name.

@@ -221,7 +221,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     from sampan import nearest as guess
 
     shown = sorted(reference.parse(text).familiar() for text in known)
-    wanted = name if ":" in name else f"{name}:{reference.DEFAULT_TAG}"
+    wanted = name if ":" in name.rpartition("/")[2] else f"{name}:{reference.DEFAULT_TAG}"
     # The tag, mostly "latest", would make any two short names alike.
     repositories = {text.rpartition(":")[0]: text for text in reversed(shown)}
     found = guess.nearest(wanted.rpartition(":")[0], repositories)

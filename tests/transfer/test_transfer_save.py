@@ -76,6 +76,20 @@ def test_save_by_id_keeps_all_names_and_by_name_one(engine: sampan.Engine, tmp_p
             assert json.load(member(archive, "manifest.json"))[0]["RepoTags"] == names
 
 
+def test_save_of_a_repository_saves_all_its_tags(engine: sampan.Engine, tmp_path: Path) -> None:
+    loaded(engine, tmp_path / "1.tar", [BASE], ["127.0.0.1:5000/app:1", "127.0.0.1:5000/app:latest", "app:3"])
+    loaded(engine, tmp_path / "2.tar", [TOP], ["127.0.0.1:5000/app:2", "127.0.0.1:5000/app/more:1"])
+    with tarfile.open(saved(engine, tmp_path / "a.tar", "127.0.0.1:5000/app", "app:3")) as archive:
+        listed = json.load(member(archive, "manifest.json"))
+    assert sorted(entry["RepoTags"] for entry in listed) == [
+        ["127.0.0.1:5000/app:1", "127.0.0.1:5000/app:latest", "app:3"],
+        ["127.0.0.1:5000/app:2"],
+    ]
+    with pytest.raises(NotFound) as caught:
+        saved(engine, tmp_path / "a.tar", "127.0.0.1:5000/apq")
+    assert "did you mean 127.0.0.1:5000/app:latest?" in caught.value.hint
+
+
 def test_save_fails_before_the_first_byte_when_a_blob_is_gone(engine: sampan.Engine, tmp_path: Path) -> None:
     loaded(engine, tmp_path / "in.tar", [BASE], ["app:1"])
     os.unlink(engine.store.paths.blob(digest(BASE)))
