@@ -159,7 +159,10 @@ def _check_names(loaded: list[Loaded], what: str) -> None:
     for one in loaded:
         for name in one.references:
             if owners.setdefault(name, one.manifest_digest) != one.manifest_digest:
-                raise IntegrityError(f"cannot load {what}: it calls two images {name}")
+                raise IntegrityError(
+                    f"cannot load {what}: it calls two images {name}",
+                    "`sampan image copy oci:DIRECTORY:TAG NAME` (or oci-archive:FILE:TAG) takes one of them",
+                )
 
 
 def _publish(store: Store, loaded: list[Loaded]) -> None:

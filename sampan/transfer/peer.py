@@ -153,12 +153,18 @@ class PeerSource:
         data = self._pipe.document()
         digest = digests.of(data)
         document = image.parse_manifest(data)
-        self._pipe.send({"do": "open", "digest": document["config"]["digest"], "offset": 0})
-        self._pipe.receive()
-        config = self._pipe.document()
-        if digest != answer.get("digest") or digests.of(config) != document["config"]["digest"]:
+        is_image = document["config"]["mediaType"] in image.CONFIGS
+        config = self._config(document["config"]["digest"]) if is_image else None
+        if digest != answer.get("digest") or (
+            config is not None and digests.of(config) != document["config"]["digest"]
+        ):
             raise IntegrityError(f"{self._pipe.what} sends documents with another digest")
         return of_manifest(data, document["mediaType"], digest, document, config, f"{self._name} of {self._pipe.what}")
+
+    def _config(self, digest: str) -> bytes:
+        self._pipe.send({"do": "open", "digest": digest, "offset": 0})
+        self._pipe.receive()
+        return self._pipe.document()
 
     def open(self, part: Part, offset: int, received: Callable[[int], None]) -> Stream:
         """Ask for a blob."""

@@ -103,7 +103,9 @@ class _Server:
             raise InvalidArgument("there is no manifest")
         data = self._pipe.document(self._body)
         document = image.parse_manifest(data)
-        config = self._store.content.read(document["config"]["digest"])
+        described = document["config"]
+        is_image = described["mediaType"] in image.CONFIGS
+        config = self._store.content.read(described["digest"]) if is_image else None
         picture = of_manifest(data, document["mediaType"], str(request["digest"]), document, config, "the image")
         self._names = [str(reference.parse(str(name))) for name in request["names"]]
         self._destination.finish(picture)

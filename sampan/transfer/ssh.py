@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 
-from sampan.errors import InvalidArgument, NotFound, Unavailable
+from sampan.errors import InvalidArgument, NotFound, NotSupported, Unavailable
 from sampan.oci import digest as digests
 from sampan.oci import image as documents
 from sampan.oci import jsontext, reference
@@ -200,8 +200,13 @@ def load_into(host: Host, engine: str, content: Blobs, manifest: str, names: Seq
     Docker looks for a layer by its chain before it reads its archive, so what is there may be left out; an engine
     that wants it all the same gets the whole archive.
     """
-    there = _chains(host, engine)
     document = documents.parse_manifest(content.read(manifest))
+    if document["config"]["mediaType"] not in documents.CONFIGS:
+        raise NotSupported(
+            f"cannot copy {names[0] if names else manifest} to {host.shown}: it is an artifact, and {engine} takes images",
+            f"sampan on {host.shown} takes artifacts too",
+        )
+    there = _chains(host, engine)
     chosen = _Archive(content, document, names)
     missing = [digest for digest, chain in chosen.layers if chain not in there]
     if len(missing) < len(chosen.layers):

@@ -12,6 +12,7 @@ from pathlib import Path
 import dockersupport
 import pytest
 import sshsupport
+import transfersupport as ts
 from lyingregistry import lying
 from registrysupport import Registry, needs_registry, needs_skopeo, skopeo
 
@@ -195,6 +196,25 @@ def test_only_missing_blobs_travel_to_another_host(
     events.clear()
     fresh.images.copy(f"{host.address}/there/app:1", "mine:2", listen=events.append)
     assert moved(events) <= 1
+
+
+def test_an_artifact_goes_to_another_host_and_back(
+    engine: sampan.Engine, make_engine: Callable[[], sampan.Engine], host: sshsupport.Host, tmp_path: Path
+) -> None:
+    layout = ts.Layout()
+    config = layout.blob(b"not json", "application/vnd.example.config")
+    layers = [layout.blob(b"any bytes", "application/vnd.example.data")]
+    manifest = {"schemaVersion": 2, "mediaType": ts.MANIFEST, "config": config, "layers": layers}
+    layout.add(layout.document(manifest, ts.MANIFEST))
+    digest = engine.images.copy(f"oci:{ts.write_tree(tmp_path / 'layout', layout.build())}", "thing:1").digest
+    assert engine.images.copy("thing:1", f"{host.address}/there:1").digest == digest
+    other = make_engine()
+    assert other.images.copy(f"{host.address}/there:1", "back:1").digest == digest
+    assert [other.store.content.read(ts.digest(data)) for data in (b"not json", b"any bytes")]
+    (host.programs / "sampan").unlink()
+    host.put("docker", "exit 1")
+    with pytest.raises(NotSupported, match="thing:1 to 127.0.0.1:.*: it is an artifact, and docker takes images"):
+        engine.images.copy("thing:1", f"{host.address}/thing:1")
 
 
 def test_what_the_other_host_says_is_told(filled: sampan.Engine, host: sshsupport.Host) -> None:
