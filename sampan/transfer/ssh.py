@@ -202,8 +202,9 @@ def load_into(host: Host, engine: str, content: Blobs, manifest: str, names: Seq
     """
     document = documents.parse_manifest(content.read(manifest))
     if document["config"]["mediaType"] not in documents.CONFIGS:
+        shown = names[0] if names else manifest
         raise NotSupported(
-            f"cannot copy {names[0] if names else manifest} to {host.shown}: it is an artifact, and {engine} takes images",
+            f"cannot copy {shown} to {host.shown}: it is an artifact, and {engine} takes images",
             f"sampan on {host.shown} takes artifacts too",
         )
     there = _chains(host, engine)
