@@ -61,6 +61,7 @@ class Check:
     def run(self) -> Iterator[Fault]:
         """Give every fault; with `quick` layers are only looked for, not compared with their blobs."""
         yield from self._database()
+        self._pulled: set[str] = set()  # names of images that came from a registry
         self._owners = self._users()
         yield from self._blobs()
         yield from self._layers()
@@ -93,10 +94,21 @@ class Check:
         found: dict[str, set[str]] = {}
         for image in self.store.images.ls():
             names = [reference.parse(name).familiar() for name in image.references] or [image.short_id]
+            self._pulled.update(names if image.digests else ())
             for blobs, diff_ids in self.store.db.query("SELECT blobs, diff_ids FROM images WHERE id = ?", (image.id,)):
                 for digest in (*jsontext.loads(blobs), *jsontext.loads(diff_ids)):
                     found.setdefault(digest, set()).update(names)
         return found
+
+    def _bring(self, users: list[str]) -> str:
+        """Say how a user gets what the store cannot make again: of several images one is enough."""
+        if not users:
+            return "build again what needed it"
+        pulls = [f"sampan pull {name}" for name in users if name in self._pulled] or [
+            f"sampan pull {name}" for name in users
+        ]
+        rest = "it" if len(users) == 1 else "one of them"
+        return f"bring it again: {' or '.join(pulls)}, or build or load {rest}"
 
     def _named(self, digest: str) -> list[str]:
         return sorted(self._owners.get(digest, ()))
@@ -123,14 +135,14 @@ class Check:
         self._bad.add(digest)
         fault = Fault("blob", digest, why, self._named(digest), _REPAIR)
         if not self.store.content.has(digest) and not self._may_mend(digest):
-            fault.hint = _bring(fault.users)
+            fault.hint = self._bring(fault.users)
         if self.repair:
             fault.repaired = self._mend_blob(digest)
             if fault.repaired:
                 self._bad.discard(digest)
             else:
                 self.store.content.delete(digest)
-                fault.hint = _bring(fault.users)
+                fault.hint = self._bring(fault.users)
         return fault
 
     def _may_mend(self, digest: str) -> bool:
@@ -227,7 +239,7 @@ class Check:
         if busy:
             fault.hint = f"container {busy} runs on it: stop it, then check again"
         elif digest in self._bad or not self.store.content.has(digest):
-            fault.hint = _bring(fault.users)
+            fault.hint = self._bring(fault.users)
         else:
             self._replace(diff_id, digest, fresh)
             fault.repaired = "unpacked again from its blob"
@@ -290,12 +302,6 @@ def _bytes(value: bytes | str) -> bytes:
 _MOST = 10  # differences of one layer that are told
 _ROOM = "free some space, or use --quick"
 _REPAIR = "run `sampan system check --repair`"
-
-
-def _bring(users: list[str]) -> str:
-    if not users:
-        return "build again what needed it"
-    return "bring it again: " + ", ".join(f"sampan pull {name}" for name in users) + ", or build or load it"
 
 
 def check(

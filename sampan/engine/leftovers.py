@@ -65,3 +65,19 @@ def _collect(engine: Engine, name: str, seconds: float) -> bool:
     except (SampanError, OSError) as error:
         engine.warn([f"cannot remove what is left of container {container_id[:12]}: {error}"])
     return True
+
+
+def forget_salvaged(engine: Engine) -> None:
+    """Remove what `system check --repair` kept of a damaged database: the file, and the files of containers whose
+    records were lost; those of one that still has processes stay.
+    """
+    from sampan.store import salvage
+
+    paths = engine.store.paths
+    base = os.path.basename(paths.database) + salvage.KEPT
+    for name in os.listdir(paths.root):
+        if name.startswith(base):
+            files.unlink(f"{paths.root}/{name}")
+    for name in os.listdir(paths.containers):
+        if name.startswith(salvage.LOST) and not cgroup.named(name.removeprefix(salvage.LOST)).directories():
+            engine.remove_tree(f"{paths.containers}/{name}")

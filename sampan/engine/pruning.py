@@ -85,6 +85,8 @@ def everything(engine: Engine, wanted: Wanted, *, all: bool = False, volumes: bo
 
     Raises InvalidArgument for an age together with `volumes`, as Docker does.
     """
+    from sampan.engine import leftovers
+
     if volumes and wanted.before:
         raise InvalidArgument("cannot prune volumes by filter until", "prune them with `sampan volume prune`")
 
@@ -94,6 +96,8 @@ def everything(engine: Engine, wanted: Wanted, *, all: bool = False, volumes: bo
             prune_volumes(engine, wanted, done)
         prune_build_cache(engine, wanted, done, all=all)
         prune_images(engine, wanted, done, all=all)
+        if not wanted:
+            leftovers.forget_salvaged(engine)
 
     kinds = ("container", *(["volume"] if volumes else []), "image", "builder")
     done = measured(engine, work, *kinds, partials_too=True)

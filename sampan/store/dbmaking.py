@@ -56,7 +56,10 @@ def migrate(connection: Any, path: str, version: int) -> None:
     """Bring the database of an older version to this one; NotSupported, IntegrityError for what is none of ours."""
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     if application != schema.APPLICATION_ID:
-        raise IntegrityError(f"cannot open the store: {path} is not a database of sampan")
+        raise IntegrityError(
+            f"cannot open the store: {path} is not a database of sampan",
+            "`sampan system check --repair` makes one from the files beside it; SAMPAN_ROOT chooses another store",
+        )
     if version > dbfile.VERSION:
         raise NotSupported(
             f"cannot open the store {path}: its version is {version}, this sampan knows {dbfile.VERSION}",

@@ -151,7 +151,7 @@ def _snapshot(records: _Records, name: str, path: str, size: int) -> Line:
 
 def _container(records: _Records, name: str, path: str, size: int) -> Line:
     if name.startswith("lost-"):
-        return Line(LEFTOVER, path, size, ["files of a container whose record was lost"], False)
+        return Line(LEFTOVER, path, size, ["files of a container whose record was lost"], True)
     if name not in records.containers:
         return _leftover(name, path, size)
     return Line(CONTAINER, path, size, [records.containers[name]], False, name)
@@ -202,7 +202,7 @@ def _top(name: str, path: str, size: int) -> Line:
     if name.startswith(files.PROBE):
         return _unfinished(name.removeprefix(files.PROBE), path, size)
     if name.startswith("sampan.db.damaged-"):
-        return Line(LEFTOVER, path, size, ["a database that was replaced by system check --repair"], False)
+        return Line(LEFTOVER, path, size, ["a database that was replaced by system check --repair"], True)
     if name in _TOP:
         return Line(STORE, path, size, [_TOP[name]], False)
     return Line(UNKNOWN, path, size, [], False)

@@ -10,8 +10,9 @@ import pytest
 
 import sampan
 from sampan.cli.main import main
+from sampan.engine import pruning
 from sampan.engine.checking import Checked, Fault, check
-from sampan.errors import Unavailable
+from sampan.errors import IntegrityError, Unavailable
 from sampan.oci.options import RunOptions
 
 
@@ -178,6 +179,16 @@ def test_a_damaged_database_is_found_and_made_again(own: sampan.Engine, page: in
     assert {row["Repository"] for row in own.images.ls()} == {"app", "base"}
     assert [volume.name for volume in own.store.volumes.ls()] == ["data"]
     assert runs(own)
+    paths = own.store.paths
+    assert any(name.startswith("sampan.db.damaged-") for name in os.listdir(paths.root))
+    assert pruning.everything(own, pruning.Wanted(before=1)).freed == 0  # a filter: what has no date stays
+    assert any(name.startswith("sampan.db.damaged-") for name in os.listdir(paths.root))
+    assert pruning.everything(own, pruning.Wanted()).freed > 0
+    assert os.listdir(paths.containers) == []
+    assert not any(name.startswith("sampan.db.damaged-") for name in os.listdir(paths.root))
+    own.store.volumes.remove("data")
+    pruning.everything(own, pruning.Wanted(), all=True)
+    assert os.listdir(paths.root) == []
 
 
 def test_a_database_that_is_gone_is_made_again_with_all_sizes(own: sampan.Engine) -> None:
@@ -200,7 +211,24 @@ def test_a_blob_that_only_a_registry_has_is_not_promised_a_repair(own: sampan.En
     manifest = own.store.images.resolve("app").manifest_digest
     os.unlink(own.store.content.path(manifest))
     hints = [fault.hint for fault in faults(own)[0]]
-    assert len(hints) == 1 and "sampan pull app:latest" in hints[0]
+    assert hints == ["bring it again: sampan pull app:latest, or build or load it"]
+    own.images.tag("app", "registry.example/app:1")
+    own.store.images.tag(f"registry.example/app@{manifest}", manifest)  # as a pull does
+    hints = [fault.hint for fault in faults(own)[0]]
+    assert "sampan pull registry.example/app:1" in hints[0] and hints[0].endswith("or build or load one of them")
+
+
+def test_a_database_of_others_is_not_taken_for_ones_own(own: sampan.Engine) -> None:
+    own.store.db.query("PRAGMA wal_checkpoint(TRUNCATE)")
+    path = own.store.paths.database
+    own.close()
+    for suffix in ("-wal", "-shm", ""):
+        pathlib.Path(path + suffix).unlink(missing_ok=True)
+    pathlib.Path(path).touch()
+    with pytest.raises(IntegrityError) as caught:
+        own.images.ls()
+    assert "is not a database of sampan" in caught.value.message and "system check --repair" in caught.value.hint
+    assert faults(own, repair=True)[1] == 0 and runs(own)
 
 
 def test_strays_and_lost_directories_are_named(own: sampan.Engine) -> None:
