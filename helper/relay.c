@@ -130,20 +130,23 @@ static int64_t now_ms(void)
 
 /* A host that shuts down waits for this process, systemd for 90 seconds; a first process without a handler never gets the
  * signal (pid_namespaces(7)).  So it has the time that `sampan stop` would give it; without end where that was asked for.
- * While somebody runs it in the foreground, as a unit of systemd does, it is his to say how long (TimeoutStopSec=). */
+ * While somebody runs it in the foreground, as a unit of systemd does, it is his to say how long (TimeoutStopSec=): the time
+ * begins when he is gone.  So it does after `run -d`, whose end this process may see later than the signal. */
 static void give_time(struct supervisor *s)
 {
 	for (int i = 0; i < CLIENTS; i++)
 		if (s->clients[i].caller && s->clients[i].control >= 0)
 			return;
 	const char *seconds = s->record != NULL && s->record->count > 2 ? text(s->record, 2) : "";
-	if (s->kill_at == 0 && *seconds != '-')
+	if (*seconds != '-')
 		s->kill_at = now_ms() + (*seconds ? strtoll(seconds, NULL, 10) : STOP_SECONDS) * 1000;
 }
 
 /* Kills who was told to end and has not; gives the milliseconds until then, or -1. */
 static int kill_late(struct supervisor *s)
 {
+	if (s->told && s->kill_at == 0)
+		give_time(s);
 	if (s->kill_at == 0)
 		return -1;
 	int64_t left = s->kill_at - now_ms();
@@ -161,8 +164,7 @@ static void take_signal(struct supervisor *s)
 	if (read(s->signals, &info, sizeof info) != sizeof info || info.ssi_signo == SIGCHLD)
 		return;
 	s->dismissed |= dismisses((int)info.ssi_signo);
-	if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGPWR)
-		give_time(s);
+	s->told |= info.ssi_signo == SIGTERM || info.ssi_signo == SIGPWR;
 	send_signal(s, (int)info.ssi_signo);
 }
 

@@ -243,7 +243,7 @@ int supervise(struct plan *plan)
 	s.restart = find(plan, OP_RESTART);
 	s.health = find(plan, OP_HEALTH);
 	s.sweep = find(plan, OP_SWEEP);
-	s.groups_gone = s.exited = s.dismissed = s.hurry = s.input_ended = s.kept = false;
+	s.groups_gone = s.exited = s.dismissed = s.told = s.hurry = s.input_ended = s.kept = false;
 	s.log.plain = s.log.full = false;
 	s.kill_at = 0;
 	s.input_size = s.input_at = s.rest_size[0] = s.rest_size[1] = 0;

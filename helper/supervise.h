@@ -50,7 +50,8 @@ struct supervisor {
 	unsigned pause;
 	int status;
 	bool exited, dismissed;        /* dismissed: told to end, from outside or by who watches */
-	int64_t kill_at;               /* milliseconds of the monotonic clock: who was told to end has until then; 0: nobody was */
+	bool told;                     /* by a host that shuts down */
+	int64_t kill_at;               /* milliseconds of the monotonic clock: who was told to end has until then; 0: no such time */
 	bool groups_gone;
 	bool kept;                     /* the caller has written down that the container runs: it may go now */
 	struct timespec started, began; /* by the real clock, by the monotonic one */

@@ -194,6 +194,27 @@ def test_who_runs_in_the_foreground_is_given_all_the_time_of_the_world(engine: s
         sampan_run("rm", "-f", "front")
 
 
+def test_a_supervisor_that_is_told_to_end_does_not_wait_for_a_caller_who_is_gone(
+    engine: sampan.Engine, sampan_run: Run
+) -> None:
+    """It may see the signal before it sees that the caller has left, as on a busy machine right after `run -d`."""
+    script = "echo ready; while :; do sleep 0.02; done"
+    words = engine.command(["run", "--name", "left", "--stop-timeout", "0", "base", "sh", "-c", script])
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as front:
+        assert front.stdout is not None and front.stdout.readline() == b"ready\n"
+        until(lambda: engine.containers.get("left").status == "running")
+        supervisor = supervisor_of(engine, "left")
+        os.kill(supervisor, signal.SIGSTOP)
+        front.kill()
+    os.kill(supervisor, signal.SIGTERM)
+    os.kill(supervisor, signal.SIGCONT)
+    try:
+        until(lambda: engine.containers.get("left").status == "exited", 30)
+        assert engine.containers.get("left").exit_code == 137
+    finally:
+        sampan_run("rm", "-f", "left")
+
+
 def test_the_shortest_of_lives_is_told(started: Callable[..., str], sampan_run: Run) -> None:
     for code in (0, 7):
         assert sampan_run("wait", started(f"exit {code}")).stdout == f"{code}\n"
