@@ -122,6 +122,10 @@ def _check(values: Values) -> None:
     if values.push and not values.tag:
         raise InvalidArgument("cannot push the image: it gets no name", "name it with --tag")
     place = values.args[0]
+    if "-" in (place, values.file):
+        from sampan.cli.files import standard_input
+
+        standard_input("the Dockerfile")
     if place.startswith(("http://", "https://", "git://", "ssh://", "git@", "github.com/")):
         raise NotSupported(f"cannot build from {place}: remote contexts are not there yet", "clone it first")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 from sampan.cli import output
@@ -39,7 +38,7 @@ def run(engine: Engine, values: Values) -> int:
     show = _shower(values.format)
     for event in engine.events(since, until, parse_filters(values.filter), follow=True):
         output.write(show(event) + "\n")
-        sys.stdout.flush()
+        output.flush()
     return 0
 
 

@@ -25,7 +25,7 @@ def report(exc: BaseException, debug: bool, ours: int = EXIT_OURS) -> int:
         return exc.code if isinstance(exc.code, int) else 0 if exc.code is None else EXIT_OURS
     if isinstance(exc, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    if isinstance(exc, BrokenPipeError):
+    if isinstance(exc, BrokenPipeError) or (isinstance(exc.__cause__, BrokenPipeError) and _reader_left()):
         _drop_output()
         return EXIT_PIPE
     _flush_output()
@@ -42,6 +42,24 @@ def complain(exc: SampanError) -> None:
     """Print a failure that does not end the command: it goes on with the next name."""
     _flush_output()
     _write("\n".join(describe(exc)[1]) + "\n")
+
+
+def unwritten(exc: OSError) -> Exception:
+    """Return the error for what cannot be printed to standard output; a reader that has left is none worth a word."""
+    if isinstance(exc, BrokenPipeError):
+        return exc
+    from sampan.store.wholefile import full
+
+    return full("cannot write to standard output", exc)
+
+
+def _reader_left() -> bool:
+    """Tell whether standard output is a pipe that nobody reads any more."""
+    import select
+
+    watch = select.poll()
+    watch.register(1, 0)
+    return any(found & select.POLLERR for _, found in watch.poll(0))
 
 
 def describe(exc: BaseException) -> tuple[int, list[str]]:

@@ -6,6 +6,7 @@ A file appears under its name only when it is whole and on disk. Archives are ne
 from __future__ import annotations
 
 import os
+import sys
 
 from sampan.errors import InvalidArgument, NotFound, Unavailable
 from sampan.store.wholefile import WholeFile
@@ -31,13 +32,26 @@ def open_input(path: str, what: str) -> int:
     if path in ("", "-"):
         if os.isatty(0):
             raise InvalidArgument(f"cannot read {what} from a terminal", "name a file, or send it to standard input")
-        return 0
+        return standard_input(what)
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as exc:
         raise NotFound(f"cannot read {what} from {path}: there is no such file") from exc
     except OSError as exc:
         raise Unavailable(f"cannot read {what} from {path}: {exc.strerror}") from exc
+
+
+def standard_input(what: str) -> int:
+    """Return the descriptor 0, if it can be read from."""
+    import fcntl
+
+    if "stdin" in sys._xoptions:  # bin/sampan: the interpreter would not start with it
+        fault = "is a directory"
+    elif fcntl.fcntl(0, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+        fault = "is open for writing only"
+    else:
+        return 0
+    raise InvalidArgument(f"cannot read {what} from standard input: it {fault}", "send a file or a pipe there")
 
 
 def write_text(path: str, text: str, what: str) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
+from sampan.cli import lines
 from sampan.cli.main import COMMANDS, load_command
 from sampan.errors import InvalidArgument
 
@@ -109,16 +108,16 @@ def explain(words: list[str]) -> int:
 
     words = _expand(words[1:])
     if not words:
-        sys.stdout.write(help.overview(COMMANDS, sorted({name.split()[0] for name in (*ALIASES, *GROUPED)})))
+        lines.write(help.overview(COMMANDS, sorted({name.split()[0] for name in (*ALIASES, *GROUPED)})))
         return 0
     word = split(words)[0]
     if word:
-        sys.stdout.write(help.help_text(load_command(word).OPTIONS))
+        lines.write(help.help_text(load_command(word).OPTIONS))
         return 0
     group = help.group(words[0], ALIASES, GROUPED)
     if not group:
         raise _unknown(words)
-    sys.stdout.write(group)
+    lines.write(group)
     return 0
 
 

@@ -10,12 +10,29 @@ import sys
 
 def write(text: str) -> None:
     """Print one text to standard output as it is."""
-    sys.stdout.write(text)
+    try:
+        sys.stdout.write(text)
+    except OSError as exc:
+        raise _unwritten(exc) from exc
 
 
 def line(text: str) -> None:
     """Print one line to standard output, control characters shown."""
-    sys.stdout.write(printable(text) + "\n")
+    write(printable(text) + "\n")
+
+
+def flush() -> None:
+    """Let what was printed appear now."""
+    try:
+        sys.stdout.flush()
+    except OSError as exc:
+        raise _unwritten(exc) from exc
+
+
+def _unwritten(exc: OSError) -> Exception:
+    from sampan.cli.failure import unwritten
+
+    return unwritten(exc)
 
 
 def printable(text: str, keep: str = "\t") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from sampan.cli import output
+from sampan.cli import files, output
 from sampan.cli.options import FLAG, Command, Option
 from sampan.errors import InvalidArgument
 
@@ -70,6 +70,7 @@ def _password(values: Values, username: str, host: str) -> str:
     if values.password:
         return str(values.password)
     if values.password_stdin:
+        files.standard_input("the password")
         # Docker: a line end at the end is not part of it.
         return sys.stdin.read(1 << 20).removesuffix("\n").removesuffix("\r")
     if not os.isatty(0):

@@ -103,12 +103,21 @@ def main(argv: list[str]) -> int:
     ours = [125]
     try:
         code = _dispatch(argv, ours)
-        sys.stdout.flush()
+        _flush()
         return code
     except BaseException as exc:
         from sampan.cli.failure import report
 
         return report(exc, debug, ours[0])
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError as exc:
+        from sampan.cli.failure import unwritten
+
+        raise unwritten(exc) from exc
 
 
 def entry() -> None:
@@ -134,8 +143,9 @@ def entry() -> None:
 
 
 def _open_streams() -> None:
-    """Have both streams that are written to, also where the caller closed them."""
+    """Have all three streams, also where the caller closed them."""
     bundle.open_streams()
+    sys.stdin = sys.stdin or open(0, closefd=False)
     sys.stdout = sys.stdout or open(1, "w", closefd=False)
     sys.stderr = sys.stderr or open(2, "w", closefd=False)
 

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 
+from sampan.cli.lines import flush as flush
 from sampan.cli.lines import line as line
 from sampan.cli.lines import printable as printable
 from sampan.cli.lines import write as write

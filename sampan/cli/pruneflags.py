@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from sampan.cli import output
+from sampan.cli import files, output
 from sampan.cli.options import FLAG, LIST, Option
 from sampan.errors import InvalidArgument
 
@@ -43,10 +43,11 @@ def agreed(force: bool, what: Iterable[str]) -> bool:
     """Say what will be removed, and ask on the terminal; no answer means no."""
     if force:
         return True
+    files.standard_input("the answer")
     sys.stderr.write("WARNING! This will remove:\n" + "".join(f"  - {text}\n" for text in what))
     sys.stderr.write("\nAre you sure you want to continue? [y/N] ")
     sys.stderr.flush()
-    return sys.stdin is not None and sys.stdin.readline().strip().lower() in ("y", "yes")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def show(done: Pruned) -> int:

@@ -53,7 +53,7 @@ def run(engine: Engine, values: Values) -> int:
         items = [shown(found, values.no_trunc, values.args) for found in rows]
         text = output.rows(items, [(HEADERS[name], name) for name in COLUMNS], HEADERS, values.format)
         output.write(_HOME + text.replace("\n", _END_OF_LINE + "\n") + _REST if live else text)
-        sys.stdout.flush()
+        output.flush()
         if values.no_stream:
             break
     return 0

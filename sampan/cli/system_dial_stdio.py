@@ -20,8 +20,10 @@ OPTIONS = Command(
 
 def run(engine: Engine, values: Values) -> int:
     """Answer until the other side closes."""
+    from sampan.cli.files import standard_input
     from sampan.transfer.peerserver import serve
 
+    standard_input("requests")
     out = os.dup(1)  # nothing else may be written between the answers
     os.dup2(2, 1)
     serve(engine.store, engine.images.facts, engine.images.mount_point(), 0, out)

@@ -114,8 +114,15 @@ class _Show:
         text = self.details + entry["log"].encode("utf-8", "replace")
         view = memoryview(f"{entry['time']} ".encode() + text if self.timestamps else text)
         fd = self.err if entry["stream"] == "stderr" else self.out
-        while view:
-            view = view[os.write(fd, view) :]
+        try:
+            while view:
+                view = view[os.write(fd, view) :]
+        except BrokenPipeError:
+            raise
+        except OSError as exc:
+            from sampan.store.wholefile import full
+
+            raise full(f"cannot write the log to standard {'error' if fd == self.err else 'output'}", exc) from exc
 
 
 def parse(line: bytes) -> dict[str, Any] | None:

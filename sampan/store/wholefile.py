@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -20,6 +21,8 @@ UNWRITTEN = "cannot write the archive: "  # so begins what is said by those who 
 def full(action: str, exc: OSError) -> Unavailable:
     """Return the error for a file of the user's that cannot be written."""
     hint = "free some space there, or write it elsewhere" if exc.errno in files.FULL else ""
+    if exc.errno == errno.EBADF:
+        return Unavailable(f"{action}: it is open for reading only", "write it to what is open for writing")
     return Unavailable(f"{action}: {exc.strerror}", hint)
 
 
