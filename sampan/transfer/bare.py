@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from sampan.errors import InvalidArgument
+from sampan.errors import IntegrityError, InvalidArgument
 from sampan.oci import image, platform, reference, timestamp
 from sampan.oci.tarheader import BLOCK
 from sampan.store.leases import Leases
@@ -92,6 +92,16 @@ def _full(name: str) -> str:
     return str(parsed)
 
 
+def _check_end(source: codec.Peek, what: str) -> None:
+    """Refuse what begins with an archive's end and goes on: /dev/zero, a disk that was wiped."""
+    end = 2 * BLOCK
+    if not source.peek(end).strip(b"\0") and len(source.peek(end + _TRAILING)) == end + _TRAILING:
+        raise IntegrityError(
+            f"cannot read {what}: it is no tar archive, but begins with zeros",
+            "an archive of no files ends after them: look at where this one comes from",
+        )
+
+
 def _layer_stream(stream: Stream, what: str) -> Stream:
     """Decode here what an image's layer cannot be compressed with."""
     source = codec.Peek(stream.read)
@@ -101,4 +111,5 @@ def _layer_stream(stream: Stream, what: str) -> Stream:
     kind = codec.detect(head)
     if not kind:
         check_first(source.peek(BLOCK))
+        _check_end(source, what)
     return codec.Members(kind, source.read, what) if kind in ("bzip2", "xz") else source

@@ -114,22 +114,35 @@ def test_a_damaged_archive_is_named(shell: Shell, tmp_path: pathlib.Path, kind: 
 
 
 @pytest.mark.parametrize("source", ["/dev/zero", "pipe"])
-def test_what_has_no_end_ends_with_its_end_mark(shell: Shell, source: str) -> None:
-    """tar: two blocks of zeros are the end; `import` reads little beyond, `load` nothing where they come first."""
+@pytest.mark.parametrize("verb", ["import", "load"])
+def test_zeros_without_end_are_no_archive(shell: Shell, source: str, verb: str) -> None:
+    """tar: two blocks of zeros are the end; little is read beyond them."""
     with subprocess.Popen(["cat", "/dev/zero"], stdout=subprocess.PIPE) as endless:
         stdin = endless.stdout if source == "pipe" else None
         place = "-" if source == "pipe" else source
-        done = subprocess.run(shell.words("import", place, "empty"), stdin=stdin, timeout=30, capture_output=True)
-        assert done.returncode == 0, done.stderr
+        words = ["import", place, "empty"] if verb == "import" else ["load", "-i", place]
+        done = subprocess.run(shell.words(*words), stdin=stdin, timeout=30, capture_output=True, text=True, check=False)
         assert endless.stdout is not None
         endless.stdout.close()
-    with open("/dev/zero", "rb") as zeros:
-        done = subprocess.run(shell.words("load"), stdin=zeros, timeout=30, capture_output=True, check=False)
-    assert done.returncode == 1 and b"it is an empty archive" in done.stderr
-    size = subprocess.run(
-        shell.words("image", "inspect", "-f", "{{.Size}}", "empty"), capture_output=True, timeout=30, check=True
-    )
-    assert int(size.stdout) < 16 << 20
+    what, why = "the archive" if source == "pipe" else source, "no tar" if verb == "import" else "an empty"
+    error, hint = done.stderr.splitlines()
+    assert done.returncode == 1 and error.startswith(f"sampan: cannot {verb} {what}: it is {why} archive"), done
+    assert hint.startswith("hint: ")
+
+
+@pytest.mark.parametrize("size", [1024, 10240, 1 << 20])
+def test_an_archive_of_no_files_is_an_image(shell: Shell, size: int) -> None:
+    """Two blocks, a record of tar's, the largest record."""
+    done = subprocess.run(shell.words("import", "-"), input=bytes(size), timeout=30, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_what_follows_an_archive_without_end_is_let_be(shell: Shell, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "f").write_text("x")
+    line = '{ tar -C "$1" -c f; cat /dev/zero; } | "$2" --root "$3" import - tailed && "$2" --root "$3" image inspect -f {{.Size}} tailed'
+    words = ["bash", "-c", line, "bash", str(tmp_path), str(LAUNCHER), shell.root]
+    done = subprocess.run(words, timeout=30, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and int(done.stdout.split()[-1]) < 16 << 20, done
 
 
 def test_padding_after_the_end_is_read_from_a_pipe(shell: Shell, tmp_path: pathlib.Path) -> None:
