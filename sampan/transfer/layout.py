@@ -103,7 +103,8 @@ def find(archive: Archive) -> list[Found]:
             images[data] = _image(reader, data, manifest)
         images[data].add_names(_names(entry, archive.what))
     if not images:
-        raise NotFound(f"cannot load {archive.what}: it has no image for {platform.host()}")
+        which = f" for {platform.host()}" if index["manifests"] else ""
+        raise NotFound(f"cannot load {archive.what}: it has no image{which}")
     _docker_names(archive, images)
     return list(images.values())
 

@@ -1,7 +1,8 @@
 """OCI image layouts as the ends of a copy: a directory to write to, a directory or an archive to read from.
 
 A layout's index.json gains the image under its name at the very end, by a rename; whatever other images the directory
-has stay. Two writers at once are kept apart by a lock on the directory.
+has stay. Two writers at once are kept apart by a lock on the directory. A new layout is one from its first blob on: where
+a copy fails it has no image yet, and the blobs that another attempt need not fetch again.
 """
 
 from __future__ import annotations
@@ -214,10 +215,12 @@ class LayoutDestination(Taker):
             os.makedirs(directory, exist_ok=True)
             blobs = _made(directory, "blobs/sha256")
             unnamed.sweep(blobs)
-            with _opened(directory) as at:
+            with _locked(directory) as at:
                 unnamed.sweep(at)
-                if layout.MARK not in os.listdir(at):
-                    unnamed.write(at, layout.MARK, _MARK, 0o644)
+                there = os.listdir(at)
+                for name, data in ((layout.INDEX, image.build_index([])), (layout.MARK, _MARK)):
+                    if name not in there:
+                        unnamed.write(at, name, data, 0o644)
         except OSError as exc:
             raise files.failure(f"make the image layout {directory}", exc) from exc
         return blobs
@@ -246,11 +249,8 @@ class LayoutDestination(Taker):
         self._enter(picture)
 
     def _enter(self, picture: Picture) -> None:
-        import fcntl
-
         try:
-            with _opened(self.directory) as at:
-                fcntl.flock(at, fcntl.LOCK_EX)
+            with _locked(self.directory) as at:
                 entries = [one for one in self._entries() if not self._is_replaced(one, picture)]
                 extra = {"annotations": self._notes()} if self._name else {}
                 entries.append(image.descriptor(picture.media_type, picture.digest, len(picture.data), **extra))
@@ -280,9 +280,12 @@ class LayoutDestination(Taker):
 
 
 @contextmanager
-def _opened(directory: str) -> Iterator[int]:
+def _locked(directory: str) -> Iterator[int]:
+    import fcntl
+
     at = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        fcntl.flock(at, fcntl.LOCK_EX)
         yield at
     finally:
         os.close(at)
