@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import sampan
+from sampan.oci.options import RunOptions
 
 ENOUGH = 30.0
 
@@ -63,6 +64,19 @@ def make_engine(tmp_path: Path) -> Iterator[Callable[[], sampan.Engine]]:
 def engine(make_engine: Callable[[], sampan.Engine]) -> sampan.Engine:
     """An empty store; directories whose tests run containers have one with a base image instead, for all of them."""
     return make_engine()
+
+
+def commit_changed(engine: sampan.Engine, name: str, script: str, image: str = "base") -> None:
+    """Make an image of what a script does to another one, to what a step of a build has its own of too (/etc/hosts)."""
+    made = engine.containers.create(image, RunOptions(command=["sh", "-c", script]))
+    assert engine.containers.start(made, attach=True) == 0
+    engine.containers.commit(made, name)
+    engine.containers.remove(made)
+
+
+@pytest.fixture(scope="session")
+def commit() -> Callable[..., None]:
+    return commit_changed
 
 
 @contextlib.contextmanager

@@ -256,12 +256,11 @@ class HelperExecutor:
         from sampan.runtime import hostfiles
 
         layers = [os.path.join(self.store.paths.snapshots, lower) for lower in self._lowers(root.layers)]
-        if process.network == "host":
-            hostfiles.add(spec, root.active.path, layers)
-            hostfiles.write(spec, root.active.path)
-        elif hostfiles.add_local(spec, root.active.path, [root.active.upper, *layers]):
-            hostfiles.write_local(root.active.path)
-        stubs = self._absent(root, [mount["destination"] for mount in spec["mounts"]])
+        taken = [mount["destination"] for mount in spec["mounts"]]
+        lacking = hostfiles.add_for_step(
+            spec, root.active.path, [root.active.upper, *layers], process.network == "host"
+        )
+        stubs = self._absent(root, taken + lacking)
         ended, warnings = processes.run(self.starter, self.host, spec, facts, output)
         self._notes += [text for text in warnings + self.host.notes if text not in self._notes]
         remove_stubs(root.active.upper, stubs)

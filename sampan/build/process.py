@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     Output = Callable[[int, bytes], None]
 
-_RESOLVER = "/etc/resolv.conf"
 _PIECE = 1 << 16
 
 
@@ -38,8 +37,6 @@ def specification(process: Process, script: str, rootless: bool) -> dict[str, An
         setattr(options, name, value)
     if script:
         options.mounts.append(("bind", script, SCRIPT, ["ro"]))
-    if process.network == "host" and os.path.exists(_RESOLVER):
-        options.mounts.append(("bind", _RESOLVER, _RESOLVER, ["ro"]))
     config = {"Env": process.env, "User": process.user, "WorkingDir": process.cwd}
     return specs.config_for({"config": config}, options, rootless=rootless)
 

@@ -2,8 +2,8 @@
 
 As with Docker they are the container's to change, and are taken from the host again at every start. A container
 without the host's network keeps what its image has: nothing that they name could be reached. Only hosts that are
-missing or empty are replaced there, by localhost alone. An image whose file is a symbolic link keeps
-it: it may lead nowhere, and there is no mounting on that.
+missing or empty are replaced there, by localhost alone. A step of a build has files of its own in any case. An image
+whose file is a symbolic link keeps it: it may lead nowhere, and there is no mounting on that.
 """
 
 from __future__ import annotations
@@ -84,20 +84,58 @@ def write_local(home: str) -> None:
     write_text(os.path.join(home, "hosts"), LOCAL)
 
 
+def add_for_step(spec: dict[str, Any], home: str, layers: list[str], is_networked: bool) -> list[str]:
+    """Bind a build step's own files and write them, as Docker does; give those that its root lacks.
+
+    So what a step writes there gets into no layer. Links, and what cannot be mounted on, are let be. Without the host's
+    network the step knows itself and localhost.
+    """
+    lacking = []
+    for name in NAMES:
+        size = _size(layers, name)
+        if size is None:
+            continue
+        if size < 0:
+            lacking.append("/etc/" + name)
+        source = os.path.join(home, name)
+        spec["mounts"].append({"type": "bind", "source": source, "destination": "/etc/" + name, "options": ["bind"]})
+    write(spec, home)
+    if not is_networked:
+        write_local(home)
+        write_text(os.path.join(home, "hostname"), spec["hostname"] + "\n")
+    return lacking
+
+
 def _lacking(layers: list[str]) -> bool:
     """Say whether nothing or an empty file is at /etc/hosts; False too where that cannot be known or mounted on."""
+    size = _size(layers, "hosts")
+    return size is not None and size <= 0
+
+
+def _size(layers: list[str], name: str) -> int | None:
+    """Give the size of a file of /etc, -1 where there is none; None where that cannot be known or mounted on."""
     for layer in layers:
         try:
             etc = os.lstat(layer + "/etc")
             if not stat.S_ISDIR(etc.st_mode):
-                return _is_whiteout(etc)  # a link may lead out of the layer, and below a file nothing can be mounted
-            found = os.lstat(layer + "/etc/hosts")
+                return -1 if _is_whiteout(etc) else None  # a link may lead out of the layer, a file has nothing below
+            found = os.lstat(f"{layer}/etc/{name}")
         except FileNotFoundError:
+            if _is_opaque(layer + "/etc"):
+                return -1
             continue
         except OSError:
-            return False  # an ordinary user may not look into every directory of an image
-        return _is_whiteout(found) or (stat.S_ISREG(found.st_mode) and not found.st_size)
-    return True
+            return None  # an ordinary user may not look into every directory of an image
+        return -1 if _is_whiteout(found) else found.st_size if stat.S_ISREG(found.st_mode) else None
+    return -1
+
+
+def _is_opaque(directory: str) -> bool:
+    """Say whether a layer's directory hides those of the layers below."""
+    try:
+        return any(name.endswith(".overlay.opaque") for name in os.listxattr(directory, follow_symlinks=False))
+    except OSError:  # it is not there
+        return False
 
 
 def _is_whiteout(found: os.stat_result) -> bool:

@@ -1,8 +1,8 @@
 """OCI image layouts as the ends of a copy: a directory to write to, a directory or an archive to read from.
 
 A layout's index.json gains the image under its name at the very end, by a rename; whatever other images the directory
-has stay. Two writers at once are kept apart by a lock on the directory. A new layout is one from its first blob on: where
-a copy fails it has no image yet, and the blobs that another attempt need not fetch again.
+has stay. Two writers at once are kept apart by a lock on the directory. A new layout can be read from its first blob
+on: where a copy fails it has no image yet, and the blobs that another attempt need not fetch again.
 """
 
 from __future__ import annotations

@@ -6,13 +6,14 @@ import os
 import pathlib
 import subprocess
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from buildsupport import Built, left_over
 
 import sampan
 from sampan.errors import BuildError, InvalidArgument, NotFound, NotSupported
+from sampan.runtime import hostfiles
 
 Build = Callable[..., Built]
 
@@ -179,44 +180,76 @@ def test_program_that_is_missing(build: Build) -> None:
     assert caught.value.line == 3
 
 
-def test_what_the_hosts_network_needs_is_no_part_of_a_layer(build: Build) -> None:
-    """resolv.conf, hosts and hostname are bound below an /etc that the image may not have."""
-    built = build(
-        "FROM base\nRUN --network=none rm -rf /etc\nRUN cat /etc/hosts\nRUN mkdir /made && echo x > /made/x\n",
-        network="host",
-    )
-    assert built.files().keys() == {".wh.etc", "made", "made/x"}
+# ---- a step's own names ----
 
-
-WITHOUT_HOSTS = {
-    "gone": "RUN rm -f /etc/hosts",
-    "empty": "RUN mkdir -p /etc && rm -f /etc/hosts && touch /etc/hosts",
-    "no etc": "RUN rm -rf /etc",
+OWN = {
+    "file": "echo 192.0.2.1 own > /etc/hosts; echo theirs > /etc/hostname; echo search theirs > /etc/resolv.conf",
+    "empty": ": > /etc/hosts; : > /etc/hostname; : > /etc/resolv.conf",
+    "missing": "rm -f /etc/hosts /etc/hostname /etc/resolv.conf",
+    "emptied": "rm -rf /etc; mkdir /etc",
+    "no etc": "rm -rf /etc",
 }
+KNOWS = "while read a b; do case $b in localhost*) break; esac; done < /etc/hosts; case $b in localhost*) ;; *) exit 1;"
+KNOWS += "esac"
+WRITES = "for name in hosts hostname resolv.conf; do echo lost >> /etc/$name; done"
 
 
-@pytest.mark.parametrize("kind", WITHOUT_HOSTS)
-def test_a_step_without_a_network_knows_localhost_and_its_layer_does_not(build: Build, kind: str) -> None:
-    """As Docker, of an image that has no hosts itself: they are the step's, and what it writes there is lost."""
-    first = WITHOUT_HOSTS[kind]
-    knows = (
-        "while read a b; do case $b in localhost*) echo 10.0.0.1 more >> /etc/hosts; exit 0; esac; done < /etc/hosts"
-    )
-    built = build(f"FROM base\n{first}\nRUN {knows}; exit 1\nRUN {knows}; exit 1\n")
-    assert len(built.image.diff_ids) <= 2, "the steps changed nothing"
+@pytest.fixture(params=OWN)
+def names(request: pytest.FixtureRequest, engine: sampan.Engine, commit: Callable[..., None]) -> Iterator[str]:
+    """Give an image that has names of its own, or none."""
+    commit(engine, "names", OWN[request.param])
+    yield "names"
+    engine.images.remove("names", force=True)
+
+
+@pytest.mark.parametrize("network", ["none", "host"])
+def test_a_step_has_names_of_its_own_and_its_layer_has_not(build: Build, names: str, network: str) -> None:
+    """As Docker: hosts, resolv.conf and hostname are the step's, and what it writes there is lost."""
+    built = build(f"FROM {names}\nRUN {WRITES}; {KNOWS}\nRUN {KNOWS}; {WRITES}\n", network=network)
+    below = len(built.engine.images.runnable(names).diff_ids)
+    assert len(built.image.diff_ids) == below, "the steps changed nothing"
     assert all(row.get("empty_layer") for row in built.image.config["history"][-2:])
-    made = build(f"FROM base\n{first}\nRUN mkdir -p /etc && echo x > /etc/made && {knows}\n")
+    made = build(f"FROM {names}\nRUN mkdir -p /etc && echo x > /etc/made && {WRITES}\n", network=network)
     assert {name for name in made.layer() if name != "etc"} == {"etc/made"}
 
 
-def test_a_directory_that_a_step_changed_stays_in_its_layer(build: Build) -> None:
-    built = build("FROM base\nRUN mkdir -p /etc && rm -f /etc/hosts\nRUN chmod 711 /etc\n")
+def test_a_steps_names_are_localhosts_or_the_hosts(build: Build) -> None:
+    script = "cat /etc/hosts; read name < /etc/hostname; echo $name"
+    files = {"hosts": "192.0.2.1 own\n", "hostname": "theirs\n"}
+    begin = "FROM base\nCOPY hosts hostname /etc/\n"
+    assert build(f"{begin}RUN {script}\n", files).output == hostfiles.LOCAL + "build\n"
+    built = build(f"{begin}RUN {script}\n", files, network="host")
+    assert built.output.startswith(pathlib.Path("/etc/hosts").read_text())
+    assert built.read("etc/hosts") == b"192.0.2.1 own\n"
+
+
+def test_what_is_mounted_on_cannot_be_taken_away(build: Build) -> None:
+    with pytest.raises(BuildError) as caught:
+        build("FROM base\nRUN rm -f /etc/hosts\n")
+    assert b"busy" in caught.value.output
+
+
+LEFT = {"link": "rm -f /etc/hosts; ln -s /made /etc/hosts", "plain etc": "rm -rf /etc; : > /etc"}
+
+
+@pytest.mark.parametrize("kind", LEFT)
+def test_what_is_no_place_for_names_stays(
+    build: Build, engine: sampan.Engine, commit: Callable[..., None], kind: str
+) -> None:
+    commit(engine, "odd", LEFT[kind])
+    try:
+        assert set(build("FROM odd\nRUN echo x > /made; echo y >> /etc/hosts || true\n").layer()) == {"made"}
+    finally:
+        engine.images.remove("odd", force=True)
+
+
+def test_a_directory_that_a_step_changed_stays_in_its_layer(
+    build: Build, engine: sampan.Engine, commit: Callable[..., None]
+) -> None:
+    commit(engine, "hostless", "rm -f /etc/hosts")
+    built = build("FROM hostless\nRUN chmod 711 /etc\n")
+    engine.images.remove("hostless", force=True)
     assert built.layer().keys() == {"etc"} and built.layer()["etc"].mode == 0o711
-
-
-def test_hosts_that_an_image_has_are_its_own(build: Build) -> None:
-    built = build("FROM base\nCOPY hosts /etc/hosts\nRUN cat /etc/hosts\n", {"hosts": "192.0.2.1 own\n"})
-    assert built.output == "192.0.2.1 own\n"
 
 
 def test_a_base_without_a_path_gets_the_default_one(

@@ -139,7 +139,8 @@ def test_an_archive_of_no_files_is_an_image(shell: Shell, size: int) -> None:
 
 def test_what_follows_an_archive_without_end_is_let_be(shell: Shell, tmp_path: pathlib.Path) -> None:
     (tmp_path / "f").write_text("x")
-    line = '{ tar -C "$1" -c f; cat /dev/zero; } | "$2" --root "$3" import - tailed && "$2" --root "$3" image inspect -f {{.Size}} tailed'
+    line = '{ tar -C "$1" -c f; cat /dev/zero; } | "$2" --root "$3" import - tailed && '
+    line += '"$2" --root "$3" image inspect -f {{.Size}} tailed'
     words = ["bash", "-c", line, "bash", str(tmp_path), str(LAUNCHER), shell.root]
     done = subprocess.run(words, timeout=30, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and int(done.stdout.split()[-1]) < 16 << 20, done

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -46,9 +47,8 @@ def test_a_read_only_root_and_a_second_start(engine: sampan.Engine) -> None:
     engine.containers.remove(made)
 
 
-def test_a_link_of_the_image_is_left_alone(engine: sampan.Engine, tmp_path: pathlib.Path) -> None:
-    (tmp_path / "Dockerfile").write_text("FROM base\nRUN mkdir -p /etc && ln -sf /nowhere/at/all /etc/resolv.conf\n")
-    engine.build(str(tmp_path), tags=["linked"])
+def test_a_link_of_the_image_is_left_alone(engine: sampan.Engine, commit: Callable[..., None]) -> None:
+    commit(engine, "linked", "mkdir -p /etc; ln -sf /nowhere/at/all /etc/resolv.conf")
     done = engine.run("linked", ["sh", "-c", "ls -l /etc/resolv.conf"], network="host")
     assert done.exit_code == 0 and b"/nowhere/at/all" in done.stdout, done.stderr
 
@@ -64,25 +64,29 @@ def test_a_step_in_the_hosts_network_has_them_and_the_layer_has_not(
 
 
 WITHOUT_HOSTS = {
-    "missing": "FROM base\nRUN rm -f /etc/hosts\n",
-    "empty": "FROM base\nRUN mkdir -p /etc && rm -f /etc/hosts && touch /etc/hosts\n",
-    "etcgone": "FROM base\nRUN rm -rf /etc\n",
-    "noetc": "FROM etcgone AS all\nFROM scratch\nCOPY --from=all / /\n",
+    "missing": "rm -f /etc/hosts",
+    "empty": "mkdir -p /etc; rm -f /etc/hosts; touch /etc/hosts",
+    "etcgone": "rm -rf /etc",
+    "noetc": "",
 }
 
 
 @pytest.fixture(scope="module")
-def images(engine: sampan.Engine, tmp_path_factory: pytest.TempPathFactory) -> sampan.Engine:
+def images(
+    engine: sampan.Engine, commit: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> sampan.Engine:
     """An engine that has images without hosts, with own ones and with a link."""
     own = {
-        "own": "FROM base\nRUN mkdir -p /etc && echo 192.0.2.1 own > /etc/hosts\n",
-        "link": "FROM base\nRUN mkdir -p /etc && ln -sf /nowhere /etc/hosts\n",
-        "plainetc": "FROM base\nRUN rm -rf /etc && touch /etc\n",
+        "own": "mkdir -p /etc; echo 192.0.2.1 own > /etc/hosts",
+        "link": "mkdir -p /etc; ln -sf /nowhere /etc/hosts",
+        "plainetc": "rm -rf /etc; touch /etc",
     }
+    for name, script in {**WITHOUT_HOSTS, **own}.items():
+        if script:
+            commit(engine, name, script)
     place = tmp_path_factory.mktemp("hosts")
-    for name, text in {**WITHOUT_HOSTS, **own}.items():
-        (place / "Dockerfile").write_text(text)
-        engine.build(str(place), tags=[name])
+    (place / "Dockerfile").write_text("FROM etcgone AS all\nFROM scratch\nCOPY --from=all / /\n")
+    engine.build(str(place), tags=["noetc"])
     return engine
 
 
