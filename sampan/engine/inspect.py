@@ -73,7 +73,22 @@ def _error(engine: Engine, record: Record) -> str:
         with open(ending.error_file(engine, record), encoding="utf-8", errors="replace") as file:
             return file.read()
     except FileNotFoundError:
+        return _unseen(engine, record)
+
+
+def _unseen(engine: Engine, record: Record) -> str:
+    """Say why nobody saw the end of a container, "" where somebody did or is about to tell it."""
+    from sampan.engine import outcome, supervisors
+
+    if record.status != "exited" or record.exit_code != outcome.KILLED:
         return ""
+    if outcome.read(engine.store.paths.container(record.id)) is not None:
+        return ""
+    if supervisors.supervisor(engine.containers.socket(record.id)):
+        return ""
+    if record.boot_id != process.boot_id():
+        return "nobody saw its end: the host went down, or its supervisor was killed before"
+    return "nobody saw its end: its supervisor was killed, and it with it"
 
 
 def _oom(record: Record, running: bool) -> bool:

@@ -61,7 +61,10 @@ def explain(failure: StartFailure) -> SampanError:
         return NotSupported(
             f"cannot {failure.label}: only with CAP_SYS_RESOURCE may it be lowered", "leave out --oom-score-adj"
         )
-    return SampanError(f"cannot {failure.label}: {os.strerror(number)}", "`sampan doctor` says what this host can do")
+    hint = "`sampan doctor` says what this host can do"
+    if number == errno.EAGAIN and failure.code in (p.CLONE, p.ENTER, p.INIT):
+        hint = "no more processes may be made (--pids-limit, --ulimit nproc); --init takes one"
+    return SampanError(f"cannot {failure.label}: {os.strerror(number)}", hint)
 
 
 def early(status: int, no_memory: bool) -> SampanError:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import sampan
-from sampan.errors import InvalidArgument, NotSupported
+from sampan.errors import InvalidArgument, NotSupported, SampanError
 from sampan.oci.options import RunOptions
 from sampan.runtime import capabilities, cgroup
 
@@ -132,6 +132,23 @@ def test_pids(engine: sampan.Engine) -> None:
     result = engine.run("base", ["sh", "-c", script], pids_limit=10)
     assert result.exit_code != 0 and b"ork" in result.stderr
     assert engine.run("base", ["sh", "-c", script], pids_limit=-1).exit_code == 0
+    assert engine.run("base", ["true"], pids_limit=1).exit_code == 0
+
+
+def test_a_limit_that_leaves_no_room_for_ours_is_named(engine: sampan.Engine) -> None:
+    needs("pids")
+    with pytest.raises(SampanError) as caught:
+        engine.run("base", ["true"], pids_limit=1, init=True)
+    assert "--pids-limit" in caught.value.hint and "--init" in caught.value.hint
+    name = engine.containers.run(RunOptions(command=["sleep", "60"], pids_limit=2), image="base", detach=True)
+    try:
+        with pytest.raises(SampanError) as caught:
+            engine.containers.exec(name, ["true"])
+        assert caught.value.exit_code == 126 and "an exec needs two" in caught.value.hint
+        engine.containers.update(name, {"pids_limit": 3})
+        assert engine.containers.exec(name, ["true"]) == 0
+    finally:
+        engine.containers.remove(name, force=True)
 
 
 @pytest.fixture

@@ -182,6 +182,23 @@ def test_a_supervisor_that_is_told_to_end_gives_the_time_of_a_stop_and_no_more(
     assert engine.containers.get(patient).status == "running"
 
 
+def test_an_end_that_nobody_saw_says_so(engine: sampan.Engine, started: Callable[..., str], sampan_run: Run) -> None:
+    def state() -> tuple[str, int, str]:
+        found = engine.containers.inspect(name)["State"]
+        return found["Status"], found["ExitCode"], found["Error"]
+
+    name = started("sleep 60", "--restart", "always")
+    os.kill(supervisor_of(engine, name), signal.SIGKILL)
+    until(lambda: engine.containers.get(name).status == "exited")
+    assert state() == ("exited", 137, "nobody saw its end: its supervisor was killed, and it with it")
+    engine.containers.store.update(name, boot_id="00000000-0000-0000-0000-000000000000")
+    assert state()[2].startswith("nobody saw its end: the host went down")
+    engine.containers.start(name)
+    assert state() == ("running", 0, "")
+    sampan_run("kill", name)
+    until(lambda: state() == ("exited", 137, ""))
+
+
 def test_who_runs_in_the_foreground_is_given_all_the_time_of_the_world(engine: sampan.Engine, sampan_run: Run) -> None:
     """As a unit of systemd does, which has a time limit of its own."""
     script = "echo ready; while :; do sleep 0.02; done"
