@@ -7,9 +7,9 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-import time
 
 import pytest
+from waiting import until
 
 import sampan
 
@@ -161,9 +161,7 @@ def test_a_removal_loads_little(tmp_path: pathlib.Path) -> None:
     words = engine.command(["run", "-d", "--name", "x", "b", "true"])
     name = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
     end = pathlib.Path(engine.store.paths.container(name), "exit")
-    deadline = time.monotonic() + 60
-    while not end.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(end.exists)
     loaded = loaded_by(f"from sampan.cli.main import main\nassert main({engine.command(['rm', 'x'])[-4:]!r}) == 0")
     found = others(loaded)
     assert found <= ALLOWED - {"_struct", "_socket", "select", "termios", "zlib", "array", "math", "resource"}

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import pytest
 from buildsupport import Built, left_over
+from waiting import until
 
 import sampan
 from sampan.errors import BuildError
@@ -192,10 +193,7 @@ def test_an_interrupted_build(engine: sampan.Engine, tmp_path: pathlib.Path, num
     time.sleep(0.3)
     child.send_signal(number)
     child.wait(timeout=60)
-    deadline = time.monotonic() + 30
-    while running(mark) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert running(mark) == []
+    until(lambda: running(mark) == [])
     if number == signal.SIGINT:
         assert left_over(engine) == []
     (tmp_path / "Dockerfile").write_text(f"FROM base\nRUN echo {number} >/first\nRUN true\n")

@@ -7,12 +7,12 @@ import pty
 import select
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 import sampan
 from sampan.engine import goingdown
@@ -24,14 +24,6 @@ ROOT = Path(__file__).parents[2]
 LAYOUT = cgroup.detect()
 JOIN = 'for g in $1; do echo 0 >"$g" || exit 99; done; shift; exec "$@"'
 grouped = pytest.mark.skipif(os.geteuid() != 0 or not LAYOUT.v2_base, reason="needs root and a writable cgroup2")
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 60
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.02)
-    return found
 
 
 @pytest.fixture

@@ -7,10 +7,9 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
 import pytest
+from waiting import until
 
 import sampan
 
@@ -67,13 +66,6 @@ def ended(engine: sampan.Engine) -> str:
     name = done.stdout.strip()
     until(lambda: os.path.exists(engine.store.paths.container(name) + "/exit"))
     return name
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def command(engine: sampan.Engine, *words: str) -> list[str]:

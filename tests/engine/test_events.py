@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 import sampan
 from sampan.engine import stopping
@@ -189,10 +190,9 @@ def test_an_exec_tells_of_its_whole_life(engine: sampan.Engine) -> None:
     name = str(engine.containers.run(RunOptions(command=["sleep", "300"]), image="base", detach=True))
     assert engine.containers.exec(name, ["sh", "-c", 'exit "5"']) == 5
     engine.containers.exec(name, ["sh", "-c", "exit 6"], detach=True)
-    deadline = time.monotonic() + 60
-    while len(found := told(engine, since, event=["exec_create", "exec_start", "exec_die"])) < 6:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    kinds = ["exec_create", "exec_start", "exec_die"]
+    until(lambda: len(told(engine, since, event=kinds)) >= 6)
+    found = told(engine, since, event=kinds)
     engine.containers.remove(name, force=True)
     words = 'sh -c exit "5"'
     assert actions(found)[:3] == [f"exec_create: {words}", f"exec_start: {words}", "exec_die"]
@@ -208,10 +208,7 @@ def test_what_a_renamed_container_does_is_told_with_its_new_name(engine: sampan.
     container_id = str(engine.containers.run(options, image="base", name="before", detach=True))
     entered = subprocess.Popen(cli(engine, "exec", "-i", "before", "cat"), stdin=subprocess.PIPE)
     try:
-        deadline = time.monotonic() + 60
-        while len(stopping.others(engine.containers.get("before"))) < 1:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(lambda: stopping.others(engine.containers.get("before")))
         engine.containers.rename("before", "after")
         entered.communicate(timeout=60)
         engine.containers.kill("after")

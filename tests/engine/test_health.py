@@ -6,11 +6,11 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 import sampan
 from sampan.engine import health
@@ -20,14 +20,6 @@ from sampan.oci.options import RunOptions
 from sampan.runtime import cgroup
 
 SECOND = 10**9
-
-
-def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.02)
-    return found
 
 
 def run(engine: sampan.Engine, check: str, script: str = "sleep 300", **settings: Any) -> str:

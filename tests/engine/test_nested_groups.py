@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 import sampan
 from sampan.oci.options import RunOptions
@@ -56,10 +56,7 @@ def test_exec_goes_where_the_first_process_is(
 def test_health_checks_too(engine: sampan.Engine, box: Box) -> None:
     check = 'case "$(cat /proc/self/cgroup)" in *0::/init*) exit 0;; esac; exit 1'
     name, _ = box(health_cmd=check, health_interval=0.3)
-    deadline = time.monotonic() + 30
-    while not (log := engine.containers.inspect(name)["State"]["Health"]["Log"]) or log[-1]["ExitCode"] != 0:
-        assert time.monotonic() < deadline, log
-        time.sleep(0.1)
+    until(lambda: [one["ExitCode"] for one in engine.containers.inspect(name)["State"]["Health"]["Log"]][-1:] == [0])
 
 
 def test_a_pause_holds_all_of_them(engine: sampan.Engine, box: Box) -> None:

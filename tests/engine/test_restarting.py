@@ -8,11 +8,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 import sampan
 from sampan.engine import booting, restarting
@@ -22,14 +22,6 @@ from sampan.oci.options import RunOptions
 from sampan.runtime import process
 
 ROOT = Path(__file__).parents[2]
-
-
-def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.02)
-    return found
 
 
 def run(engine: sampan.Engine, policy: str, script: str, **settings: Any) -> str:

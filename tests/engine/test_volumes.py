@@ -7,10 +7,10 @@ import os
 import pathlib
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
+from waiting import until
 
 import sampan
 from sampan.engine import launching
@@ -110,10 +110,7 @@ def test_anonymous_volumes_go_with_rm_v_and_with_auto_remove(engine: sampan.Engi
 
 def test_anonymous_volumes_go_with_a_detached_container(engine: sampan.Engine, image: str) -> None:
     engine.containers.run(options("true"), image=image, auto_remove=True, detach=True)
-    deadline = time.monotonic() + 60
-    while names(engine) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert names(engine) == []
+    until(lambda: names(engine) == [])
 
 
 def test_a_container_that_cannot_be_made_or_started_leaves_no_volume(engine: sampan.Engine, image: str) -> None:

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Callable
+
+from waiting import until
 
 import sampan
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    """Wait for a condition; it is an error when it does not come."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def heard(engine: sampan.Engine, name: str) -> None:

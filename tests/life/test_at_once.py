@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lifesupport import Run, until
+from lifesupport import Run
+from waiting import until
 
 import sampan
 from sampan.engine import execute, outcome, stopping, supervisors

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable
 
 import pytest
-from lifesupport import Run, heard, until
+from lifesupport import Run, heard
+from waiting import until
 
 import sampan
 

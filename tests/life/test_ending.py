@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lifesupport import Run, heard, until
+from lifesupport import Run, heard
+from waiting import until
 
 import sampan
 from sampan.engine import supervisors

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lifesupport import Run, until
+from lifesupport import Run
+from waiting import until
 
 import sampan
 from sampan.engine import supervisors

@@ -351,9 +351,7 @@ def test_nothing_of_a_name_reaches_a_shell_or_becomes_an_option() -> None:
 def test_docker_on_the_other_host_gets_missing_layers_only(
     filled: sampan.Engine, host: sshsupport.Host, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    docker = dockersupport.Docker(tmp_path_factory.mktemp("docker"))
-    try:
-        docker.wait_ready()
+    with dockersupport.Docker(tmp_path_factory.mktemp("docker")) as docker:
         (host.programs / "sampan").unlink()
         host.put("docker", f'export DOCKER_HOST={docker.env["DOCKER_HOST"]}; exec /usr/bin/env docker-client "$@"')
         client = subprocess.run(["sh", "-c", "command -v docker"], capture_output=True, text=True, check=True).stdout
@@ -368,8 +366,6 @@ def test_docker_on_the_other_host_gets_missing_layers_only(
         assert layers(filled, "back:1") == layers(filled, "app:2")
         with pytest.raises(NotSupported, match="cannot copy between oci:"):
             filled.images.copy(f"oci:{tmp_path}", f"{host.address}/there/app:3")
-    finally:
-        docker.close()
 
 
 def test_the_command(filled: sampan.Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,12 +17,8 @@ pytestmark = [needs_registry, pytest.mark.skipif(bool(dockersupport.NEEDS), reas
 
 @pytest.fixture
 def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    daemon = Docker(tmp_path_factory.mktemp("docker"))
-    try:
-        daemon.wait_ready()
+    with Docker(tmp_path_factory.mktemp("docker")) as daemon:
         yield daemon
-    finally:
-        daemon.close()
 
 
 def test_docker_pulls_what_was_pushed_and_sends_it_back(

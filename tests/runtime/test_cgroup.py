@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from sampan.errors import Conflict, InvalidArgument, NotSupported
 from sampan.runtime import cgroup, cgroupcontrol, cgrouphost, compile, mounts
@@ -30,13 +31,6 @@ def made() -> Iterator[list[Placement]]:
     for placement in placements:
         cgroup.kill(placement)
         cgroup.remove(placement)
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def inside(placement: Placement, code: str, *, wait: bool = True) -> subprocess.Popen[str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-import time
 
 import pytest
 from attackkit import ROOT, command, descendants, gone, status
+from waiting import until
 
 import sampan
 from sampan.runtime import cgroup, launch
@@ -20,11 +20,8 @@ def test_orphans_leave_nothing_behind(engine: sampan.Engine, image: str) -> None
     result = command(engine, "run", "-d", image, "/attack", "orphans", "300", "60")
     name = result.stdout.decode().strip()
     record = engine.containers.get(name)
-    deadline = time.monotonic() + 60
-    while len(descendants(record.pid)) < 300 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: len(descendants(record.pid)) >= 300)
     zombies = [pid for pid, _ in descendants(record.pid)]
-    assert len(zombies) >= 300
     engine.containers.remove(name, force=True)
     assert not [pid for pid in zombies if os.path.exists(f"/proc/{pid}")]
     launch.reap()
@@ -35,12 +32,7 @@ def test_init_reaps_orphans(engine: sampan.Engine, image: str) -> None:
     result = command(engine, "run", "-d", "--init", image, "/attack", "orphans", "300", "60")
     name = result.stdout.decode().strip()
     record = engine.containers.get(name)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        time.sleep(0.1)
-        programs = descendants(record.pid)
-        if len(programs) == 1 and len(descendants(programs[0][0])) == 300:
-            break
+    until(lambda: [len(descendants(pid)) for pid, _ in descendants(record.pid)] == [300])
     assert [state for _, state in descendants(record.pid)] == ["S"]
     engine.containers.remove(name, force=True)
 
@@ -86,9 +78,7 @@ def test_a_killed_supervisor_takes_its_container_along(engine: sampan.Engine, im
     record = engine.containers.get(name)
     parent = int(open(f"/proc/{record.pid}/stat", encoding="ascii").read().rsplit(")", 1)[1].split()[1])
     os.kill(parent, 9)
-    deadline = time.monotonic() + 60
-    while not gone(record.pid) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: gone(record.pid))
     now = engine.containers.get(name)
     assert (now.status, now.exit_code) == ("exited", 137)
     assert not cgroup.named(record.id).directories()
@@ -96,24 +86,17 @@ def test_a_killed_supervisor_takes_its_container_along(engine: sampan.Engine, im
     assert not os.path.exists(engine.store.paths.container(record.id))
 
 
-def test_a_killed_caller_ends_what_nobody_supervises(engine: sampan.Engine, image: str) -> None:
-    for flags in ([], ["--init"]):
-        running = subprocess.Popen(
-            engine.command(["run", "--rm", *flags, image, "/attack", "sleep", "77"]), stdout=subprocess.DEVNULL
-        )
-        deadline = time.monotonic() + 60
-        helpers: list[tuple[int, str]] = []
-        while time.monotonic() < deadline and not (helpers and descendants(helpers[0][0])):
-            time.sleep(0.02)
-            helpers = descendants(running.pid)
-        program = descendants(helpers[0][0])[0][0]
-        os.kill(helpers[0][0], 9)
-        running.kill()
-        running.wait()
-        deadline = time.monotonic() + 60
-        while not gone(program) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert gone(program), flags
+@pytest.mark.parametrize("flags", [[], ["--init"]])
+def test_a_killed_caller_ends_what_nobody_supervises(engine: sampan.Engine, image: str, flags: list[str]) -> None:
+    words = engine.command(["run", "--rm", *flags, image, "/attack", "sleep", "77"])
+    running = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    until(lambda: [pid for pid, _ in descendants(running.pid) if descendants(pid)])
+    helper = descendants(running.pid)[0][0]
+    program = descendants(helper)[0][0]
+    os.kill(helper, 9)
+    running.kill()
+    running.wait()
+    until(lambda: gone(program))
 
 
 def test_a_full_input_does_not_hold_up_a_signal(engine: sampan.Engine, image: str) -> None:
@@ -123,11 +106,7 @@ def test_a_full_input_does_not_hold_up_a_signal(engine: sampan.Engine, image: st
         running = subprocess.Popen(
             engine.command(["run", "-i", "--name", "full", image, "/attack", "sleep", "60"]), stdin=data
         )
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            time.sleep(0.05)
-            if command(engine, "kill", "full").returncode == 0:
-                break
+        until(lambda: command(engine, "kill", "full").returncode == 0)
         assert running.wait(timeout=60) == 137
 
 
@@ -159,9 +138,7 @@ def test_nothing_survives_in_the_hosts_pid_namespace(engine: sampan.Engine) -> N
         assert gone(pid)
     name = command(engine, "run", "-d", "--pid", "host", "base", "sh", "-c", "sleep 61 & sleep 62").stdout.decode()
     record = engine.containers.get(name.strip())
-    deadline = time.monotonic() + 60
-    while len(descendants(record.pid)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: len(descendants(record.pid)) >= 2)
     rest = [pid for pid, _ in descendants(record.pid)]
     engine.containers.remove(record.id, force=True)
     assert len(rest) == 2 and all(gone(pid) for pid in rest)

@@ -17,7 +17,7 @@ NEEDS = MISSING or ("" if os.geteuid() == 0 else "a docker daemon needs root")
 
 
 class Docker:
-    """A running daemon; calling it is calling its client."""
+    """A daemon that runs within a `with` block; calling it is calling its client."""
 
     def __init__(self, top: Path) -> None:
         self.top = top
@@ -38,8 +38,18 @@ class Docker:
                 start_new_session=True,
             )
 
-    def wait_ready(self) -> None:
-        """Wait until it answers."""
+    def __enter__(self) -> Docker:
+        try:
+            self._wait_ready()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _wait_ready(self) -> None:
         deadline = time.monotonic() + 60
         while subprocess.run(["docker", "version"], env=self.env, capture_output=True, check=False).returncode:
             said = Path(self.top, "log").read_text(errors="replace")[-800:]
@@ -58,7 +68,7 @@ class Docker:
         lower = data.get("LowerDir", "")
         return [*(lower.split(":")[::-1] if lower else []), data["UpperDir"]]
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Ask it to end, and wait: it ends its containerd and unmounts."""
         if self.daemon.poll() is None:
             self.daemon.send_signal(signal.SIGTERM)

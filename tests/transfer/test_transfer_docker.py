@@ -36,12 +36,8 @@ EXPECTED = "hello 1000:1000\nmade\n7:8:640:1\n0:0:644:2\ngone\n"
 
 @pytest.fixture(scope="module")
 def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    daemon = Docker(tmp_path_factory.mktemp("docker"))
-    try:
-        daemon.wait_ready()
+    with Docker(tmp_path_factory.mktemp("docker")) as daemon:
         yield daemon
-    finally:
-        daemon.close()
 
 
 def run(engine: sampan.Engine, image: str) -> str:
