@@ -26,7 +26,7 @@ void time_text(char text[40], const struct timespec *time);
 int log_open(struct log *log, const char *path, uint64_t max, unsigned files); /* 0 or errno */
 void log_bytes(struct log *log, int stream, const char *bytes, size_t length);
 void log_line(struct log *log, int stream); /* what is left of a line at the end */
-void log_begin(struct log *log);            /* the program runs: takes the blocks for its last lines */
+void log_begin(struct log *log);            /* takes the blocks for the last lines */
 void log_end(struct log *log);              /* writes what a full disk kept back */
 
 #endif

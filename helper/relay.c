@@ -252,7 +252,6 @@ void relay(struct supervisor *s)
 {
 	bool going = true;
 	never_block(s);
-	log_begin(&s->log);
 	while (going && !s->exited) {
 		struct watched w = { .count = 0 };
 		watch(&w, s->signals, POLLIN, SIGNALS, NULL, 0);

@@ -298,8 +298,11 @@ int supervise(struct plan *plan)
 			close(i);
 	}
 	close_once(&start.child.tty_socket);
-	if (await_start(&s, ends[0], start.child.ready) != 0)
+	log_begin(&s.log); /* while it is set up: who is told that it runs may fill the disk */
+	if (await_start(&s, ends[0], start.child.ready) != 0) {
+		log_end(&s.log);
 		return 125;
+	}
 	munmap((void *)(uintptr_t)start.child.ready, sizeof *start.child.ready);
 	close(ends[0]);
 	clock_gettime(CLOCK_REALTIME, &s.started);

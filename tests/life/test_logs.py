@@ -193,7 +193,7 @@ sampan() { "$@"; }
 $SAMPAN bootstrap -t base host sh dd true yes sleep
 mkdir "$2/go"
 program='while [ ! -e /go/on ]; do sleep 0.05; done; i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done'
-$SAMPAN run -d --name full -v "$2/go:/go" base sh -c "$program; echo to stderr >&2; exit 7"
+$SLOWLY $SAMPAN run -d --name full -v "$2/go:/go" base sh -c "$program; echo to stderr >&2; exit 7"
 for size in 64k 512; do dd if=/dev/zero bs=$size >> "$1/ballast" 2>/dev/null || true; done
 touch "$2/go/on"
 echo "waited $($SAMPAN wait full)"
@@ -209,14 +209,20 @@ $SAMPAN run --rm base true
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="mounts a small tmpfs")
+@pytest.mark.parametrize("slowly", [False, True])
 def test_a_disk_that_is_full_at_the_end_hides_neither_exit_code_nor_last_lines(
-    engine: sampan.Engine, tmp_path: Path
+    engine: sampan.Engine, tmp_path: Path, slowly: bool
 ) -> None:
+    """Slowly: the room for the last lines is there when the start is told, however long the disk takes to give it."""
+    if slowly and not shutil.which("strace"):
+        pytest.skip("needs strace, to hold up fallocate(2)")
     (tmp_path / "st").mkdir()
     words = engine.command([])
     words[words.index("--root") + 1] = f"{tmp_path}/st"
     words[words.index(engine.store.paths.run)] = f"{tmp_path}/st/run"
+    held = "strace -D -f -qq -o /dev/null -e trace=fallocate -e inject=fallocate:delay_enter=1500000:when=1"
     script = FULL.replace("$SAMPAN", " ".join(f"'{word}'" for word in words))
+    script = script.replace("$SLOWLY", held if slowly else "")
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script, "sh", f"{tmp_path}/st", str(tmp_path)],
         capture_output=True,
