@@ -13,10 +13,12 @@ from sampan.transfer import codec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from sampan.build.context import Context, File, Reader
+    from sampan.build.context import Context, File
     from sampan.oci.entry import Content, Entry
+
+    Read = Callable[[int], bytes]
 
 _BLOCK = 512
 
@@ -27,20 +29,19 @@ def is_archive(context: Context, file: File) -> bool:
         return False
     with context.opened(file) as reader:
         try:
-            return any(True for _ in _open(reader, file.path))
+            return any(True for _ in _open(reader.read, file.path))
         except SampanError:
             return False  # a damaged or foreign file is copied as it is
 
 
-def entries(reader: Reader, name: str, owner: tuple[int, int] | None) -> Iterator[tuple[Entry, Content]]:
+def entries(read: Read, name: str, owner: tuple[int, int] | None) -> Iterator[tuple[Entry, Content]]:
     """Give the members of an archive, with another owner if one is given."""
-    for entry, content in _open(reader, name):
+    for entry, content in _open(read, name):
         if owner is not None:
             entry.uid, entry.gid = owner
         yield entry, content
 
 
-def _open(reader: Reader, name: str) -> TarReader:
-    source = codec.Peek(reader.read)
-    read = codec.decoder(codec.detect(source.peek(_BLOCK)), source.read, name)
-    return TarReader(read)
+def _open(read: Read, name: str) -> TarReader:
+    source = codec.Peek(read)
+    return TarReader(codec.decoder(codec.detect(source.peek(_BLOCK)), source.read, name))

@@ -25,14 +25,18 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _REGULAR = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _LINKS = 40  # path_resolution(7): MAXSYMLINKS
 _DEPTH = 400
+_LONGEST = 4096  # PATH_MAX of Linux
 _TEXT = 16 << 20
 _LETTERS = {stat.S_IFREG: "F", stat.S_IFDIR: "D", stat.S_IFLNK: "L", stat.S_IFIFO: "P"}
 
 
 class File:
-    """Hold one thing found in the context: its path there, its name below the source, and its stat at that moment."""
+    """Hold one thing found in the context: its path there, its name below the source, and its stat at that moment.
 
-    __slots__ = ("kind", "link", "name", "path", "stat")
+    `digest` is what the key of a step says of a regular file's content, once it is known.
+    """
+
+    __slots__ = ("digest", "kind", "link", "name", "path", "stat")
 
     def __init__(self, path: str, name: str, kind: str, found: os.stat_result, link: str = "") -> None:
         self.path = path
@@ -40,6 +44,7 @@ class File:
         self.kind = kind
         self.stat = found
         self.link = link
+        self.digest = ""
 
     @property
     def mode(self) -> int:
@@ -160,6 +165,8 @@ class Context:
 
     def sources(self, pattern: str) -> list[tuple[str, str]]:
         """Give (name, resolved path) of all that a COPY source names, in order; an empty list when nothing does."""
+        if len(pattern) > _LONGEST:
+            raise InvalidArgument(f"cannot copy {pattern[:60]}…: the path is longer than {_LONGEST} characters")
         if not has_wildcard(pattern):
             return self._source(pattern)
         clean = os.path.normpath("/" + pattern).lstrip("/").split("/")
@@ -261,6 +268,8 @@ class Context:
     ) -> None:
         found = child.stat(follow_symlinks=False)
         if not stat.S_ISDIR(found.st_mode):
+            if left_out:
+                return  # it was a directory a moment ago
             if stat.S_ISSOCK(found.st_mode):
                 return  # as in Docker: a socket left by a running program is no part of a context
             files.append(self._file(path, name, found, at, child.name))
@@ -288,7 +297,7 @@ class Context:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or not file.same(found):
             os.close(fd)
-            raise _changed(file.path)
+            raise changed(file.path)
         return Reader(fd, file)
 
 
@@ -298,6 +307,7 @@ class Reader:
     def __init__(self, fd: int, file: File) -> None:
         self.fd = fd
         self.file = file
+        self._left = file.stat.st_size
 
     def __enter__(self) -> Reader:
         return self
@@ -306,23 +316,28 @@ class Reader:
         os.close(self.fd)
 
     def read(self, count: int) -> bytes:
-        """Give up to `count` bytes from where the last read ended; none means the end."""
-        return os.read(self.fd, count)
+        """Give up to `count` bytes from where the last read ended; none means the end, at the listed size."""
+        data = os.read(self.fd, min(count, self._left))
+        if not data and count and self._left:
+            raise changed(self.file.path)
+        self._left -= len(data)
+        return data
 
     def chunks(self, limit: int = 1 << 62) -> Iterator[bytes]:
         """Give the content in pieces, at most the listed size."""
-        left = min(self.file.stat.st_size, limit)
-        while left:
-            data = os.read(self.fd, min(left, 1 << 20))
-            if not data:
-                raise _changed(self.file.path)
-            left -= len(data)
+        while data := self.read(min(limit, 1 << 20)):
+            limit -= len(data)
             yield data
+        self.check()
+
+    def check(self) -> None:
+        """Raise Conflict when the file is not as it was listed any more."""
         if not self.file.same(os.fstat(self.fd)):
-            raise _changed(self.file.path)
+            raise changed(self.file.path)
 
 
-def _changed(path: str) -> SampanError:
+def changed(path: str) -> SampanError:
+    """Make the error for a file that is not what it was a moment ago."""
     return Conflict(
         f"cannot copy {path}: it changed while it was read", "build again when nothing writes to the context"
     )
@@ -336,5 +351,5 @@ def _failure(path: str, error: OSError) -> SampanError:
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
         return NotFound(f"cannot read {path or '.'} of the build context: {error.strerror}")
     if error.errno == 40:  # ELOOP: a directory was exchanged for a symbolic link after it was listed
-        return _changed(path)
+        return changed(path)
     return Denied(f"cannot read {path or '.'} of the build context: {error.strerror}")

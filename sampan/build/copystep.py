@@ -61,8 +61,15 @@ def _documents(step: Copy, scope: dict[str, str]) -> list[bytes]:
         return []
     from sampan.dockerfile.expand import expand_text
 
-    texts = (expand_text(one.text(), scope) if one.expand else one.text() for one in step.heredocs)
-    return [text.encode("utf-8", "surrogateescape") for text in texts]
+    found = []
+    for one in step.heredocs:
+        text = written = one.text()
+        if one.expand:
+            text = expand_text(written, scope)
+        if text != written:
+            step.node.charge(len(text))
+        found.append(text.encode("utf-8", "surrogateescape"))
+    return found
 
 
 def _history(step: Copy, words: Words) -> str:
@@ -84,14 +91,17 @@ def _copy(solver: Solver, step: Copy, words: Words, sources: list[Source], root:
     if packed and words.chmod >= 0:
         raise step.error("--chmod cannot be used when ADD unpacks an archive")
     for source in packed:
-        with solver.context.opened(source.files[0]) as reader:
-            executor.apply(root, words.dest, archives.entries(reader, source.name, owner))
+        file = source.files[0]
+        with solver.context.opened(file) as reader:
+            checked = solver.digests.checked(reader)
+            executor.apply(root, words.dest, archives.entries(checked.read, source.name, owner))
+            checked.end()
     if not plain:
         return
     kind = "D" if packed else executor.kind(root.layers, words.dest)
     placement = copying.place(step, words, [(source.name, source.is_directory) for source in plain], kind)
     uid, gid = owner or (0, 0)
-    executor.apply(root, placement.base, _entries(solver.context, plain, placement, step, words, uid, gid))
+    executor.apply(root, placement.base, _entries(solver, plain, placement, step, words, uid, gid))
 
 
 def _is_archive(step: Copy, source: Source, context: Context) -> bool:
@@ -118,7 +128,7 @@ def owner_of(solver: Solver, step: Copy, chown: str, root: Root) -> tuple[int, i
 
 
 def _entries(
-    context: Context, sources: list[Source], placement: Placement, step: Copy, words: Words, uid: int, gid: int
+    solver: Solver, sources: list[Source], placement: Placement, step: Copy, words: Words, uid: int, gid: int
 ) -> Iterator[tuple[Entry, Content]]:
     for source in sources:
         if source.data is not None:
@@ -128,7 +138,7 @@ def _entries(
             continue
         for path_text, file in copying.names(source, placement, step.parents):
             entry = entry_of(path_text, file, words.chmod, uid, gid)
-            yield entry, _content(context, file) if file.kind == "F" else ()
+            yield entry, _content(solver, file) if file.kind == "F" else ()
 
 
 def entry_of(path: str, file: File, chmod: int, uid: int, gid: int) -> Entry:
@@ -148,9 +158,11 @@ def _text(data: bytes) -> Content:
     return [(0, data)] if data else []
 
 
-def _content(context: Context, file: File) -> Iterator[tuple[int, bytes]]:
+def _content(solver: Solver, file: File) -> Iterator[tuple[int, bytes]]:
     offset = 0
-    with context.opened(file) as reader:
-        for piece in reader.chunks():
+    with solver.context.opened(file) as reader:
+        checked = solver.digests.checked(reader)
+        while piece := checked.read():
             yield offset, piece
             offset += len(piece)
+        checked.end()

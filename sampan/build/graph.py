@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sampan.dockerfile.commands import Instruction
 
 SCRATCH = "scratch"
+MAX_STAGES = 1000  # each keeps a history and an environment of its own
 
 
 class Stage:
@@ -80,6 +81,8 @@ def build(file: Dockerfile, arguments: Arguments, target: str = "") -> Graph:
     for arg in global_args:
         _declare(arguments, arg)
     for found in stages:
+        if found.index == MAX_STAGES:
+            raise found.from_.error(f"the file has more than {MAX_STAGES} stages")
         graph.add(_stage(graph, found))
     for stage in graph.stages:
         _connect(graph, stage)
@@ -163,6 +166,9 @@ def _order(graph: Graph) -> list[int]:
 def expanded(at: Instruction, word: str, scope: dict[str, str]) -> str:
     """Expand one word of an instruction; a located BuildError when it cannot be."""
     try:
-        return expand(word, scope, at.node.source.escape)
+        text = expand(word, scope, at.node.source.escape)
     except BuildError as error:
         raise at.locate(error) from None
+    if text != word:
+        at.node.charge(len(text))
+    return text

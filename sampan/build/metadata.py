@@ -10,6 +10,7 @@ from __future__ import annotations
 from sampan.dockerfile import commands as ins
 from sampan.dockerfile import values
 from sampan.dockerfile.expand import expand_words
+from sampan.errors import InvalidArgument
 from sampan.oci import jsontext
 
 TYPE_CHECKING = False
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHELL = ["/bin/sh", "-c"]
+MAX_HISTORY = 4 << 20  # characters: an image's configuration is larger still, and no more of it is read (oci/image.py)
+MAX_PORTS = 1 << 18  # in one EXPOSE: all that there are, of every kind, fit in
 
 
 class State:
@@ -28,6 +31,7 @@ class State:
 
     __slots__ = (
         "_places",
+        "_said",
         "_variables",
         "args",
         "author",
@@ -50,6 +54,7 @@ class State:
         self.manifest = ""
         self.history: list[dict[str, Any]] = []
         self.cmd_set = False
+        self._said = 0
         self._variables: dict[str, str] = {}
         self._places: dict[str, int] | None = None
 
@@ -64,7 +69,12 @@ class State:
         new.sizes = dict(self.sizes)
         new.manifest = self.manifest
         new.history = list(self.history)
+        new._said = self._said
         return new
+
+    def settle(self) -> None:
+        """Forget what `env` keeps for the next instruction, when there is none: others may stand on the state."""
+        self._variables, self._places = {}, None
 
     def env(self) -> dict[str, str]:
         """Give the environment of the configuration, not to be changed; entries without `=` are left out."""
@@ -111,7 +121,10 @@ class State:
         return clean(path if path.startswith("/") else f"{current}/{path}")
 
     def row(self, created_by: str, created: str, empty: bool) -> None:
-        """Add one row of history."""
+        """Add one row of history; InvalidArgument when the rows of a build become too long."""
+        self._said += len(created_by)
+        if self._said > MAX_HISTORY:
+            raise InvalidArgument(f"the image's history up to here is longer than {MAX_HISTORY} characters")
         row: dict[str, Any] = {"created": created, "created_by": created_by}
         if self.author:
             row["author"] = self.author
@@ -180,7 +193,15 @@ def _label(state: State, step: ins.Label, expand: Callable[[str], str]) -> str:
 
 
 def _expose(state: State, step: ins.Expose, expand: Callable[[str], str]) -> str:
-    ports = [port for word in step.ports for part in expand_words(word, state.scope()) for port in values.ports(part)]
+    ports: list[str] = []
+    scope = state.scope()
+    for word in step.ports:
+        parts = expand_words(word, scope)
+        step.node.charge(sum(map(len, parts)))
+        for part in parts:
+            ports += values.ports(part)
+            if len(ports) > MAX_PORTS:
+                raise ValueError(f"more than {MAX_PORTS} ports are named")
     state.config["ExposedPorts"] = {**(state.config.get("ExposedPorts") or {}), **{port: {} for port in ports}}
     return "EXPOSE " + " ".join(ports)
 

@@ -132,6 +132,7 @@ class Solver:
                 self._place = (number, total)
                 self.tell(progress.STEP, stage, step.text)
             self._step(stage, state, step)
+        state.settle()
         return state
 
     def tell(

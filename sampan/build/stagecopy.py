@@ -109,11 +109,38 @@ def _names(executor: Executor, other: list[str], path: str) -> list[str]:
 
 def _entries(executor: Executor, other: list[str], found: Found, words: Words) -> Iterator[tuple[Entry, Content]]:
     """Give the entries of a source, named below it, without those that --exclude leaves out."""
-    patterns = Patterns(words.excludes, "--exclude") if words.excludes else None
+    if not words.excludes:
+        yield from executor.pack(other, found.path)
+        return
+    patterns = Patterns(words.excludes, "--exclude")
+    left_out: dict[bytes, Entry] = {}
+    orphans: dict[bytes, list[Entry]] = {}
     for entry, content in executor.pack(other, found.path):
         name = os.fsdecode(entry.path) or ("" if entry.type == DIRECTORY else found.name)
-        if patterns is None or not name or not patterns.matches(name, entry.type == DIRECTORY):
+        if name and patterns.matches(name, entry.type == DIRECTORY):
+            left_out[entry.path] = entry
+        elif entry.type == HARD_LINK and entry.link in left_out:
+            orphans.setdefault(entry.link, []).append(entry)
+        else:
             yield entry, content
+    for path, (first, *others) in orphans.items():
+        yield from _adopted(executor, other, found, left_out[path], first.path)
+        for entry in others:
+            entry.link = first.path
+            yield entry, ()
+
+
+def _adopted(
+    executor: Executor, other: list[str], found: Found, gone: Entry, path: bytes
+) -> Iterator[tuple[Entry, Content]]:
+    """Give a file by another of its names: the one that it came with is left out."""
+    if gone.type != FILE:
+        gone.path = path
+        yield gone, ()
+        return
+    for entry, content in executor.pack(other, f"{found.path}/{os.fsdecode(path)}"):
+        entry.path = path
+        yield entry, content
 
 
 def _digest(executor: Executor, other: list[str], found: Found, words: Words) -> str:

@@ -16,6 +16,7 @@ MAX_SIZE = 16 << 20
 MAX_LINE = 65535  # Docker's own limit: the token size of Go's bufio.Scanner
 MAX_LINES = 1_000_000
 MAX_INSTRUCTIONS = 10_000
+MAX_EXPANDED = 16 << 20  # characters that all words of a file together may become
 
 _DIRECTIVES = ("syntax", "escape", "check")
 _HEREDOC_KEYWORDS = ("RUN", "COPY", "ADD")
@@ -46,6 +47,12 @@ class Node:
         made.instruction = self.original
         return made
 
+    def charge(self, count: int) -> None:
+        """Note that expansion made `count` characters of a word; a located BuildError when a file makes too many."""
+        self.source.expanded += count
+        if self.source.expanded > MAX_EXPANDED:
+            raise self.error(f"the words up to here become more than {MAX_EXPANDED} characters")
+
     def inner(self) -> Node:
         """Return the instruction that this one (ONBUILD) holds, with its here-documents."""
         node = Node(self.source, self.value, self.start_line, self.end_line)
@@ -56,9 +63,10 @@ class Node:
 class Dockerfile:
     """A lexed file: its name, lines, directives, escape character and nodes."""
 
-    __slots__ = ("directives", "escape", "lines", "name", "nodes")
+    __slots__ = ("directives", "escape", "expanded", "lines", "name", "nodes")
 
     def __init__(self, name: str, lines: list[bytes]) -> None:
+        self.expanded = 0
         self.name = name
         self.lines = lines
         self.directives: dict[str, str] = {}

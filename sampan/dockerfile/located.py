@@ -21,6 +21,7 @@ SPACE = (
 _CONTEXT = 2
 _MOST_LINES = 12
 _WIDTH = 160
+_LONGEST = 1000
 
 
 class Fault(ValueError):
@@ -66,13 +67,17 @@ def _line(raw: bytes) -> str:
 def located(message: str, hint: str, name: str, lines: list[bytes], first: int, last: int) -> BuildError:
     """Make a BuildError that names the file and line and carries the excerpt."""
     return BuildError(
-        f"{shown(name)}:{first}: {message}",
-        hint,
+        f"{shown(name)}:{first}: {_cut(message)}",
+        _cut(hint),
         file=name,
         line=first,
         end_line=last,
         excerpt=excerpt(lines, first, last),
     )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:

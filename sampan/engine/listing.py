@@ -7,6 +7,7 @@ names of images) is looked up once and only then.
 from __future__ import annotations
 
 import os
+import stat
 import time
 
 from sampan.engine import health, leftovers, matching
@@ -137,25 +138,15 @@ def sizes(engine: Engine, record: Record) -> tuple[int, int]:
 
 def _tree_size(path: str) -> int:
     """Add up the regular files below a directory, one with several names once."""
-    total, seen, waiting = 0, set(), [path]
-    while waiting:
-        place = waiting.pop()
-        try:
-            entries = list(os.scandir(place))
-        except FileNotFoundError:
-            continue  # removed meanwhile
-        for entry in entries:
-            try:
-                state = entry.stat(follow_symlinks=False)
-                below = entry.is_dir(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            if below:
-                waiting.append(entry.path)
-            elif entry.is_file(follow_symlinks=False) and state.st_ino not in seen:
-                total += state.st_size
-                if state.st_nlink > 1:
-                    seen.add(state.st_ino)
+    from sampan.store import files
+
+    total = 0
+    seen: set[int] = set()
+    for state in files.below(path):
+        if stat.S_ISREG(state.st_mode) and state.st_ino not in seen:
+            total += state.st_size
+            if state.st_nlink > 1:
+                seen.add(state.st_ino)
     return total
 
 

@@ -143,6 +143,8 @@ def parse_index(data: bytes, media_type: str = "") -> Document:
 def parse_config(data: bytes) -> Document:
     """Return an image config (image-spec config.md), validated."""
     document = _load(data, "image config")
+    if b"\\ud" in data or b"\\uD" in data:
+        _check_text(document)
     _check_platform(document, "image config")
     for key in ("created", "author"):
         _typed(document, key, str, "image config")
@@ -151,6 +153,22 @@ def parse_config(data: bytes) -> Document:
         _object(row, "history of the image config")
     check_run_config(_typed(document, "config", dict, "image config") or {})
     return document
+
+
+def _check_text(document: Document) -> None:
+    """Refuse half a character (a lone surrogate, RFC 8259 section 8.2), unless it stands for a byte (PEP 383)."""
+    waiting: list[Any] = [document]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, str):
+            try:
+                value.encode("utf-8", "surrogateescape")
+            except UnicodeEncodeError as exc:
+                raise IntegrityError("invalid image config: it holds text that is not Unicode") from exc
 
 
 def check_run_config(config: Document) -> Document:

@@ -126,6 +126,12 @@ class ContextCache:
             self._new[path] = (*signature, bytes.fromhex(digests.hex_of(digest)))
             self._changed = True
 
+    def forget(self, path: str) -> None:
+        """Forget the digest of a file that turned out to be wrong."""
+        self._old.pop(path, None)
+        self._new.pop(path, None)
+        self._changed = True
+
     def save(self) -> None:
         """Write the digests down, in one go; raise Unavailable when the disk is full."""
         if not self._changed:

@@ -12,6 +12,10 @@ import stat
 from sampan import rights
 from sampan.errors import Denied, IntegrityError, SampanError, Unavailable
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 TEMPORARY = ".new-"  # begins the name of a file that becomes visible by a rename; its owner follows
 PROBE = ".sampan-probe-"  # begins the name of a directory in which `doctor` tries something; its owner follows
@@ -182,6 +186,76 @@ def _rmdir(path: str) -> None:
         os.rmdir(path)
     except FileNotFoundError:
         return
+
+
+def below(path: str, *, skip_closed: bool = False) -> Iterator[os.stat_result]:
+    """Give the stat of everything below a directory, however deep, with two descriptors; nothing of a missing one.
+
+    Whoever changes the tree meanwhile leads nowhere else: the way down is one name at a time, links are not followed,
+    and the way up is `..` as long as that is where we came from. What cannot be found any more is left out.
+    A directory that is closed to the caller is a PermissionError, or left out with `skip_closed`.
+    """
+    at = _enter(path, None, skip_closed)
+    if at < 0:
+        return
+    try:
+        trail = [(_identity(at), (yield from _listed(at, skip_closed)))]
+        while trail:
+            names = trail[-1][1]
+            if names:
+                under = _enter(names.pop(), at, skip_closed)
+                if under >= 0:
+                    os.close(at)
+                    at = under
+                    trail.append((_identity(at), (yield from _listed(at, skip_closed))))
+                continue
+            trail.pop()
+            if trail:
+                above = os.open("..", _DIRECTORY, dir_fd=at)
+                os.close(at)
+                at = above
+                if _identity(at) != trail[-1][0]:
+                    return  # the directory was moved
+    finally:
+        os.close(at)
+
+
+def _enter(name: str, parent: int | None, skip_closed: bool) -> int:
+    """Open a directory; -1 when it is not there any more."""
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=parent)
+    except PermissionError:
+        if skip_closed:
+            return -1
+        raise
+    except OSError as exc:
+        if exc.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return -1
+        raise
+
+
+def _listed(at: int, skip_closed: bool) -> Generator[os.stat_result, None, list[str]]:
+    """Give the stat of all that is in one directory; return the names of the directories among them."""
+    found = []
+    with os.scandir(at) as entries:
+        for entry in entries:
+            try:
+                state = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            except PermissionError:
+                if skip_closed:
+                    continue
+                raise
+            if stat.S_ISDIR(state.st_mode):
+                found.append(entry.name)
+            yield state
+    return found
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    state = os.fstat(fd)
+    return state.st_dev, state.st_ino
 
 
 def remove_tree(path: str) -> None:

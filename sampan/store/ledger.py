@@ -223,24 +223,15 @@ def disk_usage(path: str, measure: Measure | None = None) -> int:
     if not stat.S_ISDIR(state.st_mode):
         return total
     seen: set[int] = set()
-    waiting = [path]
-    while waiting:
-        directory = waiting.pop()
-        try:
-            with os.scandir(directory) as entries:
-                for entry in entries:
-                    state = entry.stat(follow_symlinks=False)
-                    if state.st_nlink > 1 and not stat.S_ISDIR(state.st_mode):
-                        if state.st_ino in seen:
-                            continue
-                        seen.add(state.st_ino)
-                    total += _size(state)
-                    if stat.S_ISDIR(state.st_mode):
-                        waiting.append(entry.path)
-        except FileNotFoundError:
-            continue  # removed while we looked
-        except PermissionError:
-            if measure is None:
-                continue
-            return measure(path)  # of mapped ids: only the user namespace's root may look
+    try:
+        for state in files.below(path, skip_closed=measure is None):
+            if state.st_nlink > 1 and not stat.S_ISDIR(state.st_mode):
+                if state.st_ino in seen:
+                    continue
+                seen.add(state.st_ino)
+            total += _size(state)
+    except PermissionError:
+        if measure is None:
+            raise
+        return measure(path)  # of mapped ids: only the user namespace's root may look
     return total

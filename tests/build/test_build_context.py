@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import io
+import mmap
 import os
 import pathlib
 import socket
+import tarfile
+import tempfile
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
-from buildsupport import Built, Link, write_tree
+from buildsupport import Built, Link, left_over, write_tree
 
 import sampan
+from sampan.build import builder
 from sampan.build.context import Context, File
+from sampan.build.execute import HelperExecutor, Root
 from sampan.dockerfile.ignore import Patterns
+from sampan.engine import starter
 from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
+
+if TYPE_CHECKING:
+    from sampan.oci.entry import Source
 
 Build = Callable[..., Built]
 
@@ -116,6 +127,30 @@ def test_ignored_files_are_not_there(tree: pathlib.Path) -> None:
         assert names(context, "?") == ["a"], "d and e are excluded as such"
 
 
+def test_an_ignored_directory_that_becomes_a_file_stays_ignored(tree: pathlib.Path) -> None:
+    write_tree(tree, {"secret/x": "", "secret/y": ""})
+
+    class Swapping(Context):
+        def ignored(self, path: str, is_dir: bool = False) -> bool:
+            left_out = super().ignored(path, is_dir)
+            if path == "secret" and is_dir:
+                (tree / "secret").rename(tree.parent / "away")
+                (tree / "secret").write_text("CANARY")
+            return left_out
+
+    with Swapping.open(str(tree)) as context:
+        context.patterns = Patterns(["secret", "!secret/x"])
+        assert walked(context) == [""]
+
+
+def test_a_path_that_cannot_be_costs_nothing(tree: pathlib.Path) -> None:
+    write_tree(tree, {"f": ""})
+    with Context.open(str(tree)) as context:
+        assert names(context, "f/../" * 800 + "f") == ["f"]
+        with pytest.raises(InvalidArgument, match="longer than 4096"):
+            context.sources("f/../" * 820 + "f")
+
+
 def test_special_files(tree: pathlib.Path) -> None:
     os.mkfifo(tree / "fifo")
     server = socket.socket(socket.AF_UNIX)
@@ -159,6 +194,49 @@ def test_a_file_that_changed_is_not_read(tree: pathlib.Path) -> None:
         (tree / "f").write_text("other")
         with pytest.raises(Conflict, match="changed while it was read"):
             context.opened(listed)
+
+
+@pytest.mark.parametrize("kind", ["COPY", "ADD"])
+def test_what_a_key_says_is_what_is_copied(engine: sampan.Engine, kind: str) -> None:
+    """A file that another process writes through a mapping between its two readings, with the same stat."""
+    if not os.path.ismount("/dev/shm"):
+        pytest.skip("needs a tmpfs at /dev/shm")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        tree, mapping = pathlib.Path(directory), mapped(directory, kind)
+        (tree / "Dockerfile").write_text(f"FROM base\n{kind} f.tar /f\n")
+        before = os.stat(tree / "f.tar")
+
+        class Meanwhile(HelperExecutor):
+            def apply(self, root: Root, base: str, source: Source) -> None:
+                at = mapping.find(b"trusted")
+                if at >= 0:
+                    mapping[at : at + 7] = b"hostile"
+                assert os.stat(tree / "f.tar").st_ctime_ns == before.st_ctime_ns, "control: a stat does not tell"
+                super().apply(root, base, source)
+
+        executor = Meanwhile(engine.store, engine.host, starter)
+        with pytest.raises(SampanError, match="changed while it was read"):
+            builder.build(engine.store, engine.host, directory, executor=executor)
+        assert left_over(engine) == []
+        built = Built(engine, directory, {})
+        assert built.cached == 0, "what was remembered of the file is forgotten"
+        assert b"hostile" in built.read("f" if kind == "COPY" else "f/name")
+        mapping.close()
+
+
+def mapped(directory: str, kind: str) -> mmap.mmap:
+    """Make a file or an archive that is old enough for its stat to be believed, and written to already."""
+    content = b"trusted" + os.urandom(8).hex().encode()
+    with open(f"{directory}/f.tar", "wb+") as file:
+        if kind == "ADD":
+            with tarfile.open(fileobj=file, mode="w") as tar:
+                member = tarfile.TarInfo("name")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+        else:
+            file.write(content)
+        file.flush()
+        return mmap.mmap(file.fileno(), 0)
 
 
 def test_a_file_that_changes_while_it_is_read(tree: pathlib.Path) -> None:

@@ -157,6 +157,19 @@ def test_copy_from_resolves_inside_the_stage(build: Build, tmp_path: pathlib.Pat
     assert built.read("x/abs") == built.read("x/rel") == b"stage\n"
 
 
+def test_a_file_whose_first_name_is_excluded_comes_by_its_next_one(build: Build) -> None:
+    built = build(
+        "FROM base AS made\nRUN mkdir -p /d/1 /d/2 && echo new > /d/1/f && ln /d/1/f /d/2/g && ln /d/1/f /d/2/h"
+        " && ln -s to /d/1/link && ln /d/1/link /d/2/link\n"
+        "FROM base\nRUN mkdir -p /x/1 && echo old > /x/1/f\n"
+        "COPY --from=made --exclude=1 /d /x/\nRUN cat /x/2/g /x/2/h /x/1/f\n"
+    )
+    assert built.output.split() == ["new", "new", "old"]
+    files = built.layer(2)
+    assert files["x/2/h"].islnk() and files["x/2/h"].linkname == "x/2/g"
+    assert files["x/2/link"].linkname == "to"
+
+
 def test_copy_from_an_image_and_a_missing_file(build: Build) -> None:
     build("FROM scratch\nCOPY f /f\n", {"f": "image"}, tags=["files"])
     assert build("FROM scratch\nCOPY --from=files /f /g\n").read("g") == b"image"

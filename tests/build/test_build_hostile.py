@@ -14,7 +14,19 @@ from sampan.errors import BuildError, SampanError
 
 Build = Callable[..., Built]
 
+MEBIBYTE = "FROM base\nENV A=xxxxxxxxxxxxxxxx\n" + "ENV A=$A$A\n" * 15
+
 BOMBS = {
+    "copies of a variable": MEBIBYTE + "".join(f"ENV B{n}=$A\n" for n in range(9000)),
+    "a variable again and again": MEBIBYTE + "ENV A=$A\n" * 9000,
+    "labels of a mebibyte": MEBIBYTE + "LABEL " + " ".join(f"l{n}=$A" for n in range(5000)) + "\n",
+    "sources of a mebibyte": MEBIBYTE + "COPY " + "$A " * 9000 + "/x/\n",
+    "here-documents of a mebibyte": MEBIBYTE
+    + "".join(["COPY ", *(f"<<D{n} " for n in range(3000)), "/x/\n", *(f"$A\nD{n}\n" for n in range(3000))]),
+    "bases of a mebibyte": "ARG A=xxxxxxxxxxxxxxxx\n" + "ARG A=$A$A\n" * 15 + "FROM x$A\n" * 9000,
+    "all ports a thousand times": "FROM base\nEXPOSE " + "1-65535 " * 8000 + "\n",
+    "stages with variables": "FROM base AS s0\n"
+    + "".join(f"FROM s{n - 1} AS s{n}\nENV N{n}={n}\n" for n in range(1, 4999)),
     "ten thousand variables": "FROM base\n" + "".join(f"ENV A{n}=$A{n - 1}x{n}\n" for n in range(9000)),
     "doubling": "FROM base\nENV A=xxxxxxxxxxxxxxxx\n" + "ENV A=$A$A\n" * 64,
     "doubling arguments": "ARG A=xxxxxxxxxxxxxxxx\n" + "ARG A=$A$A\n" * 64 + "FROM $A\n",

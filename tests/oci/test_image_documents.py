@@ -150,6 +150,8 @@ def test_schema_1_and_unknown_types_are_named() -> None:
         {"config": {"User": 0}},
         {"config": {"Volumes": []}},
         {"config": {"Labels": {"a": 1}}},
+        {"config": {"Env": ["A=\ud800"]}},
+        {"config": {"Labels": {"a\udfff": "x"}}},
         {"config": []},
         {"architecture": 5},
         {"history": [1]},

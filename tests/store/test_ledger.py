@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from storekit import Store
 
-from sampan.store import erase, gc, ledger
+from sampan.store import erase, files, gc, ledger
 from sampan.store.db import Database
 from sampan.store.paths import Paths
 
@@ -111,3 +111,46 @@ def test_an_empty_store_is_erased_and_made_again(store: Store) -> None:
     assert os.listdir(store.paths.root) == []
     os.close(held)
     assert store.image(b"one", tag="app:1").id == image.id
+
+
+def test_a_tree_deeper_than_any_path_is_measured(tmp_path: Path) -> None:
+    name = "d" * 200
+    at = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(60):
+        os.mkdir(name, dir_fd=at)
+        below = os.open(name, os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    with open(os.open("f", os.O_WRONLY | os.O_CREAT, dir_fd=at), "wb") as file:
+        file.write(bytes(1 << 20))
+    os.close(at)
+    found = list(files.below(str(tmp_path)))
+    assert len(found) == 61
+    assert ledger.disk_usage(str(tmp_path)) >= 1 << 20
+    files.remove_tree(str(tmp_path / name))
+
+
+def test_a_directory_that_is_exchanged_meanwhile_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/canary").write_bytes(bytes(9999))
+    tree = tmp_path / "tree"
+    (tree / "a").mkdir(parents=True)
+    found = files.below(str(tree))
+    sizes = [next(found).st_size]
+    (tree / "a").rmdir()
+    (tree / "a").symlink_to("../outside")
+    assert 9999 in [entry.stat().st_size for entry in os.scandir(tree / "a")], "control"
+    sizes += [state.st_size for state in found]
+    assert 9999 not in sizes
+
+
+def test_a_directory_that_is_moved_out_meanwhile_is_not_followed_up(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/canary").write_bytes(bytes(9999))
+    tree = tmp_path / "tree"
+    (tree / "a/b").mkdir(parents=True)
+    found = files.below(str(tree))
+    next(found)
+    next(found)
+    (tree / "a").rename(tmp_path / "outside/a")
+    assert [state.st_size for state in found].count(9999) == 0
