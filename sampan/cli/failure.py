@@ -80,11 +80,21 @@ def describe(exc: BaseException) -> tuple[int, list[str]]:
         if where and exc.errno == errno.EROFS:
             lines = [f"sampan: cannot change{where}: its file system is mounted read-only", f"hint: {files.READ_ONLY}"]
         return EXIT_OURS, lines
+    if isinstance(exc, FileNotFoundError) and not exc.filename and _without_directory():
+        return EXIT_OURS, ["sampan: the current directory is gone", "hint: go to another one first: cd"]
     text = printable(f"{type(exc).__name__}: {exc}")
     return EXIT_OURS, [
         f"sampan: internal error: {text}",
         "hint: run again with --debug (before the command) for details",
     ]
+
+
+def _without_directory() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _explain(exc: SampanError) -> list[str]:

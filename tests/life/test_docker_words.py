@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from lifesupport import Run
@@ -108,3 +109,16 @@ def test_output_that_is_lost_is_told_by_attach_and_start_too(started: Callable[.
         done = sampan_run("start", "-a", name, **streams)
         assert (done.returncode, "No space left on device" in done.stderr) == (1, True)
     assert sampan_run("logs", name).stdout.count("out\n") == 2
+
+
+def test_a_directory_that_is_gone_is_told_where_it_is_needed(
+    engine: sampan.Engine, started: Callable[..., str], sampan_run: Run, tmp_path: Path
+) -> None:
+    name, gone = started("sleep 60"), tmp_path / "gone"
+    words = (("exec", name, "true"), ("cp", f"{name}:/bin/sh", "."), ("run", "-v", "./x:/x", "base", "true"))
+    for command, code in zip(words, (0, 1, 125), strict=True):
+        gone.mkdir()
+        script = ["sh", "-c", f'cd {gone}; rmdir {gone}; exec "$@"', "sh", *engine.command(list(command))]
+        done = subprocess.run(script, capture_output=True, text=True, timeout=60)
+        assert done.returncode == code
+        assert code == 0 or "sampan: the current directory is gone\n" in done.stderr
