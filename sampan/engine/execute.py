@@ -181,8 +181,10 @@ def exec(
         finally:
             os.close(null)
         return 0
-    with terminal.Forward() as forward:
+    with terminal.Forward() as forward, terminal.Raw() as raw:
+        if tty and interactive:
+            raw.hold(0)
         child = start(engine, record, plan, spec, (0, 1, 2))
         forward.to(child.signal, (lambda: child.resize(*terminal.size(1))) if tty else None)
-        with terminal.Raw(0 if tty else -1):
-            return child.wait().told()
+        raw.whole()
+        return child.wait().told()

@@ -159,7 +159,7 @@ def start(
     id = id or engine.store.containers.get(name).id
     if attach and engine.containers.get(name, id).status == "running":
         return engine.containers.attach(id, stdin=interactive, detach_keys=detach_keys)
-    with terminal.Forward(attach) as forward:
+    with terminal.Forward(attach) as forward, terminal.Raw() as raw:
         with Alone(engine.store.paths.container(id), restore=True):
             record = engine.containers.get(name, id)
             if record.status == "running":
@@ -174,9 +174,11 @@ def start(
             if attach:
                 engine.events.container("attach", record)
             try:
+                _hold(raw, attach and interactive and _has_terminal(record))
                 child = starter.start_record(
                     engine, record, foreground=attach, interactive=interactive, supervised=True, keys=keys
                 )
+                raw.whole()
                 mark_running(engine, record, child)
             except BaseException as error:
                 _failed(engine, record, error)
@@ -185,6 +187,16 @@ def start(
             child.close()
             return None
         return foreground(engine, record, child, forward)
+
+
+def _has_terminal(record: Record) -> bool:
+    return bool(record.config["spec"]["process"].get("terminal"))
+
+
+def _hold(raw: terminal.Raw, wanted: bool) -> None:
+    """Take the keys of our terminal for a program that is given them; else they stay ours, Ctrl-C a signal above all."""
+    if wanted:
+        raw.hold(0)
 
 
 def run(
@@ -214,18 +226,20 @@ def run(
     record = new(engine, image, options, name, auto_remove)
     # Nothing is acknowledged before it runs: the next transaction makes both durable, with one sync.
     alone = _enter(engine, record, durable=False)
-    with terminal.Forward(not detach, sig_proxy) as forward:
+    with terminal.Forward(not detach, sig_proxy) as forward, terminal.Raw() as raw:
         with alone:
             try:
                 if on_create is not None:
                     on_create(record.id)
                 if not detach:
                     engine.events.container("attach", record)
+                _hold(raw, options.tty and options.interactive and not detach)
                 supervised = detach or options.tty or not auto_remove
                 child = starter.start_record(
                     engine, record, foreground=not detach, interactive=options.interactive,
                     supervised=supervised, keys=keys if options.tty else "",
                 )  # fmt: skip
+                raw.whole()
                 mark_running(engine, record, child)
             except BaseException as error:
                 _failed(engine, record, error)
@@ -248,11 +262,9 @@ def _failed(engine: Engine, record: Record, error: BaseException) -> None:
 
 def foreground(engine: Engine, record: Record, child: Child, forward: terminal.Forward) -> int:
     """Wait for a container that has our terminal or pipes; a detached one goes on without us."""
-    tty = bool(record.config["spec"]["process"].get("terminal"))
-    resize = (lambda: child.resize(*terminal.size(1))) if tty else None
+    resize = (lambda: child.resize(*terminal.size(1))) if _has_terminal(record) else None
     forward.to(child.signal, resize)
-    with terminal.Raw(0 if tty else -1):
-        ended = child.wait()
+    ended = child.wait()
     if child.detached:
         engine.events.container("detach", record)
         return 0

@@ -40,25 +40,42 @@ def size(fd: int) -> tuple[int, int]:
 
 
 class Raw:
-    """Hold a terminal in raw mode within a `with` block; do nothing for what is not a terminal."""
+    """Hold a terminal in raw mode within a `with` block; do nothing for what is not a terminal.
 
-    def __init__(self, fd: int) -> None:
+    For a program that is yet to be started, `hold` comes before the start: the first keys are for it, and it may ask
+    for them at once. `whole` comes after it: until then our own warnings are printed as ever.
+    """
+
+    def __init__(self, fd: int = -1) -> None:
         self.fd = fd
         self.saved: list[Any] | None = None
 
     def __enter__(self) -> Raw:
-        if os.isatty(self.fd):
+        self.hold(self.fd)
+        self.whole()
+        return self
+
+    def hold(self, fd: int) -> None:
+        """Take keys as they come, none of them echoed or a signal."""
+        if os.isatty(fd):
             import termios
 
-            self.saved = termios.tcgetattr(self.fd)
-            raw = termios.tcgetattr(self.fd)
+            self.fd, self.saved = fd, termios.tcgetattr(fd)
+            raw = termios.tcgetattr(fd)
             raw[0] &= ~(termios.BRKINT | termios.ICRNL | termios.INPCK | termios.ISTRIP | termios.IXON)
-            raw[1] &= ~termios.OPOST
             raw[2] = raw[2] & ~termios.CSIZE | termios.CS8
             raw[3] &= ~(termios.ECHO | termios.ICANON | termios.IEXTEN | termios.ISIG)
             raw[6][termios.VMIN], raw[6][termios.VTIME] = 1, 0
-            termios.tcsetattr(self.fd, termios.TCSANOW, raw)  # what was typed ahead is kept
-        return self
+            termios.tcsetattr(fd, termios.TCSANOW, raw)  # what was typed ahead is kept
+
+    def whole(self) -> None:
+        """Leave the output as it comes, too."""
+        if self.saved is not None:
+            import termios
+
+            raw = termios.tcgetattr(self.fd)
+            raw[1] &= ~termios.OPOST
+            termios.tcsetattr(self.fd, termios.TCSANOW, raw)
 
     def __exit__(self, *_: object) -> None:
         if self.saved is not None:
@@ -80,12 +97,15 @@ class Forward:
         self.send: Callable[[int], None] | None = None
         self.resize: Callable[[], None] | None = None
         self.early: list[int] = []
+        self.resized = False
         self.saved: dict[int, Any] = {}
         self.count = 0
 
     def to(self, send: Callable[[int], None], resize: Callable[[], None] | None = None) -> None:
         """Name the receiver; it gets what came early."""
         self.send, self.resize = send, resize
+        if self.resized and resize is not None:
+            resize()
         while self.early:
             send(self.early.pop(0))
 
@@ -93,6 +113,7 @@ class Forward:
         import _signal
 
         if number == _signal.SIGWINCH:
+            self.resized = True
             if self.resize is not None:
                 self.resize()
             return

@@ -26,10 +26,10 @@ COUNTER = "trap 'echo bye; exit 3' TERM; i=0; while :; do echo line $i; i=$((i+1
 class Terminal:
     """A command at a pseudo-terminal of its own."""
 
-    def __init__(self, words: list[str], rows: int = 24) -> None:
+    def __init__(self, words: list[str], rows: int = 24, session: bool = True) -> None:
         self.fd, peer = pty.openpty()
         fcntl.ioctl(peer, termios.TIOCSWINSZ, struct.pack("4H", rows, 80, 0, 0))
-        self.process = subprocess.Popen(words, stdin=peer, stdout=peer, stderr=peer, start_new_session=True)
+        self.process = subprocess.Popen(words, stdin=peer, stdout=peer, stderr=peer, start_new_session=session)
         os.close(peer)
         self.seen = b""
 
@@ -41,7 +41,7 @@ class Terminal:
             self.seen += os.read(self.fd, 4096)
 
     def type(self, text: bytes) -> None:
-        """Type once the command has the terminal in raw mode: before that ^Q is the line discipline's."""
+        """Type once the command has the terminal in raw mode; before the first output ^Q is the line discipline's."""
         until(lambda: not termios.tcgetattr(self.fd)[3] & termios.ICANON)
         os.write(self.fd, text)
 
@@ -151,6 +151,46 @@ def test_a_terminal_is_left_by_its_keys_and_come_back_to(engine: sampan.Engine, 
         assert back.end() == 6
     finally:
         sampan_run("rm", "-f", "box")
+
+
+@pytest.mark.parametrize("words", [("run", "-it", "--name", "early"), ("start", "-ai"), ("exec", "-it")])
+def test_keys_count_from_the_first_output_on(engine: sampan.Engine, sampan_run: Run, words: tuple[str, ...]) -> None:
+    script = ["sh", "-c", "echo ready; read line; echo got-$line; sleep 60"]
+    if words[0] != "run":
+        sampan_run("create", "-it", "--name", "early", "base", *script)
+    if words[0] == "exec":
+        sampan_run("start", "early")
+    after = {"run": ["base", *script], "start": ["early"], "exec": ["early", *script]}[words[0]]
+    terminal = Terminal(engine.command([*words, *after]))
+    try:
+        terminal.wait_for(b"ready")
+        os.write(terminal.fd, b"\x10\x11")
+        assert terminal.end() == 0
+        assert b"^P" not in terminal.seen
+        assert engine.containers.get("early").status == "running"
+    finally:
+        sampan_run("rm", "-f", "early")
+
+
+@pytest.mark.parametrize("words", [("run", "-t", "--name", "watched"), ("start", "-a"), ("exec", "-t")])
+def test_without_i_ctrl_c_is_a_signal_also_at_a_terminal(
+    engine: sampan.Engine, sampan_run: Run, words: tuple[str, ...]
+) -> None:
+    script = ["sh", "-c", "trap 'echo got; exit 9' INT; echo ready; while :; do sleep 0.02; done"]
+    if words[0] != "run":
+        sampan_run("create", "-t", "--name", "watched", "base", *script)
+    if words[0] == "exec":
+        sampan_run("start", "watched")
+    after = {"run": ["base", *script], "start": ["watched"], "exec": ["watched", *script]}[words[0]]
+    terminal = Terminal(["setsid", "-c", *engine.command([*words, *after])], session=False)
+    try:
+        terminal.wait_for(b"ready")
+        time.sleep(0.2)  # a command that wrongly takes the keys has done so by now
+        os.write(terminal.fd, b"\x03")
+        assert terminal.end() == 9
+        assert b"got" in terminal.seen
+    finally:
+        sampan_run("rm", "-f", "watched")
 
 
 def test_what_cannot_be_attached_to_says_so_in_a_line(
