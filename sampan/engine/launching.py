@@ -194,7 +194,7 @@ def _has_terminal(record: Record) -> bool:
 
 
 def _hold(raw: terminal.Raw, wanted: bool) -> None:
-    """Take the keys of our terminal for a program that is given them; else they stay ours, Ctrl-C a signal above all."""
+    """Take the keys of our terminal for a program that is given them; else they stay ours, and Ctrl-C a signal."""
     if wanted:
         raw.hold(0)
 
