@@ -135,4 +135,4 @@ def _drop_output() -> None:
 def _traceback(exc: BaseException) -> None:
     import traceback
 
-    _write("".join(traceback.format_exception(exc)))
+    _write(printable("".join(traceback.format_exception(exc)), keep="\n\t"))

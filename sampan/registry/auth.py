@@ -146,20 +146,22 @@ class Authenticator:
     def _token_request(self, realm: str, server: Origin, service: str, scope: str, login: Login) -> Request:
         from urllib.parse import urlencode
 
-        trusted = server[1] == self.home[1]
+        from sampan.registry import proxies
+
+        trusted, near = server[1] == self.home[1], proxies.is_loopback(self.home[1])
         fields = [("service", service)] if service else []
         fields += [("scope", one) for one in scope.split(" ") if one]
         if login.refresh_token:
             pairs = [("grant_type", "refresh_token"), ("service", service), ("client_id", CLIENT)]
             pairs += [("scope", scope), ("refresh_token", login.refresh_token)]
             form = {"Content-Type": "application/x-www-form-urlencoded"}
-            return Request("POST", realm, form, urlencode(pairs).encode(), trusted=trusted)
+            return Request("POST", realm, form, urlencode(pairs).encode(), trusted=trusted, near=near)
         if login:
             fields.append(("account", login.username))
         if self._offline and login:
             fields += [("offline_token", "true"), ("client_id", CLIENT)]
         url = realm + ("&" if "?" in realm else "?") + urlencode(fields) if fields else realm
-        return Request("GET", url, {"Authorization": basic(login)} if login else {}, trusted=trusted)
+        return Request("GET", url, {"Authorization": basic(login)} if login else {}, trusted=trusted, near=near)
 
     def _is_safe(self, server: Origin) -> bool:
         """Tell whether the token server may see the user's secret."""
@@ -198,10 +200,12 @@ def is_address(host: str) -> bool:
     """Tell whether a host is this one, or given by its address."""
     from ipaddress import ip_address
 
+    host = host.rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
         ip_address(host.partition("%")[0])
     except ValueError:
-        return host.replace(".", "").isdecimal() or host.startswith("0x")  # inet_aton(3) reads 2130706433 too
+        last = host.rpartition(".")[2]  # inet_aton(3) reads 2130706433 and 127.0.0x1 too; no domain ends in a number
+        return last.isdecimal() or last.startswith("0x")
     return True

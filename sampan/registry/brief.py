@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sampan.registry.message import Origin, Request
     from sampan.registry.wire import Body, Connection
 
-    Key = tuple[Origin, bool]
+    Key = tuple[Origin, tuple[str, bool] | None]
     Answer = tuple[int, dict[str, str], Body]
 
 _MOST_IDLE = 8  # connections to one place
@@ -64,7 +64,7 @@ class Brief:
 
         Malformed when the answer makes no sense.
         """
-        key = where, guard is None
+        key = where, guard  # a connection has been looked at, or not
         name = message.netloc(where)
         if callable(request.body) and request.length < 0:
             headers = {**headers, "Transfer-Encoding": "chunked"}

@@ -20,7 +20,7 @@ from sampan.errors import (
 )
 from sampan.oci import digest as digests
 from sampan.oci import image, reference
-from sampan.registry import message, referrers
+from sampan.registry import message, proxies, referrers
 from sampan.registry.auth import Authenticator, Login
 from sampan.registry.message import Interrupted, Refused, Request
 from sampan.registry.retry import ATTEMPTS, Patience, is_passing
@@ -89,6 +89,11 @@ class Registry:
     def host(self) -> str:
         """The registry as a user knows it."""
         return self.place.host
+
+    @property
+    def near(self) -> bool:
+        """Whether it runs on this host."""
+        return proxies.is_loopback(message.origin(self.base)[1])
 
     @property
     def login(self) -> Login:
@@ -192,7 +197,7 @@ class Registry:
         if after != message.origin(self.base):
             headers.pop("Authorization", None)
         trusted = after == message.origin(self.base)
-        return Request(request.method, url, headers, request.body, request.length, trusted=trusted)
+        return Request(request.method, url, headers, request.body, request.length, trusted=trusted, near=self.near)
 
     def failure(self, response: Response, action: str) -> SampanError:
         """Give the error for an answer that is not what was asked for, with the registry's own words; closes it."""

@@ -27,6 +27,7 @@ DOCKER_KEY = "https://index.docker.io/v1/"
 _DOCKER_HOSTS = ("docker.io", "index.docker.io", "registry-1.docker.io")
 _TOKEN_USER = "<token>"  # how helpers mark an identity token (docker-credential-helpers)
 _HELPER_SECONDS = 30
+_HELPERS = "credHelpers"
 
 
 def key_of(host: str) -> str:
@@ -57,7 +58,7 @@ class Credentials:
         return found or self._of_containers(host, repository)
 
     def _helper(self, config: dict[str, Any], key: str) -> str:
-        helpers = config.get("credHelpers") or {}
+        helpers = config.get(_HELPERS) or {}
         name = helpers.get(key) or helpers.get(_host_of(key)) or config.get("credsStore") or ""
         if not isinstance(name, str) or "/" in name or name.startswith("."):
             raise InvalidArgument(f"cannot use {self.path}: {str(name)[:100]!r} is not the name of a credential helper")
@@ -67,7 +68,7 @@ class Credentials:
         host = "docker.io" if host in _DOCKER_HOSTS else host
         for path in self._container_files():
             config = _load(path)
-            helpers = config.get("credHelpers") or {}
+            helpers = config.get(_HELPERS) or {}
             if isinstance(helpers.get(host), str) and "/" not in helpers[host]:
                 return self._ask(helpers[host], host)
             for key in _shorter(f"{host}/{repository}" if repository else host):
@@ -259,7 +260,7 @@ def _load(path: str) -> dict[str, Any]:
         value = jsontext.loads(data, path)
     except InvalidArgument as exc:
         raise InvalidArgument(f"cannot read {path}: it is not valid JSON", "repair it or move it away") from exc
-    if not isinstance(value, dict) or not isinstance(value.get("auths"), dict | None):
+    if not isinstance(value, dict) or not all(isinstance(value.get(one), dict | None) for one in ("auths", _HELPERS)):
         raise InvalidArgument(f"cannot read {path}: it is not what Docker writes", "repair it or move it away")
     return value
 

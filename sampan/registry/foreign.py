@@ -50,7 +50,9 @@ class ForeignPlace:
         for _ in range(_MAX_REDIRECTS):
             if message.origin(url)[0] == "http" and message.origin(self.registry.base)[0] == "https":
                 raise Refused(f"cannot get a layer from {message.shown(url)}: it is plain HTTP")
-            response = self.registry.transport.send(Request("GET", url, headers, trusted=False))
+            response = self.registry.transport.send(
+                Request("GET", url, headers, trusted=False, near=self.registry.near)
+            )
             if response.status not in (301, 302, 303, 307, 308):
                 return response
             response.close()

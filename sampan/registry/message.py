@@ -5,7 +5,7 @@ A request's body can be read again: authentication and retries send a request mo
 
 from __future__ import annotations
 
-from sampan.errors import IntegrityError, SampanError, Unavailable
+from sampan.errors import IntegrityError, InvalidArgument, SampanError, Unavailable
 from sampan.oci import jsontext
 
 TYPE_CHECKING = False
@@ -43,7 +43,7 @@ class Refused(SampanError):
 class Request:
     """One request: `body` is bytes, or a function that opens a reader of `length` bytes (-1: nobody knows)."""
 
-    __slots__ = ("body", "headers", "is_question", "length", "method", "trusted", "url")
+    __slots__ = ("body", "headers", "is_question", "length", "method", "near", "trusted", "url")
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class Request:
         length: int = -1,
         *,
         trusted: bool = True,
+        near: bool = False,
     ) -> None:
         self.method = method
         self.url = url
@@ -62,11 +63,12 @@ class Request:
         self.length = len(body) if isinstance(body, bytes) else length
         self.is_question = method in ("GET", "HEAD")  # which may be sent twice (RFC 9110, 9.2.2)
         self.trusted = trusted  # the user named this address, a peer did not
+        self.near = near  # that peer is on this host, and so may others be that it names
 
     def with_headers(self, **more: str) -> Request:
         """Give the same request with more headers; underscores in their names mean hyphens."""
         headers = {**self.headers, **{name.replace("_", "-"): value for name, value in more.items()}}
-        return Request(self.method, self.url, headers, self.body, self.length, trusted=self.trusted)
+        return Request(self.method, self.url, headers, self.body, self.length, trusted=self.trusted, near=self.near)
 
 
 class Response:
@@ -97,10 +99,11 @@ class Response:
         return b"".join(chunks)
 
     def json(self, limit: int, what: str) -> Any:
-        """Give the value of a JSON body."""
+        """Give the value of a JSON body; one that breaks off is Interrupted, as every other."""
+        data = self.document(limit, what)
         try:
-            return jsontext.loads(self.document(limit, what), what)
-        except SampanError as exc:
+            return jsontext.loads(data, what)
+        except InvalidArgument as exc:
             raise IntegrityError(exc.message) from exc
 
     def close(self) -> None:

@@ -70,7 +70,9 @@ def make_pool(guard: tuple[str, bool] | None, sockets: weakref.WeakSet[Any], pro
         extra["ssl_context"] = context
     if proxy:
         if not proxy.startswith(("http://", "https://")):
-            raise NotSupported(f"cannot use the proxy {message.shown(proxy)}: only http and https proxies are")
+            scheme, _, place = message.shown(proxy).partition("://")
+            place = place.rpartition("@")[2]  # before it stands a password
+            raise NotSupported(f"cannot use the proxy {scheme}://{place}: only http and https proxies are")
         manager: urllib3.PoolManager = urllib3.ProxyManager(proxy, proxy_headers=_proxy_login(proxy), **extra)
     else:
         manager = urllib3.PoolManager(**extra)

@@ -101,13 +101,11 @@ class HttpTransport:
         self._contexts: dict[tuple[str, int], Any] = {}
         self._sockets: Any = ()  # those of urllib3
         self._unverified: set[tuple[str, int]] = set()
-        self._homes_here = False
         self._whole = False  # urllib3 is needed, and does all from then on
         self.aborted = False
 
     def trust(self, host: str, port: int, *, unverified: bool = False) -> None:
-        """Note a registry that the user named: whether it runs on this host, and need not be verified."""
-        self._homes_here = self._homes_here or proxies.is_loopback(host)
+        """Note a registry that the user named, and whether it need not be verified."""
         if unverified:
             self._unverified.add((host, port))
 
@@ -122,7 +120,7 @@ class HttpTransport:
                 return answer
         body: bytes | Reader | None = request.body() if callable(request.body) else request.body or None
         headers = _headers(request)
-        pool = self._pool(scheme, host, port, request.trusted)
+        pool = self._pool(scheme, host, port, None if request.trusted else (host, request.near))
         try:
             raw = pool.urlopen(
                 request.method,
@@ -151,7 +149,7 @@ class HttpTransport:
             from sampan.registry.brief import Brief
 
             self._brief = Brief(self._limits)
-        guard = None if request.trusted else (host, self._homes_here)
+        guard = None if request.trusted else (host, request.near)
         context = self._context(host, port) if scheme == "https" else None
         try:
             found = self._brief.ask(request, (scheme, host, port), context, guard, _headers(request))
@@ -216,9 +214,9 @@ class HttpTransport:
             pool.clear()
         self._pools = {}
 
-    def _pool(self, scheme: str, host: str, port: int, trusted: bool) -> Any:
+    def _pool(self, scheme: str, host: str, port: int, guard: tuple[str, bool] | None) -> Any:
         proxy = proxies.choose(scheme, host, port, self._environ)
-        key = scheme, host, port, trusted, proxy
+        key = scheme, host, port, guard, proxy
         if key not in self._pools:
             if not self._pools:
                 from weakref import WeakSet
@@ -226,9 +224,8 @@ class HttpTransport:
                 self._sockets = WeakSet()
             if (host, port) in self._unverified:
                 _pools().silence()
-            guard = None if trusted or proxy else (host, self._homes_here)
             context = self._context(host, port) if scheme == "https" else None
-            self._pools[key] = _pools().make_pool(guard, self._sockets, proxy, context)
+            self._pools[key] = _pools().make_pool(None if proxy else guard, self._sockets, proxy, context)
         return self._pools[key]
 
     def _context(self, host: str, port: int) -> Any:

@@ -160,7 +160,7 @@ class Uploader:
             try:
                 with self._request("GET", place, {}, b"") as response:
                     got = _received(response.header("range"))
-                    if response.status in (204, 202, 200) and 0 < got <= self._size:
+                    if response.status in (204, 202, 200) and 0 < got <= self._size and self._contents:
                         if got > self._best:
                             self._best = got
                             self._patience.reset()
@@ -178,7 +178,7 @@ class Uploader:
     ) -> Response:
         size = len(body) if isinstance(body, bytes) else length
         trusted = message.origin(url) == message.origin(self._registry.base)
-        request = Request(method, url, headers, body, size, trusted=trusted)
+        request = Request(method, url, headers, body, size, trusted=trusted, near=self._registry.near)
         for _ in range(_MAX_REDIRECTS):
             response = self._registry.once(request, self._scopes)
             if response.status not in (307, 308):

@@ -60,6 +60,8 @@ class Partial(Ingest):
         self._hash.update(data)
         fresh = memoryview(data)[max(0, self.kept - self.size) :]
         self.size += len(data)
+        if self._committed:
+            return
         try:
             files.write_all(self._fd, fresh)
         except OSError as exc:
@@ -72,14 +74,14 @@ class Partial(Ingest):
         return os.pread(self._fd, min(count, self.kept - at), at)
 
     def discard(self) -> None:
-        """Forget what was kept and what was written; begin again at 0."""
-        os.ftruncate(self._fd, 0)
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        self.restart()
+        """Forget what was kept and what was written; begin again at 0.
 
-    def restart(self) -> None:
-        """Begin another try: what is in the file is kept."""
-        self.kept = 0 if self._committed else os.fstat(self._fd).st_size
+        What was committed is a blob of the store by now, and stays: it is compared with what comes, not written again.
+        """
+        if not self._committed:
+            os.ftruncate(self._fd, 0)
+            os.lseek(self._fd, 0, os.SEEK_SET)
+        self.kept = os.fstat(self._fd).st_size
         self.size = self._started = 0
         self._synced = -1
         self._hash = digests.Growing()
@@ -109,6 +111,7 @@ class Partial(Ingest):
         temporary = f"{os.path.dirname(self._paths.blobs)}/{files.temporary_name()}"
         os.link(self._path, temporary)
         os.rename(temporary, target)
+        self._committed = True  # whatever comes: the file is a blob now
 
     def abort(self) -> None:
         """Stop writing; what came is kept, and the lock too, until `close`."""

@@ -78,7 +78,7 @@ def _image(archive: Archive, members: tuple[str, ...], configs: dict[str, tuple[
 def tags(archive: Archive, entry: dict[str, Any]) -> list[str]:
     """Give the full references of one entry."""
     texts = found.strings(entry.get("RepoTags"), f"{archive.what}: its list of tags")
-    return [found.name(text, archive.what) for text in texts]
+    return found.names(texts, archive.what)
 
 
 def _member(archive: Archive, name: str) -> str:

@@ -63,13 +63,16 @@ def strings(value: object, what: str) -> list[str]:
     return value
 
 
-def name(text: str, what: str) -> str:
-    """Give the full reference, with a tag, that an archive's author wrote."""
+def names(texts: list[str], what: str) -> list[str]:
+    """Give the full references, with their tags, that an archive's author wrote.
+
+    A digest without a tag names nothing here: above all not `latest`.
+    """
     try:
-        parsed = reference.parse(text)
+        parsed = [reference.parse(text) for text in texts]
     except InvalidArgument as exc:
         raise IntegrityError(f"cannot load {what}: {exc.message}") from exc
-    return str(parsed.with_tag(parsed.tag or reference.DEFAULT_TAG))
+    return [str(one.with_tag(one.tag)) for one in parsed if one.tag]
 
 
 def locate(exc: SampanError, what: str, verb: str = "load") -> SampanError:

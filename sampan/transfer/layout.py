@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sampan.errors import IntegrityError, InvalidArgument, NotFound, NotSupported
 from sampan.oci import digest as digests
-from sampan.oci import image, jsontext, platform
+from sampan.oci import image, jsontext, platform, reference
 from sampan.transfer import dockerarchive, found
 from sampan.transfer.found import Found, Wanted
 
@@ -88,6 +88,12 @@ def blob_name(digest: str) -> str:
     return f"blobs/sha256/{digests.hex_of(digest)}"
 
 
+def notes(name: str, ref_name: str = "") -> dict[str, str]:
+    """Give the annotations that name an image in index.json; a name with a digest has no tag to note."""
+    found = {FULL_NAME: name, image.REF_NAME: ref_name or reference.parse(name).tag}
+    return {key: value for key, value in found.items() if value}
+
+
 def find(archive: Archive) -> list[Found]:
     """Give the images that index.json names, one for each manifest, with all of its names."""
     _check_version(archive)
@@ -152,7 +158,7 @@ def _names(entry: dict[str, Any], what: str) -> list[str]:
         text = annotations.get(image.REF_NAME, "")
         if ":" not in text and "/" not in text:
             return []
-    return [found.name(text, what)]
+    return found.names([text], what)
 
 
 def _docker_names(archive: Archive, images: dict[bytes, Found]) -> None:

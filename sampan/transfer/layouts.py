@@ -107,7 +107,12 @@ def _choose(images: list[Found], name: str, archive: Archive) -> Found:
 def _annotated(images: list[Found], name: str, archive: Archive) -> list[Found]:
     """Find an image by the bare name that index.json gives it, as skopeo does: a tag without a repository."""
     entries = image.parse_index(archive.read(layout.INDEX, image.MAX_DOCUMENT), image.OCI_INDEX)["manifests"]
-    named = {entry["digest"] for entry in entries if (entry.get("annotations") or {}).get(image.REF_NAME) == name}
+    wanted = layout.FULL_NAME, str(reference.parse(name))
+    named = {
+        entry["digest"]
+        for entry in entries
+        if (notes := entry.get("annotations") or {}).get(image.REF_NAME) == name or notes.get(wanted[0]) == wanted[1]
+    }
     return [one for one in images if digests.of(one.manifest) in named]
 
 
@@ -259,7 +264,7 @@ class LayoutDestination(Taker):
             raise files.failure(f"write {self.directory}/{layout.INDEX}", exc) from exc
 
     def _notes(self) -> dict[str, str]:
-        return {layout.FULL_NAME: self._name, image.REF_NAME: self._ref_name or reference.parse(self._name).tag}
+        return layout.notes(self._name, self._ref_name)
 
     def _entries(self) -> list[dict[str, Any]]:
         try:
@@ -276,7 +281,7 @@ class LayoutDestination(Taker):
         named = notes.get(layout.FULL_NAME) or notes.get(image.REF_NAME) or ""
         if not self._name:
             return bool(entry["digest"] == picture.digest and not named)
-        return named in (self._name, reference.parse(self._name).tag)
+        return bool(named) and named in (self._name, reference.parse(self._name).tag)
 
 
 @contextmanager

@@ -86,7 +86,10 @@ class _Server:
     def _open(self, request: dict[str, Any]) -> None:
         fd = self._store.content.open(digests.validate(str(request["digest"])))
         try:
-            os.lseek(fd, int(request["offset"]), os.SEEK_SET)
+            offset = int(request["offset"])
+            if not 0 <= offset <= os.fstat(fd).st_size:
+                raise InvalidArgument(f"there is no offset {str(offset)[:40]} in {request['digest']}")
+            os.lseek(fd, offset, os.SEEK_SET)
             self._pipe.send({}, pieces(lambda count: os.read(fd, count)))
         finally:
             os.close(fd)

@@ -61,8 +61,7 @@ class Chosen:
         """Give index.json's entries: one for each name, one without for an image that has none."""
         found = []
         for name in self.names or [""]:
-            annotations = {layout.FULL_NAME: name, documents.REF_NAME: reference.parse(name).tag} if name else {}
-            extra = {"annotations": annotations} if annotations else {}
+            extra = {"annotations": layout.notes(name)} if name else {}
             found.append(documents.descriptor(self.media_type, self.manifest, self.size, **extra))
         return found
 
@@ -70,7 +69,7 @@ class Chosen:
         """Give manifest.json's entry."""
         return {
             "Config": layout.blob_name(self.config),
-            "RepoTags": [reference.parse(name).familiar() for name in self.names] or None,
+            "RepoTags": [reference.parse(name).familiar() for name in self.names if "@" not in name] or None,
             "Layers": [layout.blob_name(layer) for layer in self.layers],
         }
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 ENGINES = ("sampan", "docker", "podman")
 _ANSWER = 60.0  # seconds for a short command there
+_LEAVE = 5.0  # seconds for one that has said all to end
 _MOST = 8 << 20  # bytes of its answer
 _COMPLAINT = 1 << 16
 _IMAGES = 10_000
@@ -164,15 +165,27 @@ class Peer:
             raise
 
     def __enter__(self) -> Pipe:
+        try:
+            return self._greeted()
+        except BaseException as exc:
+            self.__exit__(type(exc), exc, exc.__traceback__)
+            raise
+
+    def _greeted(self) -> Pipe:
+        """Give the pipe once the other side has said that it is a sampan."""
         assert self._process.stdin and self._process.stdout
         pipe = Pipe(self._process.stdout.fileno(), self._process.stdin.fileno(), self._host.shown)
         try:
             version = pipe.receive().get("sampan")
         except Unavailable:
-            code = self._process.wait()
+            try:
+                code = self._process.wait(_LEAVE)
+            except subprocess.TimeoutExpired:
+                raise Unavailable(f"cannot run sampan on {self._host.shown}: it closed its output") from None
             raise Unavailable(f"cannot run sampan on {self._host.shown}: {self._errors.last(code)}") from None
         if version != VERSION:
-            raise Unavailable(f"{self._host.shown} has a sampan that speaks version {version}, not {VERSION}")
+            shown = str(version)[:40]
+            raise Unavailable(f"{self._host.shown} has a sampan that speaks version {shown}, not {VERSION}")
         return pipe
 
     def interrupt(self) -> None:
@@ -268,6 +281,10 @@ def _send(host: Host, engine: str, archive: _Archive, wanted: set[str]) -> None:
             _write(archive, wanted, write)
         except Unavailable as exc:
             failed = exc  # it stopped reading: its own complaint is better
+        except BaseException:
+            process.kill()  # a part of an archive is nothing to load
+            process.wait()
+            raise
         finally:
             os.close(write)
         code = process.wait()

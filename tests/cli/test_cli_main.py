@@ -215,6 +215,8 @@ def test_hostile_text_in_an_error_does_not_reach_the_terminal(capsys: pytest.Cap
     err = capsys.readouterr().err
     assert "\x1b" not in err
     assert err.count("\n") == 1
+    failure.report(NotFound("no \x1b[31mred"), debug=True)
+    assert "\x1b" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,22 @@ def test_a_host_that_goes_away_leaves_nothing_named(filled: sampan.Engine, host:
         filled.images.copy("app:1", f"{host.address}/there/app:1")
 
 
+@pytest.mark.parametrize("says", ["Welcome to this host", '{\\"sampan\\": 7}', "[]"])
+def test_a_host_that_greets_otherwise_is_let_go(
+    filled: sampan.Engine, host: sshsupport.Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str
+) -> None:
+    """The command that speaks to it has ended with the error, not some time later."""
+    host.put("sampan", f"printf '%s\\n' \"{says}\"; exec sleep 100")
+    wrapper = tmp_path / "wrapper"
+    wrapper.write_text(f'#!/bin/sh\necho $$ >> {tmp_path}/pids\nexec {host.words} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("SAMPAN_SSH", str(wrapper))
+    with pytest.raises(SampanError):
+        filled.images.copy("app:1", f"{host.address}/there/app:1")
+    pids = (tmp_path / "pids").read_text().split()
+    assert len(pids) == 2 and not [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
+
+
 def test_another_hosts_docker_gives_one_image_and_no_name(
     filled: sampan.Engine, host: sshsupport.Host, make_engine: Callable[[], sampan.Engine], tmp_path: Path
 ) -> None:
@@ -380,3 +396,26 @@ def test_the_command(filled: sampan.Engine, tmp_path: Path, capsys: pytest.Captu
     assert "there is no directory" in capsys.readouterr().err
     assert main([*root, "image", "copy", "app:9", f"oci:{tmp_path}/l"]) == 1
     assert main([*root, "image", "copy", "oci:", "x"]) == 1
+
+
+def test_a_name_with_a_digest_takes_away_no_other_image(
+    filled: sampan.Engine, plain: Registry, tmp_path: Path, make_engine: Callable[[], sampan.Engine]
+) -> None:
+    """An image without a name stays in index.json, and nobody gets `latest`."""
+    filled.images.tag("app:1", f"{plain.host}/app:1")
+    (pushed,) = filled.images.push(f"{plain.host}/app:1")
+    filled.images.copy("app:2", f"oci:{tmp_path}/out")
+    index = tmp_path / "out/index.json"
+    document = json.loads(index.read_text())
+    del document["manifests"][0]["annotations"]
+    index.write_text(json.dumps(document))
+    name = f"{plain.host}/app@{pushed.digest}"
+    filled.images.copy(f"docker://{name}", f"oci:{tmp_path}/out")
+    there = json.loads(index.read_text())["manifests"]
+    assert [one.get("annotations") for one in there] == [None, {"io.containerd.image.name": name}]
+    filled.images.copy(f"docker://{name}", f"oci-archive:{tmp_path}/one.tar")
+    fresh = make_engine()
+    fresh.images.load(f"{tmp_path}/one.tar")
+    assert fresh.store.db.query("SELECT name FROM image_references") == []
+    fresh.images.copy(f"oci:{tmp_path}/out:{name}", "chosen:1")
+    assert fresh.images.resolve("chosen:1").manifest_digest == pushed.digest

@@ -190,6 +190,46 @@ def test_a_redirect_to_this_host_or_a_metadata_service_is_refused(tmp_path: Path
         assert done.stdout.startswith("refused:") and "0 requests" in done.stdout, done.stdout + done.stderr
 
 
+BESIDE = """
+import sys
+sys.path[:0] = {paths!r}
+from lyingregistry import Answer, lying
+import transfersupport as ts, sampan, os
+from sampan.registry import retry
+retry._FIRST = 0.003
+with lying("10.9.8.7") as registry, lying("127.0.0.1") as mine:
+    registry.manifest("app", "1", registry.image([ts.BASE]))
+    digest = ts.digest(ts.BASE)
+    there = lambda request: Answer(307, {{"Location": mine.base + "/secret" + request.path}})
+    realm = lambda request: Answer(401, {{"WWW-Authenticate": f'Bearer realm="{{mine.base}}/secret"'}})
+    registry.hook = lambda request: {what}(request) if request.path.endswith(digest) else None
+    mine.hook = lambda request: Answer(200, {{}}, ts.BASE) if "secret" in request.path else None
+    os.environ["SAMPAN_INSECURE_REGISTRIES"] = "10.9.8.0/24"
+    try:
+        sampan.Engine({root!r}).images.copy(f"docker://{{registry.host}}/app:1", f"docker://{{mine.host}}/copy:1")
+        print("copied")
+    except sampan.SampanError as exc:
+        print("refused:", exc.message)
+    print([one.path for one in mine.requests if "secret" in one.path])
+"""
+
+
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "-rn", "true"], capture_output=True, check=False).returncode != 0
+    or not shutil.which("ip"),
+    reason="needs user and network namespaces, and ip (iproute2)",
+)
+@pytest.mark.parametrize("what", ["there", "realm"])
+def test_a_registry_here_is_no_reason_for_others_to_send_us_here(tmp_path: Path, what: str) -> None:
+    paths = [str(ROOT), str(ROOT / "tests/registry"), str(ROOT / "tests/transfer")]
+    script = BESIDE.format(paths=paths, what=what, root=str(tmp_path / "store"))
+    shell = 'ip link set lo up; ip addr add 10.9.8.7/32 dev lo; exec "$0" -c "$1"'
+    words = ["unshare", "-rn", "sh", "-c", shell, sys.executable, script]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.startswith("refused:") and done.stdout.endswith("[]\n"), done.stdout + done.stderr
+    assert "an address of this host" in done.stdout
+
+
 # ---- token servers (57) ----
 
 
@@ -218,12 +258,20 @@ def test_a_login_goes_to_a_safe_token_server_only(realm: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["127.0.0.1", "localhost", "LOCALHOST", "a.localhost", "[::1]", "10.0.0.1", "2130706433", "0x7f000001", "127.1"],
+    ["127.0.0.1", "localhost", "LOCALHOST", "a.localhost", "[::1]", "10.0.0.1", "2130706433", "0x7f000001", "127.1"]
+    + ["127.0x0.0.1", "127.0.0.0x1", "localhost.", "127.0.0.1."],
 )
 def test_addresses_are_told_from_names(host: str) -> None:
     from sampan.registry import auth, message
 
     assert auth.is_address(message.origin(f"https://{host}/")[1])
+
+
+@pytest.mark.parametrize("host", ["auth.docker.io", "0x.example", "1.2.3.example", "localhost.example", "a-0x1"])
+def test_names_are_told_from_addresses(host: str) -> None:
+    from sampan.registry import auth, message
+
+    assert not auth.is_address(message.origin(f"https://{host}/")[1])
 
 
 def test_a_token_server_gets_no_login_for_a_plain_registry_that_is_not_allowed(
@@ -311,6 +359,13 @@ def test_no_secret_in_errors(registry: LyingRegistry, home: Path) -> None:
 
 
 # ---- controls ----
+
+
+def test_the_password_of_a_proxy_is_not_told(engine: sampan.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://me:hunter2@proxy.example:1080")
+    with pytest.raises(SampanError, match="socks5://proxy.example:1080") as caught:
+        engine.images.pull("registry.test/app:1")
+    assert "hunter2" not in caught.value.message + caught.value.hint
 
 
 def test_control_a_naive_client_is_taken_in(registry: LyingRegistry) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import transfersupport as ts
-from lyingregistry import Answer, Asked, LyingRegistry
+from lyingregistry import RESET, Answer, Asked, LyingRegistry
 from lyingsupport import LAYER
 
 import sampan
@@ -95,3 +96,31 @@ def test_a_refused_mount_is_an_upload(registry: LyingRegistry, loaded: sampan.En
     loaded.images.tag(f"{registry.host}/pushed:1", f"{registry.host}/other:1")
     push(registry, loaded)
     assert [one for one in registry.requests if "mount=" in one.query]
+
+
+def test_an_upload_that_has_all_before_anything_was_sent_is_begun_anew(
+    registry: LyingRegistry, loaded: sampan.Engine
+) -> None:
+    """The token server breaks off, so nothing was read of the layer; the registry says that it has all of it."""
+    broken: list[str] = []
+
+    def hook(request: Asked) -> Answer | None:
+        before = [one for one in registry.requests[:-1] if one.path != "/token"]
+        if request.path == "/token":
+            if before[-1].method == "POST" and len(broken) < 2:
+                broken.append(before[-1].path)
+                return Answer(200, {}, iter([RESET]), length=9)
+            return Answer(200, {}, json.dumps({"token": "t", "expires_in": 1}).encode())
+        if "Authorization" not in request.headers:
+            return Answer(401, {"WWW-Authenticate": f'Bearer realm="{registry.base}/token"'})
+        if request.method == "GET" and "uploads" in request.path and len(broken) < 3:
+            broken.append(request.path)
+            size = next(len(data) for data in sizes)
+            return Answer(204, {"Location": request.path, "Range": f"0-{size - 1}"}, close=True)
+        return None
+
+    sizes = [loaded.store.content.read(digest, 1 << 30) for digest in loaded.store.content.ls()]
+    sizes.sort(key=len, reverse=True)
+    registry.hook = hook
+    push(registry, loaded)
+    assert len(broken) == 3

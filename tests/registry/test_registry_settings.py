@@ -220,7 +220,10 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "docker/config.json").is_symlink() and (tmp_path / "real/config.json").exists()
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"auths": []}', '{"credsStore": "../../bin/sh"}', '{"credsStore": 5}'])
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"auths": []}', '{"credsStore": "../../bin/sh"}', '{"credsStore": 5}', '{"credHelpers": ["x"]}'],
+)
 def test_a_broken_file_is_named_and_left_alone(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
     kept = Credentials({"DOCKER_CONFIG": str(tmp_path)})
