@@ -11,7 +11,7 @@ import os
 
 from sampan.errors import IntegrityError, NotFound, SampanError, Unavailable
 from sampan.oci import jsontext, reference
-from sampan.store import gc, ledger, salvage
+from sampan.store import content, gc, ledger, salvage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Check:
         yield from self._database()
         self._pulled: set[str] = set()  # names of images that came from a registry
         self._owners = self._users()
+        yield from self._layout()
         yield from self._blobs()
         yield from self._layers()
         yield from self._containers()
@@ -86,6 +87,25 @@ class Check:
         yield fault
         if not self.repair:
             raise Unavailable("the rest was not checked, because the database cannot be trusted", _REPAIR)
+
+    def _layout(self) -> Iterator[Fault]:
+        """Look at what makes the blobs a layout that others read, and from what a lost database is made again.
+
+        An index of other images than the records tell of is no fault: a killed command may leave one. Repair writes it.
+        """
+        paths = self.store.paths
+        if self.store.db.one("SELECT 1 FROM image_references") is None:
+            return  # not written yet, perhaps
+        sound = {"index.json": salvage.listed(paths) is not None, "oci-layout": content.is_layout(paths)}
+        found = []
+        for name in [name for name in sound if not sound[name]]:
+            why = "it is not as sampan writes it" if os.path.exists(f"{paths.oci}/{name}") else "it is missing"
+            found.append(Fault("file", f"oci/{name}", why, hint=_REPAIR))
+        if self.repair:
+            self.store.images.rewrite_index()
+            for fault in found:
+                fault.repaired = "written again from the database"
+        yield from found
 
     # ---- blobs ----
 

@@ -324,7 +324,15 @@ def _hash_file(file: FileIO, bulk: bool) -> str:
 
 
 def write_layout(paths: Paths) -> None:
-    """Write the file that marks the directory as an OCI image layout, if it is missing."""
-    path = paths.oci + "/oci-layout"
-    if not os.path.exists(path):
-        files.replace(path, _LAYOUT, mode=0o644)
+    """Write the file that marks the directory as an OCI image layout, if it is missing or another."""
+    if not is_layout(paths):
+        files.replace(paths.oci + "/oci-layout", _LAYOUT, mode=0o644)
+
+
+def is_layout(paths: Paths) -> bool:
+    """Tell whether the file that marks an OCI image layout is there, as this version writes it."""
+    try:
+        with open(paths.oci + "/oci-layout", "rb") as file:
+            return file.read(len(_LAYOUT) + 1) == _LAYOUT
+    except OSError:
+        return False

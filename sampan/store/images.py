@@ -292,6 +292,11 @@ class Images:
             )
         return str(rows[0][1]) if rows else None
 
+    def rewrite_index(self) -> None:
+        """Write the layout's index, and the file that marks the layout, as the records say."""
+        with self._db.transaction():
+            self._write_index()
+
     def _write_index(self, *, frees: bool = False) -> None:
         from sampan.oci import image as documents
         from sampan.store import content, files

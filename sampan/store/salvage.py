@@ -40,7 +40,7 @@ def lost(db: Database, paths: Paths) -> list[str]:
     """Say what is on the disk although the database, a new one it seems, knows of nothing at all."""
     if db.one("SELECT 1 FROM images UNION SELECT 1 FROM containers UNION SELECT 1 FROM volumes") is not None:
         return []
-    count = sum(1 for one in _listed(paths) or () if os.path.exists(paths.blob(one["digest"])))
+    count = sum(1 for one in listed(paths) or () if os.path.exists(paths.blob(one["digest"])))
     found = [f"{counted(count, 'image')} in {paths.oci}/index.json"] if count else []
     for kind, directory in (("volumes", paths.volumes), ("containers", paths.containers)):
         names = [name for name in os.listdir(directory) if not name.startswith((".", LOST))]
@@ -50,7 +50,7 @@ def lost(db: Database, paths: Paths) -> list[str]:
     return [f"it is empty, but there are {', '.join(found)}"] if found else []
 
 
-def _listed(paths: Paths) -> list[dict[str, Any]] | None:
+def listed(paths: Paths) -> list[dict[str, Any]] | None:
     """Give the entries of the layout's index, None when it cannot be read."""
     try:
         with open(paths.oci + "/index.json", "rb") as file:
@@ -121,7 +121,7 @@ def _rows(old: Any, table: str) -> list[tuple[Any, ...]]:
 
 def _images(paths: Paths, images: Images) -> list[str]:
     """Record the images that the layout's index names and the database lost."""
-    manifests = _listed(paths)
+    manifests = listed(paths)
     if manifests is None:
         return ["the index of images cannot be read"]
     said = []

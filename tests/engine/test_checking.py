@@ -231,6 +231,22 @@ def test_a_database_of_others_is_not_taken_for_ones_own(own: sampan.Engine) -> N
     assert faults(own, repair=True)[1] == 0 and runs(own)
 
 
+@pytest.mark.parametrize("damage", ["gone", "junk", "another's"])
+def test_a_damaged_index_is_found_and_written_again(own: sampan.Engine, damage: str) -> None:
+    files = [pathlib.Path(own.store.paths.oci, name) for name in ("index.json", "oci-layout")]
+    before = [file.read_bytes() for file in files]
+    for file in files:
+        file.unlink() if damage == "gone" else file.write_text('{"manifests": 1}' if damage == "another's" else "{")
+    found, left, _ = faults(own)
+    assert [(fault.what, left) for fault in found] == [("oci/index.json", 2), ("oci/oci-layout", 2)]
+    assert {fault.why for fault in found} == {"it is missing" if damage == "gone" else "it is not as sampan writes it"}
+    assert faults(own, repair=True)[1] == 0 and faults(own)[0] == []
+    assert [file.read_bytes() for file in files] == before
+    files[0].write_text('{"schemaVersion": 2, "manifests": []}')  # what a killed command leaves may be older: no damage
+    assert faults(own)[0] == [] and faults(own, repair=True)[0] == []
+    assert files[0].read_bytes() == before[0]
+
+
 def test_strays_and_lost_directories_are_named(own: sampan.Engine) -> None:
     options = RunOptions()
     options.command = ["true"]
