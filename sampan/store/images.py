@@ -293,13 +293,20 @@ class Images:
         return str(rows[0][1]) if rows else None
 
     def rewrite_index(self) -> None:
-        """Write the layout's index, and the file that marks the layout, as the records say."""
-        with self._db.transaction():
-            self._write_index()
+        """Write the layout's index, and the file that marks the layout, where they are not as the records say."""
+        from sampan.store import content
 
-    def _write_index(self, *, frees: bool = False) -> None:
+        with self._db.transaction(frees=True):
+            try:
+                with open(self._paths.oci + "/index.json", "rb") as file:
+                    same = file.read() == self._index()
+            except OSError:
+                same = False
+            if not same or not content.is_layout(self._paths):
+                self._write_index(frees=True)
+
+    def _index(self) -> bytes:
         from sampan.oci import image as documents
-        from sampan.store import content, files
 
         manifests = []
         for name, media_type, digest, size in self._db.query(
@@ -309,8 +316,12 @@ class Images:
         ):
             extra = {"annotations": {documents.REF_NAME: name}} if name else {}
             manifests.append(documents.descriptor(media_type, digest, size, **extra))
-        index = {"schemaVersion": 2, "mediaType": documents.OCI_INDEX, "manifests": manifests}
-        path, data = self._paths.oci + "/index.json", jsontext.dumps(index)
+        return jsontext.dumps({"schemaVersion": 2, "mediaType": documents.OCI_INDEX, "manifests": manifests})
+
+    def _write_index(self, *, frees: bool = False) -> None:
+        from sampan.store import content, files
+
+        path, data = self._paths.oci + "/index.json", self._index()
         try:
             content.write_layout(self._paths)
             if frees:
