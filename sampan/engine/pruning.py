@@ -124,7 +124,7 @@ def prune_images(engine: Engine, wanted: Wanted, done: Pruned, *, all: bool = Fa
         if not wanted.accepts(image.created, (image.config.get("config") or {}).get("Labels") or {})
     }
     for image in engine.store.images.prune(all=all, keep=keep):
-        done.images += [f"untagged: {reference.parse(name).familiar()}" for name in image.references]
+        done.images += [f"untagged: {reference.parse(name).familiar()}" for name in (*image.references, *image.digests)]
         done.images.append(f"deleted: {image.id}")
         engine.events.emit("image", "delete", image.id, {"name": image.id})
 

@@ -202,20 +202,17 @@ class Images:
 
         Returns (references removed, image id if it was forgotten, else ""); run gc.collect afterwards for its space.
         An id with several references, or an image that a container uses, needs `force`; the image itself stays for as
-        long as a container uses it. Raises NotFound, Conflict.
+        long as a container uses it. A name with a digest takes no tag away. Raises NotFound, Conflict.
         """
         with self._db.transaction(frees=True):
             image = self.resolve(text)
-            by_name = self._by_reference(text) is not None
-            gone = [str(reference.parse(text))] if by_name else image.references
-            gone = [name for name in gone if name in image.references] or image.references
+            gone, last = self._gone(image, text)
             user = self._user(image.id)
             if len(gone) > 1 and not force:
                 raise Conflict(
                     f"cannot remove image {image.short_id}: {len(gone)} references name it",
                     "remove them by name, or use -f to remove them all",
                 )
-            last = len(gone) == len(image.references)
             if last and user and not force:
                 raise Conflict(
                     f"cannot remove image {text}: container {user} uses it",
@@ -227,6 +224,24 @@ class Images:
                 self._db.execute("DELETE FROM images WHERE id = ?", (image.id,))
             self._write_index(frees=True)
         return gone, image.id if last and not user else ""
+
+    def _gone(self, image: Image, text: str) -> tuple[list[str], bool]:
+        """Give the references that go when `text` is removed, and whether the image goes with them.
+
+        A name with a digest is one by itself: tags stay (as in Docker). Where none was recorded under it, the tags that
+        it was found by are meant.
+        """
+        wanted = reference.parse(text) if self._by_reference(text) is not None else None
+        if wanted is None:
+            return image.references or image.digests, True
+        if wanted.digest:
+            name = f"{wanted.name}@{wanted.digest}"
+            if name in image.digests:
+                return [name], not image.references and len(image.digests) == 1
+            gone = [tag for tag in image.references if reference.parse(tag).name == wanted.name]
+        else:
+            gone = [str(wanted)]
+        return gone, len(gone) == len(image.references)
 
     def _user(self, image_id: str) -> str:
         row = self._db.one("SELECT name FROM containers WHERE image_id = ?", (image_id,))

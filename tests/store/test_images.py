@@ -154,6 +154,24 @@ def test_removing_a_tag_keeps_an_image_that_has_another(store: Store) -> None:
     assert store.snapshots.find(digest.of(b"layer")) is None
 
 
+def test_a_name_with_a_digest_is_removed_alone(store: Store) -> None:
+    made = store.image(b"layer", tag="app:1")
+    at = f"docker.io/library/app@{made.manifest_digest}"
+    other = f"other.example/app@{made.manifest_digest}"
+    for name in ("other.example/app:1", at, other):
+        store.images.tag(name, made.manifest_digest)
+    assert store.images.remove(at) == ([at], "")
+    assert store.images.resolve("app:1").digests == [other]
+    assert store.images.remove(f"app:1@{made.manifest_digest}") == (["docker.io/library/app:1"], "")
+    assert store.images.remove(other) == ([other], "")
+    assert store.images.remove("other.example/app:1") == (["other.example/app:1"], made.id)
+    made = store.image(b"layer")
+    store.images.tag(at, made.manifest_digest)
+    store.images.tag(other, made.manifest_digest)
+    assert store.images.remove(at) == ([at], "") and store.images.resolve(other).id == made.id
+    assert store.images.remove(other) == ([other], made.id)
+
+
 def test_an_image_in_use_is_not_removed_and_force_only_takes_its_name(store: Store) -> None:
     made = store.image(b"layer", tag="app")
     record = store.container("web", image_id=made.id, image_reference="app")
