@@ -77,14 +77,18 @@ def arm(engine: Engine, record: Record, child: Child) -> None:
 
 
 def state(engine: Engine, record: Record) -> dict[str, Any] | None:
-    """Give State.Health of a container; None when it is not checked."""
+    """Give State.Health of a container; None when it is not checked.
+
+    What does not run any more is unhealthy (moby, container/health.go, CloseMonitorChannel), whatever its last result.
+    """
     if not _arguments(record):
         return None
     try:
         with open(f"{engine.store.paths.container(record.id)}/health", "rb") as file:
-            return dict(jsontext.loads(file.read()))
+            found = dict(jsontext.loads(file.read()))
     except (FileNotFoundError, InvalidArgument):
-        return {**_FRESH}
+        found = {**_FRESH}
+    return {**found, "Status": "unhealthy"} if record.status in ("exited", "restarting") else found
 
 
 def status(engine: Engine, record: Record) -> str:

@@ -404,6 +404,19 @@ def test_a_check_is_in_the_containers_group(engine: sampan.Engine) -> None:
 # ---- with the rest ----
 
 
+def test_what_has_ended_is_not_healthy(engine: sampan.Engine) -> None:
+    name = run(engine, "exit 0")
+    until(lambda: state(engine, name)["Status"] == "healthy")
+    engine.containers.kill(name)
+    engine.containers.wait(name)
+    found = state(engine, name)
+    assert (found["Status"], found["Log"][-1]["ExitCode"]) == ("unhealthy", 0)
+    assert not engine.containers.ls(all=True, filters={"health": ["healthy"]})
+    engine.containers.start(name)
+    assert state(engine, name)["Status"] in ("starting", "healthy")
+    remove(engine, name)
+
+
 def test_a_restarted_container_is_checked_anew(engine: sampan.Engine) -> None:
     name = run(engine, "exit 0", "test -e /again && exec sleep 300; : > /again; sleep 1; exit 1", restart="always")
     until(lambda: engine.containers.inspect(name)["RestartCount"] == 1)
