@@ -24,7 +24,7 @@ def own(tmp_path: pathlib.Path) -> sampan.Engine:
     context = tmp_path / "context"
     context.mkdir()
     (context / "Dockerfile").write_text(
-        "FROM base\nCOPY a b /dir/\nRUN ln -s a /dir/l; ln /dir/a /dir/h; mkdir /closed; chmod 0 /closed; rm -r /etc\n"
+        "FROM base\nCOPY a b /dir/\nRUN ln -s a /dir/l; ln /dir/a /dir/h; mkdir /closed; chmod 0 /closed; rm -r /var\n"
     )
     (context / "a").write_bytes(b"a" * 9000 + bytes(20000) + b"z")
     (context / "b").write_bytes(random.Random(1).randbytes(70000))
