@@ -42,6 +42,13 @@ def printable(text: str, keep: str = "\t") -> str:
     return "".join(c if c in keep or not _is_control(c) else _escape(c) for c in text)
 
 
+def in_json(text: str) -> str:
+    """Return JSON text with the same characters as JSON's own escapes (RFC 8259, 7), which it leaves as they are."""
+    if text.isprintable():
+        return text
+    return "".join(f"\\u{ord(c):04x}" if _is_control(c) else c for c in text)
+
+
 def _is_control(letter: str) -> bool:
     # C0, DEL and C1 steer terminals; bidirectional marks reorder what is shown. Undecodable bytes stay bytes.
     code = ord(letter)

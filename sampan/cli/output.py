@@ -11,6 +11,7 @@ import sys
 import time
 
 from sampan.cli.lines import flush as flush
+from sampan.cli.lines import in_json
 from sampan.cli.lines import line as line
 from sampan.cli.lines import printable as printable
 from sampan.cli.lines import write as write
@@ -74,7 +75,7 @@ def json_text(value: Any) -> str:
     """Return compact JSON."""
     from sampan.oci import jsontext
 
-    return jsontext.dumps(value).decode("utf-8", "surrogateescape")
+    return in_json(jsontext.dumps(value).decode("utf-8", "surrogateescape"))
 
 
 def json_pretty(value: Any, indent: str = "    ") -> str:

@@ -31,11 +31,12 @@ def show(value: Any, inside: bool = False) -> str:
 
 
 def _json(value: Any) -> str:
+    from sampan.cli.lines import in_json
     from sampan.oci import jsontext
 
     if isinstance(value, dict):  # a row's methods, as .Label, are no data
         value = {key: item for key, item in value.items() if not callable(item)}
-    return jsontext.dumps(value).decode("utf-8", "surrogateescape")
+    return in_json(jsontext.dumps(value).decode("utf-8", "surrogateescape"))
 
 
 def _join(items: Any, separator: str = "") -> str:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from sampan.store.paths import Paths
 
 PREFIX = "partial-"
-_NOTICE = 30.0  # seconds without a new byte, after which whoever holds it is not waited for any more
+_NOTICE = 30.0  # seconds in which one who holds it has to move, or he is not waited for any more
+_LEAST = 1 << 20  # bytes to move by: his source may be one that drips so that others wait
 _POLL = 0.05
 
 
@@ -161,8 +162,8 @@ def open_partial(
 ) -> Opened:
     """Take the partial blob of a digest, waiting for whoever has it; `waiting` is told how much that one has.
 
-    One who has it and does not move for `patience` seconds (stopped, or gone mad) is not waited for: then the content
-    has to be ingested beside it.
+    One who has it and hardly moves in `patience` seconds (stopped, or served by a peer that means harm) is not waited
+    for: then the content has to be ingested beside it.
     """
     path = f"{paths.ingest}/{PREFIX}{digests.hex_of(digest)}"
     try:
@@ -192,18 +193,18 @@ def _locked(path: str, waiting: Callable[[int], None], patience: float) -> int:
 
 
 def _wait(fd: int, waiting: Callable[[int], None], patience: float) -> bool:
-    moved, size = time.monotonic(), -1
+    moved, size = time.monotonic(), os.fstat(fd).st_size
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
             now = os.fstat(fd).st_size
-        if now != size:
+        if not size <= now < size + _LEAST:
             moved, size = time.monotonic(), now
         elif time.monotonic() - moved > patience:
             return False
-        waiting(size)
+        waiting(now)
         time.sleep(_POLL)
 
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 STEP = 1 << 18
 # zstd --long=27 is the most that decoders accept unasked (zstd(1)); xz -9 wants 65 MiB.
 _WINDOW = 1 << 27
+# 64 times one byte, as an RLE block of a frame (RFC 8878, 3.1.1): what is cut in a block of any kind does not turn
+# these ten bytes into those.
+_MARK = b"\xa5" * 64
+_FRAME = b"\x28\xb5\x2f\xfd\x20\x40\x03\x02\x00\xa5"
 _MAGIC = (
     (b"\x1f\x8b", "gzip"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
@@ -146,7 +150,8 @@ def _gunzip() -> tuple[Callable[[], Any], tuple[type[Exception], ...]]:
 class Zstd:
     """Decode zstd frames with the `zstandard` library.
 
-    It does not say when the last frame is cut: the tar inside, or its digest, shows that.
+    It does not say when the last frame is cut.  So a frame of our own follows the stream: its content comes out at the
+    end unless the last frame took it for its own.
     """
 
     def __init__(self, source: Read, what: str) -> None:
@@ -159,17 +164,57 @@ class Zstd:
             ) from exc
         self.what = what
         self.failure: type[Exception] = zstandard.ZstdError
-        file: Any = _File(source)
+        self._held = b""  # what may end with the mark
+        self._ready = b""
+        self._ended = False
+        file: Any = _File(_followed(source, _FRAME))
         decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
         self._frames: Any = decompressor.stream_reader(file, read_size=STEP, read_across_frames=True)
 
     def read(self, count: int) -> bytes:
         """Give up to `count` decoded bytes; none means the end."""
+        while not self._ready and not self._ended:
+            piece = self._next(max(count, len(_MARK)))
+            if len(piece) >= len(_MARK):
+                self._ready, self._held = self._held, piece
+            elif piece:
+                self._held += piece
+            else:
+                self._ended = True
+                self._ready = self._unmarked()
+        out, self._ready = self._ready[:count], self._ready[count:]
+        return out
+
+    def _unmarked(self) -> bytes:
+        if not self._held.endswith(_MARK):
+            raise IntegrityError(f"cannot read {self.what}: its zstd stream ends early")
+        return self._held[: -len(_MARK)]
+
+    def _next(self, count: int) -> bytes:
         try:
             out: bytes = self._frames.read(count)
         except self.failure as exc:
             raise IntegrityError(f"cannot read {self.what}: damaged zstd stream ({exc})") from exc
         return out
+
+
+def _followed(source: Read, last: bytes) -> Read:
+    """Give what `source` gives, and `last` together with its last piece.
+
+    By itself it would be taken for a frame: zstd looks for a whole one where a piece begins, also within a header.
+    """
+    pieces: list[bytes] = []
+
+    def read(count: int) -> bytes:
+        if not pieces:
+            pieces.append(source(count))
+        piece = pieces.pop()
+        if not piece:
+            return b""
+        pieces.append(source(count))
+        return piece if pieces[0] else piece + last
+
+    return read
 
 
 class _File:

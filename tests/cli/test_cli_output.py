@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sampan.cli import output
+from sampan.cli import output, template
 
 
 def test_table_has_dockers_column_widths() -> None:
@@ -110,3 +110,16 @@ def test_colour_only_on_a_terminal_that_wants_it(monkeypatch: pytest.MonkeyPatch
     assert output.colour(Terminal())("31", "x") == "\x1b[31mx\x1b[0m"
     monkeypatch.setenv("NO_COLOR", "1")
     assert output.colour(Terminal())("31", "x") == "x"
+
+
+@pytest.mark.parametrize("letter", ["\x9b", "\x7f", "\x85", "\u202e", "\u2066", "\x1b", "\n"])
+def test_json_never_steers_a_terminal_and_stays_json(letter: str) -> None:
+    """RFC 8259 lets C1 controls and marks of direction stand in strings: a terminal obeys them all the same."""
+    value = {f"key{letter}": [f"a{letter}b", "é", "日本"]}
+    for text in (
+        output.json_text(value),
+        output.json_pretty(value).replace("\n", ""),
+        template.parse("{{json .}}").render(value),
+    ):
+        assert letter not in text and "é" in text
+        assert output.printable(text) == text and json.loads(text) == value

@@ -52,3 +52,19 @@ def test_a_disk_that_fails_behind_the_rename_costs_no_blob(store: Store, monkeyp
                 partial.commit(DIGEST, len(DATA))
         partial.discard()  # as for every content that is not what was promised
         assert store.content.read(DIGEST) == DATA
+
+
+def test_one_who_drips_is_not_waited_for(store: Store) -> None:
+    """A peer that promises a blob which others want too, and gives a byte now and then."""
+    store.paths.make()
+    heard: list[int] = []
+    with open_partial(store.paths, DIGEST) as dripping:
+        assert dripping is not None
+
+        def drip(size: int) -> None:
+            heard.append(size)
+            dripping.write(DATA[:1])
+
+        with open_partial(store.paths, DIGEST, None, drip, 0.5) as partial:
+            assert partial is None
+    assert heard == sorted(heard) and len(heard) > 1

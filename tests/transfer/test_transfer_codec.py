@@ -56,12 +56,37 @@ def test_zero_padding_is_ignored_and_anything_else_is_not(name: str) -> None:
         decoded(packed + b"garbage")
 
 
-@pytest.mark.parametrize("name", ["gzip", "bzip2", "xz"])
+@pytest.mark.parametrize("name", PACKERS)
 def test_a_cut_stream_is_an_error(name: str) -> None:
     packed = PACKERS[name](DATA)
     for end in (7, len(packed) // 2, len(packed) - 1):
         with pytest.raises(IntegrityError, match="early|damaged"):
             decoded(packed[:end])
+
+
+SKIPPED = b"\x50\x2a\x4d\x18" + (3000).to_bytes(4, "little") + bytes(range(250)) * 12
+FRAMES = {
+    "raw": (b"", os.urandom(3000)),
+    "rle": (b"", bytes(300_000)),
+    "compressed": (b"", DATA[:3000]),
+    "the mark itself": (b"", codec._MARK * 3),
+    "nothing": (b"", b""),
+    "a second frame": (zstandard.ZstdCompressor().compress(DATA[:999]), DATA[:999]),
+    "a skipped frame": (SKIPPED, b"more"),
+}
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+@pytest.mark.parametrize("kind", FRAMES)
+def test_zstd_that_is_cut_anywhere_is_an_error(kind: str, checksum: bool) -> None:
+    before, data = FRAMES[kind]
+    packed = zstandard.ZstdCompressor(write_checksum=checksum).compress(data)
+    for step in (1, 63, 64, 65, 1 << 16):
+        assert decoded(before + packed, step).endswith(data)
+    for end in range(4, len(before + packed)):
+        if end != len(before):
+            with pytest.raises(IntegrityError, match="zstd"):
+                decoded((before + packed)[:end])
 
 
 def test_plain_bytes_pass() -> None:
