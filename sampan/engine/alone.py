@@ -5,6 +5,13 @@ from __future__ import annotations
 import os
 from _thread import get_ident
 
+from sampan.errors import Conflict, NotFound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.engine.engine import Engine
+    from sampan.store.containers import Record
+
 _held: set[tuple[str, int]] = set()  # the directories that threads of this process hold
 
 
@@ -65,6 +72,23 @@ def gone(home: str) -> str:
 def is_going(home: str) -> bool:
     """Tell whether the removal of a container has begun."""
     return os.path.isdir(gone(home))
+
+
+def restore(engine: Engine, record: Record, verb: str) -> None:
+    """Make the directories of a container again that a power cut took; Conflict where a removal did, which stands in
+    the way of what is to be done: who removes one has it renamed first, and holds it on.
+    """
+    home = engine.store.paths.container(record.id)
+    if os.path.isdir(home + "/upper"):
+        return
+    try:
+        with Alone(gone(home), wait=False):
+            engine.store.containers.get(record.id)
+    except (BlockingIOError, NotFound):
+        raise Conflict(f"cannot {verb} container {record.name}: it is being removed") from None
+    if is_going(home):
+        raise Conflict(f"cannot {verb} container {record.name}: its removal was interrupted", "remove it again")
+    make(home)
 
 
 def make(home: str) -> None:

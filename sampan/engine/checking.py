@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from sampan.engine import alone
 from sampan.errors import IntegrityError, NotFound, SampanError, Unavailable
 from sampan.oci import jsontext, reference
 from sampan.store import content, gc, ledger, salvage
@@ -293,8 +294,14 @@ class Check:
         for record in self.store.containers.ls():
             self.checked.containers += 1
             hint = f"sampan rm {record.name}"
-            # One that was never started has nothing to lose: a power cut may have taken its directory (alone.py).
-            if record.started and not os.path.isdir(self.store.paths.container(record.id)):
+            # A power cut may take the directory of one that it ended, or that was never started, with nothing that was
+            # synced. It is made again: the former's when its end is looked at (alone.py, outcome.py).
+            try:
+                self.engine.containers.refresh(record, going=True)
+            except NotFound:
+                continue  # removed while we looked
+            home = self.store.paths.container(record.id)
+            if record.started and not os.path.isdir(home) and not alone.is_going(home):
                 yield Fault("container", record.name, "its directory is missing", hint=hint)
             for diff_id in record.config.get("layers") or ():
                 if self.store.snapshots.find(diff_id) is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from sampan.engine import alone
 from sampan.errors import NotFound
 from sampan.oci import entry as kinds
 from sampan.runtime import hostfiles, rootfs, tree
@@ -73,6 +74,7 @@ class Below:
 
 def entries(engine: Engine, record: Record, below: Below, contents: bool) -> Iterator[tuple[Entry, Content]]:
     """Give what a container's upper directory holds, in order, its root first, without mount points."""
+    alone.restore(engine, record, "read the changes of")
     upper = Rootfs(directory=os.path.join(engine.store.paths.container(record.id), "upper"))
     flags = 0 if contents else tree.LIST
     read, request, child = rootfs.open_pack(facts_of(engine), upper, _target(engine), "", flags)

@@ -167,27 +167,12 @@ def check_startable(engine: Engine, record: Record) -> None:
 
         restarting.call_off(engine, record)
     home = containers.paths.container(record.id)
-    if not os.path.isdir(home + "/upper"):
-        _restore(engine, record, home)
+    alone.restore(engine, record, "start")
     if record.started:
         supervisors.require_told(home, containers.socket(record.id), record.name)
         if record.auto_remove:  # a volatile overlay leaves a mark there, with which it cannot be mounted again
             _outlive(home)
             engine.remove_tree(f"{home}/work/work")
-
-
-def _restore(engine: Engine, record: Record, home: str) -> None:
-    """Make a directory again that a power cut took; Conflict where a removal did: who removes one has it renamed first,
-    and holds it on.
-    """
-    try:
-        with Alone(alone.gone(home), wait=False):
-            engine.store.containers.get(record.id)
-    except (BlockingIOError, NotFound):
-        raise Conflict(f"cannot start container {record.name}: it is being removed") from None
-    if alone.is_going(home):
-        raise Conflict(f"cannot start container {record.name}: its removal was interrupted", "remove it again")
-    alone.make(home)
 
 
 def start_failed(engine: Engine, record: Record, error: BaseException) -> None:

@@ -90,10 +90,11 @@ def ended(engine: Engine, record: Record) -> tuple[dict[str, Any], bool]:
 def _clear(engine: Engine, record: Record) -> bool:
     """Remove what the supervisor of an ended container would have removed, had it lived; say whether that is settled.
 
+    Where a power cut took the supervisor it may have taken the container's directory, which nobody has synced then.
     While another holds the lock it is not: he may have begun to start it again, and what is there is new.
     """
     try:
-        with Alone(engine.store.paths.container(record.id), wait=False):
+        with Alone(engine.store.paths.container(record.id), restore=True, wait=False):
             if engine.store.containers.get(record.id).pid == record.pid:
                 placement = cgroup.named(record.id)
                 cgroup.kill(placement)

@@ -51,7 +51,7 @@ def update(engine: Engine, name: str, changes: dict[str, Any]) -> None:
         if field not in LIMITS and field != "restart":
             raise InvalidArgument(f"cannot update {field!r} of a container", "limits can be: " + ", ".join(LIMITS))
     record_id = engine.containers.store.get(name).id
-    with Alone(engine.store.paths.container(record_id)):
+    with Alone(engine.store.paths.container(record_id), restore=True):
         record = engine.containers.get(name, record_id)
         if "restart" in changes:
             restarting.check(changes["restart"], record.auto_remove)

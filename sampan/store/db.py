@@ -21,7 +21,7 @@ from sampan.store.paths import Paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Any
 
@@ -39,6 +39,7 @@ class Database:
         self._depth = 0
         self._synchronous = ""
         self._abandoned: list[Any] = []
+        self._after: list[Callable[[], None]] = []
 
     def query(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
         """Return all rows of a SELECT."""
@@ -69,6 +70,10 @@ class Database:
         one.
         """
         return Transaction(self, durable, frees)
+
+    def afterwards(self, call: Callable[[], None]) -> None:
+        """Have something done when the transaction that is under way has been committed; not if it fails."""
+        self._after.append(call)
 
     def close(self) -> None:
         """Close the connection, if any."""
@@ -157,14 +162,17 @@ class Database:
         self._depth -= 1
         if self._depth:
             return
-        if not failed:
-            try:
-                self._run("COMMIT", ())
-                return
-            except SampanError:
-                self._rollback()
-                raise
-        self._rollback()
+        calls, self._after = self._after, []
+        if failed:
+            self._rollback()
+            return
+        try:
+            self._run("COMMIT", ())
+        except SampanError:
+            self._rollback()
+            raise
+        for call in calls:
+            call()
 
     def _rollback(self) -> None:
         # A failed COMMIT or a full disk may have ended the transaction already.

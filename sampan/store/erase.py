@@ -69,6 +69,8 @@ def _erase(db: Database, paths: Paths, held: int, remove_tree: Callable[[str], N
         if not all(_is_ours(paths, directory, name) for directory, names in present.items() for name in names):
             return False
         db.close()
+        files.unlink(paths.database)  # before its log: what is in the file alone is an older state
+        os.fsync(held)
         for directory in present:
             for name in _names(directory):
                 if _is_ours(paths, directory, name):

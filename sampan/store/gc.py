@@ -2,7 +2,7 @@
 
 Roots are image records, build cache entries, and live leases. Everything is decided and blobs are deleted under the
 database's write lock; whoever makes content visible holds a lease on it first, so content in flight is never taken.
-Rows go before directories, so a crash leaves directories without a row, which the next collection finds.
+Rows go before blobs and directories, durably, so a crash leaves files without a row, which the next collection finds.
 """
 
 from __future__ import annotations
@@ -54,13 +54,16 @@ def collect(
     Leases(db).sweep()
     doomed: list[str] = []
     with db.transaction(frees=True):
-        blobs, layers = _roots(db)
+        _, layers = _roots(db)
         for diff_id, number, size in db.query("SELECT diff_id, id, size FROM snapshots"):
             if diff_id not in layers:
                 db.execute("DELETE FROM snapshots WHERE id = ?", (number,))
                 done.snapshots.append(diff_id)
                 done.bytes += size
                 doomed.append(paths.snapshot(str(number)))
+    # Only now, as build steps are forgotten without a sync: none may come back with its layer and without its blob.
+    with db.transaction(frees=True):
+        blobs, _ = _roots(db)
         for digest in content.ls():
             if digest not in blobs:
                 done.bytes += content.delete(digest)

@@ -12,6 +12,7 @@ oci:DIR:NAME).
 
 from __future__ import annotations
 
+import os
 import time
 
 from sampan.errors import Conflict, InvalidArgument, NotFound
@@ -63,6 +64,7 @@ class Images:
     def __init__(self, db: Database, paths: Paths) -> None:
         self._db = db
         self._paths = paths
+        self._first = False  # an index is to be written once there is an image
 
     @property
     def _content(self) -> Content:
@@ -108,10 +110,15 @@ class Images:
         """Point references at a recorded manifest, in one step; return for each what `tag` does."""
         found: dict[str, str] = {}
         with self._db.transaction():
+            self._first = self._first or self._db.one("SELECT 1 FROM image_references") is None
             for name in names:
                 found[name] = self._point(str(reference.parse(name)), manifest_digest)
             if any(before != manifest_digest for before in found.values()):
-                self._write_index()
+                if self._first:
+                    self._write_index(self._index([]), once=True)
+                    self._db.afterwards(self._write_first_index)
+                else:
+                    self._write_index(self._index())
         return found
 
     def _point(self, full: str, manifest_digest: str) -> str:
@@ -133,7 +140,7 @@ class Images:
             if row is None:
                 raise NotFound(f"cannot untag {name}: no such reference")
             self._db.execute("DELETE FROM image_references WHERE name = ?", (full,))
-            self._write_index(frees=True)
+            self._write_index(self._index(), frees=True)
         return str(row[0])
 
     def has(self, text: str) -> bool:
@@ -187,7 +194,7 @@ class Images:
             for image in doomed:
                 self._db.execute("DELETE FROM images WHERE id = ?", (image.id,))
             if doomed:
-                self._write_index(frees=True)
+                self._write_index(self._index(), frees=True)
         return doomed
 
     def _unused(self) -> list[Image]:
@@ -222,7 +229,7 @@ class Images:
                 self._db.execute("DELETE FROM image_references WHERE name = ?", (name,))
             if last and not user:
                 self._db.execute("DELETE FROM images WHERE id = ?", (image.id,))
-            self._write_index(frees=True)
+            self._write_index(self._index(), frees=True)
         return gone, image.id if last and not user else ""
 
     def _gone(self, image: Image, text: str) -> tuple[list[str], bool]:
@@ -318,27 +325,43 @@ class Images:
             except OSError:
                 same = False
             if not same or not content.is_layout(self._paths):
-                self._write_index(frees=True)
+                self._write_index(self._index(), frees=True)
 
-    def _index(self) -> bytes:
+    def _write_first_index(self) -> None:
+        """Write an index that was empty, when the image is durably recorded: one of images, beside a database that
+        knows nothing, means that one was lost (store/salvage.py).
+        """
+        if self._first:
+            with self._db.transaction():
+                self._write_index(self._index())
+            self._first = False
+
+    def _index(self, rows: list[tuple[Any, ...]] | None = None) -> bytes:
+        """Give the index of all images, or of these rows: name, media type, digest, size."""
         from sampan.oci import image as documents
 
         manifests = []
-        for name, media_type, digest, size in self._db.query(
-            "SELECT name, media_type, images.manifest_digest, manifest_size"
-            " FROM images LEFT JOIN (SELECT * FROM image_references WHERE name NOT LIKE '%@%') USING (manifest_digest)"
-            " ORDER BY name, images.rowid"
-        ):
+        for name, media_type, digest, size in self._rows() if rows is None else rows:
             extra = {"annotations": {documents.REF_NAME: name}} if name else {}
             manifests.append(documents.descriptor(media_type, digest, size, **extra))
         return jsontext.dumps({"schemaVersion": 2, "mediaType": documents.OCI_INDEX, "manifests": manifests})
 
-    def _write_index(self, *, frees: bool = False) -> None:
+    def _rows(self) -> list[tuple[Any, ...]]:
+        return self._db.query(
+            "SELECT name, media_type, images.manifest_digest, manifest_size"
+            " FROM images LEFT JOIN (SELECT * FROM image_references WHERE name NOT LIKE '%@%') USING (manifest_digest)"
+            " ORDER BY name, images.rowid"
+        )
+
+    def _write_index(self, data: bytes, *, frees: bool = False, once: bool = False) -> None:
+        """Write the index; `once` leaves one that is there."""
         from sampan.store import content, files
 
-        path, data = self._paths.oci + "/index.json", self._index()
+        path = self._paths.oci + "/index.json"
         try:
             content.write_layout(self._paths)
+            if once and os.path.exists(path):
+                return
             if frees:
                 self._shrink_index(path, data)
             else:

@@ -40,9 +40,13 @@ def lost(db: Database, paths: Paths) -> list[str]:
     """Say what is on the disk although the database, a new one it seems, knows of nothing at all."""
     if db.one("SELECT 1 FROM images UNION SELECT 1 FROM containers UNION SELECT 1 FROM volumes") is not None:
         return []
-    count = sum(1 for one in listed(paths) or () if os.path.exists(paths.blob(one["digest"])))
+    entries = listed(paths)
+    count = sum(1 for one in entries or () if os.path.exists(paths.blob(one["digest"])))
     found = [f"{counted(count, 'image')} in {paths.oci}/index.json"] if count else []
-    for kind, directory in (("volumes", paths.volumes), ("containers", paths.containers)):
+    # The image of a container is in the index for as long as there is the container: without any, the directory of one
+    # is what a removal left, whose renaming and removing of files nobody syncs.
+    places = [("volumes", paths.volumes), *([("containers", paths.containers)] if entries != [] else [])]
+    for kind, directory in places:
         names = [name for name in os.listdir(directory) if not name.startswith((".", LOST))]
         if directory == paths.volumes:  # one whose making was cut short is empty
             names = [name for name in names if volumes.has_content(paths, name)]

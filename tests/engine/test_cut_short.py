@@ -54,13 +54,55 @@ def test_a_container_whose_directory_was_lost_starts_and_is_copied_to(
     assert os.path.exists(home + "/upper/file")
 
 
-def test_a_removal_that_was_cut_short_is_told_apart(engine: sampan.Engine, made: str) -> None:
+@pytest.mark.parametrize("lost", ["", "/upper"])
+@pytest.mark.parametrize("command", ["diff", "commit", "export", "update"])
+def test_a_container_whose_directory_was_lost_is_as_empty_as_it_was(
+    engine: sampan.Engine, made: str, lost: str, command: str, tmp_path: os.PathLike[str]
+) -> None:
+    home = home_of(engine, made)
+    shutil.rmtree(home + lost)
+    if command == "diff":
+        assert engine.containers.diff(made) == []
+    elif command == "commit":
+        image = engine.containers.commit(made)
+        assert engine.images.resolve(image).diff_ids == engine.images.resolve("base").diff_ids
+    elif command == "export":
+        with open(os.path.join(tmp_path, "tar"), "wb") as file:
+            assert engine.containers.export(made, file.fileno()) > 0
+    else:
+        engine.containers.update(made, {"restart": "always"})
+    engine.containers.start(made)
+    assert engine.containers.wait(made) == 0
+
+
+def test_one_that_a_power_cut_ended_may_have_lost_its_directory_and_one_that_ended_before_not(
+    engine: sampan.Engine, made: str
+) -> None:
+    """What `run -d` acknowledges is the record; nothing syncs the directory before the container has ended."""
+    home, store = home_of(engine, made), engine.store.containers
+    store.update(made, status="running", pid=2, pid_start=1, boot_id="another", started=1)
+    shutil.rmtree(home)
+    assert [fault.why for fault in checking.Check(engine, quick=True).run() if fault.kind == "container"] == []
+    assert os.path.isdir(home + "/upper") and engine.containers.get(made).exit_code == 137
+    assert engine.containers.diff(made) == []
+    shutil.rmtree(home)
+    found = [fault.why for fault in checking.Check(engine, quick=True).run() if fault.kind == "container"]
+    assert found == ["its directory is missing"]
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_a_removal_that_was_cut_short_is_told_apart(engine: sampan.Engine, made: str, started: bool) -> None:
     home = home_of(engine, made)
     gone = f"{os.path.dirname(home)}/.gone-{made}"
     os.rename(home, gone)
     leftovers.collect(engine, seconds=0)
-    with pytest.raises(Conflict, match="its removal was interrupted"):
-        engine.containers.start(made)
+    if started:
+        engine.store.containers.update(made, status="running", pid=2, pid_start=1, boot_id="another", started=1)
+    # The renaming may be on the disk before the record's end: it is removed once more, and nothing is lost.
+    assert [fault.why for fault in checking.Check(engine, quick=True).run() if fault.kind == "container"] == []
+    for use in (engine.containers.start, engine.containers.diff):
+        with pytest.raises(Conflict, match="its removal was interrupted"):
+            use(made)
     assert not os.path.exists(home)
     engine.containers.remove(made)
     assert not os.path.exists(home) and not os.path.exists(gone)

@@ -12,7 +12,9 @@ from storekit import Spawn, Store, finish, killed
 
 from sampan.errors import InvalidArgument
 from sampan.oci import digest
-from sampan.store import buildcache, leases, owner
+from sampan.store import buildcache, gc, leases, owner
+from sampan.store.content import Content
+from sampan.store.db import Database
 
 LAYER = digest.of(b"layer")
 
@@ -33,6 +35,25 @@ def test_what_nothing_refers_to_goes(store: Store) -> None:
     done = store.collect()
     assert (done.blobs, done.snapshots, done.bytes) == ([digest.of(b"blob")], [LAYER], 4 + 5)
     assert store.collect().bytes == 0
+
+
+def test_a_blob_goes_when_the_row_of_its_layer_is_durably_gone(store: Store) -> None:
+    """Steps are forgotten without a sync: a power cut must not bring one back that has its layer and no blob."""
+    told: list[bool] = []
+
+    class Watched(Content):
+        def delete(self, digest: str) -> int:
+            beside = Database(store.paths)
+            told.append(beside.one("SELECT 1 FROM snapshots WHERE diff_id = ?", (digest,)) is None)
+            beside.close()
+            return super().delete(digest)
+
+    cached = store.snapshot(b"cached")
+    store.content.add(b"cached")
+    store.cache.put("key", {"diff_id": cached}, [cached])
+    store.cache.prune()
+    gc.collect(store.db, Watched(store.paths), store.paths)
+    assert told == [True]
 
 
 def test_layers_shared_with_another_image_stay(store: Store) -> None:

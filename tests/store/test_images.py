@@ -12,6 +12,7 @@ from storekit import Spawn, Store, finish
 
 from sampan.errors import Conflict, IntegrityError, InvalidArgument, NotFound
 from sampan.oci import digest, image
+from sampan.store import salvage
 
 
 def index(store: Store) -> dict[str, str]:
@@ -113,6 +114,53 @@ def test_a_tag_that_moves_tells_what_it_named_and_leaves_it_dangling(store: Stor
     assert store.images.resolve("app").id == new.id
     assert store.images.resolve(old.id).references == []
     assert {one.id for one in store.images.ls()} == {old.id, new.id}
+
+
+def test_the_first_image_is_in_the_index_once_it_is_recorded(store: Store) -> None:
+    """Else a power cut in between, or a check beside, would find an index and a database that knows nothing."""
+    other = Store(store.paths.root)
+    one, two = store.image(b"1"), store.image(b"2")
+    store.images.prune()
+    assert salvage.lost(other.db, other.paths) == []
+    Path(store.paths.oci, "index.json").unlink()
+    with store.db.transaction():
+        for image, name in ((one, "a"), (two, "b")):
+            store.images.put(image.manifest_digest)
+            store.images.tag(name, image.manifest_digest)
+        assert salvage.lost(other.db, other.paths) == [] and index(store) == {}
+    assert index(store) == {
+        "docker.io/library/a:latest": one.manifest_digest,
+        "docker.io/library/b:latest": two.manifest_digest,
+    }
+    with pytest.raises(KeyError), store.db.transaction():
+        store.images.tag("c", two.manifest_digest)
+        raise KeyError
+    store.images.tag("d", two.manifest_digest)
+    assert sorted(index(store)) == [f"docker.io/library/{name}:latest" for name in "abd"]
+    other.db.close()
+
+
+def test_a_container_that_a_removal_left_is_told_from_one_whose_database_was_lost(store: Store) -> None:
+    """Records are synced, the removing of files is not: on some file systems (btrfs) all of it may be undone."""
+    store.image(b"1", tag="a")
+    Path(store.paths.containers, "c" * 64).mkdir()
+    store.images.remove("a")
+    assert salvage.lost(store.db, store.paths) == []
+    Path(store.paths.oci, "index.json").unlink()
+    assert "1 containers in" in salvage.lost(store.db, store.paths)[0]
+
+
+def test_what_a_transaction_that_failed_was_to_be_followed_by_is_not_done(store: Store) -> None:
+    done: list[str] = []
+    with pytest.raises(KeyError), store.db.transaction():
+        store.db.afterwards(lambda: done.append("failed"))
+        raise KeyError
+    with store.db.transaction():
+        store.db.afterwards(lambda: done.append("committed"))
+        with store.db.transaction():
+            assert done == []
+        assert done == []
+    assert done == ["committed"]
 
 
 def test_the_index_of_the_layout_follows_the_references(store: Store) -> None:

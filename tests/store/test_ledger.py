@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from storekit import Store
 
+from sampan.errors import IntegrityError
 from sampan.store import erase, files, gc, ledger
 from sampan.store.db import Database
 from sampan.store.paths import Paths
@@ -107,6 +109,14 @@ def test_an_empty_store_is_erased_and_made_again(store: Store) -> None:
     other = store.paths.hold()
     assert not erase.erase_if_empty(store.db, store.paths, held)  # somebody else uses it
     os.close(other)
+
+    def stopped(path: str) -> None:
+        raise OSError(errno.EIO, "stopped here", path)
+
+    assert store.db.one("SELECT count(*) FROM images") == (0,)
+    with pytest.raises(IntegrityError, match="stopped here"):
+        erase.erase_if_empty(store.db, store.paths, held, remove_tree=stopped)
+    assert not os.path.exists(store.paths.database)  # first of all: without its log it may hold what was removed
     assert erase.erase_if_empty(store.db, store.paths, held)
     assert os.listdir(store.paths.root) == []
     os.close(held)
