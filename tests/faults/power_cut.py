@@ -1,17 +1,18 @@
 """Cut the power: record what commands write to a disk, then look at what any moment would have left of it.
 
-    power_cut.py DIRECTORY CUTS SEED [PRELOAD]        as root; prints one JSON document
+    power_cut.py DIRECTORY STORE CUTS SEED [PRELOAD]        as root; prints one JSON document
 
 Runs in a private mount namespace that it makes itself. A store lies on an ext4 on a recording disk (recording_disk.py).
 Commands run one after the other, and the log is marked when each has exited with 0. Every cut takes what the disk had
-flushed, and any part, in pieces of 4 KiB, of what was written after that; the result is mounted, seen with another boot
-id, and must show
+flushed, and of what was written after that any part that a disk may have on it (recorded.WAYS); the result is mounted,
+seen with another boot id, and must show
 
     what was acknowledged before the cut (images, containers and their settings, volumes and their files, logins); each
     image that is listed whole, every blob and every unpacked file of it; no container running, and each one able to
     start and to be removed; the interrupted load must succeed now, with nothing half-made left after a collection.
 
-PRELOAD is a library for the commands: the controls take their fsync or syncfs away, and have to be caught.
+STORE is what the commands find (STORES). PRELOAD is a library for them: the controls take their fsync or syncfs away,
+and have to be caught.
 """
 
 from __future__ import annotations
@@ -33,116 +34,19 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "transfer"), str(HERE.parent / "registry"), str(HERE.parent.parent), str(HERE)]
 
-from recorded import Log, Recorder, Remains, mounted, read_log  # noqa: E402
+from cut_work import COPIED, Work, sampan  # noqa: E402
+from disks import Unmountable, mounted  # noqa: E402
+from recorded import WAYS, Log, Recorder, Remains, read_log  # noqa: E402
 from recording_disk import FLUSH, MARK  # noqa: E402
 from registrysupport import running  # noqa: E402
-from transfersupport import config, docker_files, member, simple_layout, tar, tar_of  # noqa: E402
 
-INSIDE = "SAMPAN_POWER_CUT_INSIDE"
 SIZE = 64 << 20
 CLONE_NEWNS = 0x00020000
-
-
-# ---- the work ----
-
-
-def big_layer(seed: int, files: int) -> bytes:
-    """Give a layer of many small files, a larger one, a hard link and a sparse one."""
-    chance = random.Random(seed)
-    members = [member(f"data/{seed}", type=b"5", mode=0o755)]
-    members += [member(f"data/{seed}/{n}", chance.randbytes(chance.randint(1, 6000))) for n in range(files)]
-    members += [member(f"data/{seed}/large", chance.randbytes(600_000)), member(f"data/{seed}/holes", bytes(200_000))]
-    members.append(member(f"data/{seed}/link", type=b"1", link=f"data/{seed}/large"))
-    return tar(members)
-
-
-COPIED = random.Random(4).randbytes(300_000)
-PROGRAM = "#include <unistd.h>\nint main(void) { for (;;) pause(); }\n"
-
-
-def runnable(directory: Path) -> bytes:
-    """Give a layer of a program that waits, and of a directory for a volume to be filled with."""
-    (directory / "wait.c").write_text(PROGRAM)
-    subprocess.run(["cc", "-static", "-Os", "-s", "-o", f"{directory}/wait", f"{directory}/wait.c"], check=True)
-    chance = random.Random(9)
-    members = [member("wait", (directory / "wait").read_bytes(), mode=0o755), member("v", type=b"5", mode=0o755)]
-    return tar(members + [member(f"v/{n}", chance.randbytes(chance.randint(1, 9000))) for n in range(40)])
-
-
-class Work:
-    """What the commands read: archives, a build context, and perhaps `pulled`, an image in a registry (`host`)."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.pulled = self.host = ""
-        layers = [big_layer(1, 200), big_layer(2, 60), big_layer(3, 20)]
-        (directory / "app.tar").write_bytes(tar_of(docker_files(layers, ["app:1"], config(layers))))
-        program = [runnable(directory)]
-        started = config(program, config={"Cmd": ["/wait"]})
-        (directory / "run.tar").write_bytes(tar_of(docker_files(program, ["run:1"], started)))
-        base = simple_layout("docker.io/library/base:1", suffix="+gzip")
-        (directory / "base.tar").write_bytes(tar_of(base.build()))
-        (directory / "plain.tar").write_bytes(big_layer(7, 30))
-        context = directory / "context"
-        context.mkdir()
-        (context / "Dockerfile").write_text("FROM app:1\nCOPY one /one\nCOPY two /two\n")
-        (context / "one").write_bytes(COPIED)
-        (context / "two").write_bytes(random.Random(5).randbytes(50_000))
-
-    def push(self, host: str) -> None:
-        """Give the registry an image of three compressed layers."""
-        layers = [big_layer(11, 150), big_layer(12, 50), big_layer(13, 10)]
-        self.host, self.pulled = host, f"{host}/team/pulled:1"
-        path, store = self.directory / "pulled.tar", f"{self.directory}/pushing"
-        path.write_bytes(tar_of(docker_files(layers, [self.pulled], config(layers))))
-        sampan(["load", "-q", "-i", str(path)], store)
-        sampan(["push", "-q", self.pulled], store)
-
-    def steps(self) -> list[tuple[list[str], dict[str, bool]]]:
-        """Give the commands, each with what `present` says, or says no more, once it has exited with 0."""
-        top = self.directory
-        pull = [(["pull", "-q", self.pulled], {self.pulled: True})] if self.pulled else []
-        login = [(["login", "-u", "someone", "-p", "word", self.host], {"login": True})] if self.host else []
-        images = ("base:1", "run:1", "app:1", "built:1", "committed:1", *([self.pulled] if self.pulled else []))
-        pruned = dict.fromkeys((*images, "container renamed", "renamed restarts always", "copied into renamed"), False)
-        return [
-            (["load", "-q", "-i", f"{top}/app.tar"], {"app:1": True}),
-            (["tag", "app:1", "other:1"], {"other:1": True}),
-            (["build", "-q", "-t", "built:1", f"{top}/context"], {"built:1": True}),
-            (["rmi", "other:1"], {"other:1": False}),
-            (["import", f"{top}/plain.tar", "plain:1"], {"plain:1": True}),
-            (["rmi", "plain:1"], {"plain:1": False}),
-            *pull,
-            (["create", "--name", "made", "-v", "named:/v", "run:1"], {"container made": True, "volume named": True}),
-            (["run", "-d", "--name", "running", "run:1"], {"container running": True}),
-            (["rename", "made", "renamed"], {"container made": False, "container renamed": True}),
-            (["update", "--restart", "always", "renamed"], {"renamed restarts always": True}),
-            (["cp", f"{top}/context/one", "renamed:/copied"], {"copied into renamed": True}),
-            (["volume", "create", "empty"], {"volume empty": True}),
-            *login,
-            (["commit", "renamed", "committed:1"], {"committed:1": True}),
-            (["rm", "-f", "running"], {"container running": False}),
-            (["volume", "rm", "empty"], {"volume empty": False}),
-            (["system", "prune", "-a", "-f"], pruned),
-        ]
-
-
-def sampan(arguments: list[str], root: str, preload: str = "") -> None:
-    """Run one command to its end; raise with its words if it fails."""
-    env = {
-        **os.environ,
-        "SAMPAN_ROOT": root,
-        "SAMPAN_RUN": root.rstrip("/") + ".run",
-        "HOME": f"{root}.home",
-        "PYTHONPATH": str(HERE.parents[1]),
-    }
-    if preload:
-        env["LD_PRELOAD"] = preload
-    done = subprocess.run(
-        [sys.executable, "-m", "sampan", *arguments], env=env, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"{arguments}: exit {done.returncode}: {done.stderr[-400:]}")
+# What the commands find, with the options that its disk is mounted with, and the size of its blocks. Without commit=1
+# the journal holds most of the work back until something is synced. Of a worn store the database's log was overwritten
+# from its start many times: that its blocks are written for the first time is a change of the file system, and syncing
+# it syncs what else changed.
+STORES = {"used": ("commit=1", 1024), "worn": ("commit=300", 4096), "new": ("commit=300", 4096)}
 
 
 # ---- what must be true ----
@@ -239,6 +143,7 @@ def container_faults(engine: Any) -> list[str]:
         if row["State"] not in ("created", "exited"):
             wrong.append(f"container {row['Names']} is said to be {row['State']}")
         try:
+            list(engine.containers.diff(row["ID"]))  # of what is there, and of what is made again
             engine.containers.start(row["ID"])
             if engine.store.containers.get(row["ID"]).status != "running":
                 wrong.append(f"container {row['Names']} does not start")
@@ -257,12 +162,16 @@ def heal(engine: Any, work: Work, known: dict[str, str]) -> list[str]:
     from sampan.store import gc
 
     store = engine.store
-    faulty = checking.Check(engine, quick=True).run()
-    wrong = [f"system check: {fault.kind} {fault.what}: {fault.why}" for fault in faulty]
+    wrong = []
+    for fault in checking.Check(engine, quick=True).run():
+        wrong.append(f"system check: {fault.kind} {fault.what}: {fault.why}")
+        if fault.kind == "database":
+            return wrong  # the check ends there
     wrong += container_faults(engine)
     expected = {name: True for name in present(engine) if name in ("base:1", "run:1")}
     engine.images.load(str(work.directory / "app.tar"))
-    expected["app:1"] = True
+    engine.build(work.directory / "context", tags=["built:1"])  # of steps that it finds, or none
+    expected |= {"app:1": True, "built:1": True}
     if work.pulled:
         engine.images.pull(work.pulled)
         expected[work.pulled] = True
@@ -291,38 +200,47 @@ def look(image: Path, work: Work, expected: dict[str, bool], known: dict[str, st
     """Mount what a cut has left; give what is wrong, and the names that are there."""
     import sampan as library
 
-    with mounted(str(image), work.directory / "live") as point:  # where it was: records name the store's directory
-        engine = library.Engine(str(point / "store"))
-        try:
-            wrong = faults(engine, expected, known)
-            names = sorted(present(engine))
-            if not wrong:
-                wrong = heal(engine, work, known)
-        except Exception as exc:
-            where = traceback.extract_tb(exc.__traceback__)[-1]
-            return [f"{type(exc).__name__}: {exc} ({where.filename}, {where.lineno})"], []
-        finally:
-            engine.close()
+    wrong: list[str] = []
+    names: list[str] = []
+    try:
+        with mounted(image, work.directory / "live") as point:  # where it was: records name the store's directory
+            engine = library.Engine(str(point / "store"))
+            try:
+                wrong += faults(engine, expected, known)
+                names += sorted(present(engine))
+                if not wrong:
+                    wrong += heal(engine, work, known)
+            except Exception as exc:
+                where = traceback.extract_tb(exc.__traceback__)[-1]
+                wrong.append(f"{type(exc).__name__}: {exc} ({where.filename}, {where.lineno})")
+            finally:
+                engine.close()
+    except Unmountable as exc:
+        wrong.append(f"what is left cannot be mounted: {exc}")
     return wrong, names
 
 
 # ---- all together ----
 
 
-def record(work: Work, preload: str) -> tuple[Log, dict[str, str]]:
+def record(work: Work, store: str, preload: str) -> tuple[Log, dict[str, str]]:
     """Let the commands work on the recording disk; give its log, and the trees that they made."""
     directory = work.directory
     image = directory / "disk.img"
     with open(image, "wb") as file:
         file.truncate(SIZE)
-    subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
-    with mounted(str(image), directory / "before") as point:
-        for name in ("base", "run"):
-            sampan(["load", "-q", "-i", f"{directory}/{name}.tar"], f"{point}/store")
-        known = trees(f"{point}/store")
+    options, block = STORES[store]
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-b", str(block), str(image)], check=True)
+    known: dict[str, str] = {}
+    if not work.new:
+        with mounted(image, directory / "before") as point:
+            for arguments, _ in work.before():
+                sampan(arguments, f"{point}/store")
+            if store == "worn":
+                wear(f"{point}/store")
+            known |= trees(f"{point}/store")
     recorder = Recorder(directory, image)
-    # Without commit=1 the journal would hold most of the work back for five seconds: fewer states to be cut at.
-    with mounted(f"{recorder.point}/disk", directory / "live", "loop,commit=1") as point:
+    with mounted(recorder.point / "disk", directory / "live", options) as point:
         for number, (arguments, _) in enumerate(work.steps()):
             sampan(arguments, f"{point}/store", preload)
             recorder.mark(str(number))
@@ -333,39 +251,52 @@ def record(work: Work, preload: str) -> tuple[Log, dict[str, str]]:
     return read_log(recorder.log), known
 
 
+def wear(root: str) -> None:
+    """Write through the database's log, and begin at its start again."""
+    import sampan as library
+
+    with library.Engine(root) as engine:
+        for number in range(150):
+            with engine.store.db.transaction() as db:
+                db.execute("INSERT OR REPLACE INTO manifest_lists VALUES ('worn', ?, ?)", (os.urandom(12_000), number))
+        with engine.store.db.transaction() as db:
+            db.execute("DELETE FROM manifest_lists")
+
+
 def expectation(marks: list[str], work: Work) -> dict[str, bool]:
     """Give the names whose state is sure after these marks: those of the step that was under way are not."""
-    expected = {"base:1": True, "run:1": True}
     steps = work.steps()
-    for number in range(len(marks)):
-        expected |= steps[number][1]
+    expected: dict[str, bool] = {}
+    for _, acknowledged in [*([] if work.new else work.before()), *steps[: len(marks)]]:
+        expected |= acknowledged
     for name in steps[len(marks)][1] if len(marks) < len(steps) else ():
         expected.pop(name, None)
     return expected
 
 
-def cut_all(work: Work, cuts: int, seed: int, preload: str) -> dict[str, Any]:
+def cut_all(work: Work, store: str, cuts: int, seed: int, preload: str) -> dict[str, Any]:
     """Record, then look at every cut; give what was seen."""
-    log, known = record(work, preload)
+    log, known = record(work, store, preload)
     another_boot(work.directory)
     chance = random.Random(seed)
     after_marks = [index + 1 for index, (kind, _, _) in enumerate(log) if kind == MARK]
     # Each command is cut as often as any other, however little it writes.
     parts = [part for part in zip([0, *after_marks], after_marks, strict=False) if part[0] < part[1]]
-    places = [chance.randrange(*parts[number % len(parts)]) for number in range(max(0, cuts - len(after_marks)))]
+    places = [chance.randrange(*parts[number % len(parts)]) for number in range(max(1, cuts - len(after_marks)))]
     places = sorted(after_marks + places)
     remains = Remains(work.directory / "disk.img", log)
     wrong: list[str] = []
     seen: dict[str, int] = {}
-    for place in places:
+    for number, place in enumerate(places):
         remains.advance(place)
-        share = chance.choice((0.0, 0.5, 1.0))
-        before = chance.getstate()
-        remains.write(work.directory / "cut.img", chance, share)
-        found, names = look(work.directory / "cut.img", work, expectation(remains.marks, work), known)
-        wrong += [f"cut at {place} of {len(log)}, {share:.0%} of what was not flushed: {text}" for text in found]
+        way = chance.choice(list(WAYS))
+        left = work.directory / f"cut-{number}.img"  # another file each time: none that a device might still have
+        remains.write(left, random.Random(f"{seed} {number}"), way)
+        found, names = look(left, work, expectation(remains.marks, work), known)
+        wrong += [f"cut at {place} of {len(log)}, of what was not flushed {way}: {text}" for text in found]
         if found and not preload and not (kept := work.directory / "wrong.img").exists():
-            keep(kept, remains, before, share)
+            remains.write(kept, random.Random(f"{seed} {number}"), way)  # for whoever looks for the reason
+        left.unlink()
         state = f"{len(remains.marks)} done, {len(names)} names"
         seen[state] = seen.get(state, 0) + 1
     flushes = sum(kind == FLUSH for kind, _, _ in log)
@@ -373,19 +304,12 @@ def cut_all(work: Work, cuts: int, seed: int, preload: str) -> dict[str, Any]:
     return {"cuts": len(places), "writes": len(log), "flushes": flushes, "steps": steps, "seen": seen, "wrong": wrong}
 
 
-def keep(image: Path, remains: Remains, before: tuple[Any, ...], share: float) -> None:
-    """Write once more what a cut left, for whoever looks for the reason."""
-    again = random.Random()
-    again.setstate(before)
-    remains.write(image, again, share)
-
-
-def main(directory: Path, cuts: int, seed: int, preload: str = "") -> None:
-    work = Work(directory)
+def main(directory: Path, store: str, cuts: int, seed: int, preload: str = "") -> None:
+    work = Work(directory, store == "new")
     with ExitStack() as stack:
         if shutil.which("docker-registry"):
             work.push(stack.enter_context(running(directory / "registry")).host)
-        print(json.dumps(cut_all(work, cuts, seed, preload)))
+        print(json.dumps(cut_all(work, store, cuts, seed, preload)))
 
 
 def another_boot(directory: Path) -> None:
@@ -407,4 +331,4 @@ def private_mounts() -> None:
 
 if __name__ == "__main__":
     private_mounts()
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:])

@@ -1,39 +1,20 @@
-"""The recording disk (recording_disk.py) as a test uses it: mounting, recording, and what a cut leaves of it."""
+"""What a recording disk (recording_disk.py) has logged, and what a cut leaves of it."""
 
 from __future__ import annotations
 
 import random
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from disks import unmount
 from recording_disk import FLUSH, MARK, RECORD, WRITE
 
 HERE = Path(__file__).resolve().parent
-PIECE = 4096
+PIECE, SECTOR = 4096, 512
 Log = list[tuple[bytes, int, bytes]]
-
-
-@contextmanager
-def mounted(what: str, point: Path, options: str = "loop") -> Iterator[Path]:
-    point.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "ext4", "-o", options, what, str(point)], check=True)
-    try:
-        yield point
-    finally:
-        unmount(point)
-
-
-def unmount(point: Path) -> None:
-    """Unmount, once what ended there has let go of it."""
-    for _ in range(200):
-        if subprocess.run(["umount", str(point)], capture_output=True, check=False).returncode == 0:
-            return
-        time.sleep(0.05)
-    subprocess.run(["umount", str(point)], check=True)
+Writes = list[tuple[int, bytes]]
 
 
 class Recorder:
@@ -53,8 +34,8 @@ class Recorder:
         assert self.process.stdout.readline() == name + "\n"
 
     def close(self) -> None:
-        subprocess.run(["umount", str(self.point)], check=True)
-        self.process.communicate(timeout=20)
+        unmount(self.point)
+        self.process.communicate(timeout=60)
 
 
 def read_log(path: Path) -> Log:
@@ -69,12 +50,58 @@ def read_log(path: Path) -> Log:
     return found
 
 
+# ---- which of the writes that were not flushed are on the disk: each in its own way a disk may do it ----
+
+
+def pieces(writes: Writes, size: int) -> Iterator[tuple[int, bytes]]:
+    """Cut writes up, but not the superblock: ext4 trusts that both of its sectors are written, or none."""
+    for start, data in writes:
+        for at in range(0, len(data), PIECE):
+            step = size if start + at >= PIECE else PIECE
+            for begin in range(at, min(at + PIECE, len(data)), step):
+                yield start + begin, data[begin : min(begin + step, at + PIECE)]
+
+
+def share(part: float, size: int = PIECE) -> Callable[[Writes, random.Random], Writes]:
+    """Any pieces of this size, about so many."""
+    return lambda writes, chance: [piece for piece in pieces(writes, size) if chance.random() < part]
+
+
+def begun(writes: Writes, chance: random.Random) -> Writes:
+    """In order, up to any sector."""
+    found = list(pieces(writes, SECTOR))
+    return found[: chance.randint(0, len(found))]
+
+
+def all_but_one(writes: Writes, chance: random.Random) -> Writes:
+    gone = chance.randrange(len(writes)) if writes else 0
+    return writes[:gone] + writes[gone + 1 :]
+
+
+def last(writes: Writes, chance: random.Random) -> Writes:
+    """Those that came last only."""
+    return writes[chance.randint(0, len(writes)) :]
+
+
+WAYS: dict[str, Callable[[Writes, random.Random], Writes]] = {
+    "nothing": lambda writes, chance: [],
+    "all": lambda writes, chance: writes,
+    "half": share(0.5),
+    "a tenth": share(0.1),
+    "nine tenths": share(0.9),
+    "half of the sectors": share(0.5, SECTOR),
+    "what came first": begun,
+    "what came last": last,
+    "all but one write": all_but_one,
+}
+
+
 class Remains:
     """What the disk holds as the log goes on: `flushed` for sure, `pending` perhaps."""
 
     def __init__(self, image: Path, log: Log) -> None:
         self.flushed = bytearray(image.read_bytes())
-        self.pending: list[tuple[int, bytes]] = []
+        self.pending: Writes = []
         self.log = log
         self.at = 0
         self.marks: list[str] = []
@@ -91,12 +118,10 @@ class Remains:
                 self.marks.append(data.decode())
         self.at = max(self.at, to)
 
-    def write(self, path: Path, chance: random.Random, share: float) -> None:
-        """Write the disk as a cut leaves it, with a `share` of the pieces that were not flushed."""
+    def write(self, path: Path, chance: random.Random, way: str) -> None:
+        """Write the disk as a cut leaves it, with those of the writes that were not flushed which the way gives it."""
         with open(path, "wb") as file:
             file.write(self.flushed)
-            for start, data in self.pending:
-                for at in range(0, len(data), PIECE):
-                    if chance.random() < share:
-                        file.seek(start + at)
-                        file.write(data[at : at + PIECE])
+            for start, data in WAYS[way](self.pending, chance):
+                file.seek(start)
+                file.write(data)
