@@ -31,7 +31,8 @@ static bool dots(const char *name)
 	return name[0] == '.' && (name[1] == 0 || (name[1] == '.' && name[2] == 0));
 }
 
-/* Remove what can be removed of the last level: *into is a directory to empty first, or "". */
+/* Remove what can be removed of the last level: *into is a directory to empty first, or "".  Somebody else may be doing the
+ * same: what is gone, is gone, and so is what was in a directory that is (getdents64(2): ENOENT). */
 static int remove_files(int fd, char into[NAME_MAX + 1])
 {
 	char buffer[NAMES_BUFFER] __attribute__((aligned(8)));
@@ -56,7 +57,7 @@ static int remove_files(int fd, char into[NAME_MAX + 1])
 			return 0;
 		}
 	}
-	return (int)-n;
+	return n == -ENOENT ? 0 : (int)-n;
 }
 
 static int remove_levels(struct walk *w)
@@ -64,6 +65,10 @@ static int remove_levels(struct walk *w)
 	char name[NAME_MAX + 1];
 	for (;;) {
 		int fd = walk_fd(w), e;
+		if (fd == -ENOENT && w->depth > 0) {
+			walk_pop(w);
+			continue;
+		}
 		if (fd < 0)
 			return -fd;
 		if ((e = remove_files(fd, name)))
@@ -87,7 +92,7 @@ int remove_below(int fd)
 	struct walk w;
 	int copy = open_directory(fd, "."); /* own offset for reading names */
 	if (copy < 0)
-		return -copy;
+		return copy == -ENOENT ? 0 : -copy;
 	int e = walk_start(&w, copy);
 	if (!e)
 		e = remove_levels(&w);
@@ -101,13 +106,13 @@ int remove_at(int at, const char *name)
 		return 0;
 	if (errno != EISDIR)
 		return errno;
-	if (unlinkat(at, name, AT_REMOVEDIR) == 0)
+	if (unlinkat(at, name, AT_REMOVEDIR) == 0 || errno == ENOENT)
 		return 0;
 	if (errno != ENOTEMPTY && errno != EEXIST)
 		return errno;
 	int fd = open_directory(at, name);
 	if (fd < 0)
-		return -fd;
+		return fd == -ENOENT ? 0 : -fd;
 	int e = remove_below(fd);
 	close(fd);
 	if (!e && unlinkat(at, name, AT_REMOVEDIR) < 0 && errno != ENOENT)

@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -371,3 +372,16 @@ def test_a_file_that_shrinks_while_it_is_sent_is_an_error(tmp_path: Path, root: 
     with pytest.raises(SampanError, match="became shorter"):
         plain.apply(root, feed)
     os.close(fd)
+
+
+def test_two_that_remove_one_tree_do_not_mind_each_other(tmp_path: Path, plain: Harness) -> None:
+    """As two prunes at once: what the other one has removed is removed, also a directory that is being looked at."""
+    for _ in range(20):
+        for name in range(60):
+            os.makedirs(tmp_path / f"d/{name}/a/b")
+            (tmp_path / f"d/{name}/a/f").touch()
+        with ThreadPoolExecutor(3) as together:
+            done = [together.submit(plain.apply, tmp_path, [(Entry("W", b"d"), ())], tree.MERGE) for _ in range(3)]
+        for one in done:
+            one.result()
+        assert os.listdir(tmp_path) == []
