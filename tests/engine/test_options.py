@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -90,9 +90,8 @@ def test_what_cannot_be_is_told(engine: sampan.Engine, settings: dict[str, Any],
     assert message in caught.value.message
 
 
-def test_a_link_of_the_image_where_a_name_should_go(engine: sampan.Engine, tmp_path: pathlib.Path) -> None:
-    (tmp_path / "Dockerfile").write_text("FROM base\nRUN mkdir -p /etc && ln -sf /elsewhere /etc/hosts\n")
-    engine.build(str(tmp_path), tags=["linkedhosts"])
+def test_a_link_of_the_image_where_a_name_should_go(engine: sampan.Engine, commit: Callable[..., None]) -> None:
+    commit(engine, "linkedhosts", "mkdir -p /etc; ln -sf /elsewhere /etc/hosts")
     with pytest.raises(InvalidArgument, match="symbolic link"):
         engine.run("linkedhosts", ["true"], add_host=["a:1.2.3.4"])
 
