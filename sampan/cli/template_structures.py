@@ -27,6 +27,10 @@ _KNOWN: tuple[tuple[frozenset[str], tuple[tuple[str, Any], ...]], ...] = (
     (frozenset(("Name", "MaximumRetryCount")), (("Name", ""), ("MaximumRetryCount", 0))),
     (frozenset(("Type", "Config")), (("Type", ""), ("Config", None))),
     (frozenset(("Status", "Running", "Pid", "ExitCode")), _STATE),
+    (
+        frozenset(("PathOnHost", "PathInContainer")),
+        (("PathOnHost", ""), ("PathInContainer", ""), ("CgroupPermissions", "")),
+    ),
     (frozenset(("Status", "FailingStreak", "Log")), (("Status", ""), ("FailingStreak", 0), ("Log", None))),
 )
 

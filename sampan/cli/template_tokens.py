@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     Token = tuple[str, Any, int]
 
 SPACE = " \t\r\n"
+KEYWORDS = ("if", "else", "range", "with")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "'": "'", "\\": "\\", "a": "\a", "0": "\0"}
+_DIGITS = {"x": 2, "u": 4, "U": 8}  # of \x41, \u00e9, \U0001f6f6
 
 
 def located(source: str, at: int, why: str, hint: str = "") -> InvalidArgument:
@@ -39,10 +41,16 @@ def tokens(source: str, start: int, at: int) -> tuple[list[Token], int, bool]:
         if at >= len(source):
             raise located(source, start, "this {{ has no }}")
         kind, value, end = _token(source, at)
-        if kind == "field" and value and at == before and found and (found[-1][0] != "mark" or found[-1][1] == ")"):
+        if kind == "field" and value and at == before and found and _may_have_fields(found[-1]):
             kind = "chain"
         found.append((kind, value, at))
         at = end
+
+
+def _may_have_fields(token: Token) -> bool:
+    """Say whether a field right behind a token is one of its value; behind `range` it is a value of its own."""
+    kind, value, _ = token
+    return value == ")" if kind == "mark" else kind != "word" or value not in KEYWORDS
 
 
 def _token(source: str, at: int) -> Token:
@@ -88,6 +96,13 @@ def _number(source: str, at: int) -> Token:
         raise located(source, at, f"{text!r} is not a number") from None
 
 
+def _numbered(digits: str, count: int) -> str:
+    try:
+        return chr(int(digits, 16)) if len(digits) == count and digits.isalnum() else ""
+    except (ValueError, OverflowError):
+        return ""
+
+
 def _quoted(source: str, at: int) -> Token:
     quote, out, end = source[at], "", at + 1
     while end < len(source) and source[end] != quote:
@@ -95,6 +110,10 @@ def _quoted(source: str, at: int) -> Token:
         if letter == "\\" and quote != "`":
             end += 1
             letter = _ESCAPES.get(source[end : end + 1], "")
+            if (count := _DIGITS.get(source[end : end + 1], 0)) and (
+                letter := _numbered(source[end + 1 :][:count], count)
+            ):
+                end += count
             if not letter:
                 raise located(source, end - 1, "this escape is not known in a quoted word")
         out += letter

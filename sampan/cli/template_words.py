@@ -24,6 +24,8 @@ def show(value: Any, inside: bool = False) -> str:
         if (structure := structures.fields(value)) is not None:
             return "{" + " ".join(show(value.get(field, zero), True) for field, zero in structure) + "}"
         pairs = sorted((str(key), item) for key, item in value.items() if not callable(item))
+        if pairs and all(item == {} for _, item in pairs):  # the keys are all that ports and volumes have
+            return "map[" + " ".join(f"{key}:{{}}" for key, _ in pairs) + "]"
         return "map[" + " ".join(f"{key}:{show(item, True)}" for key, item in pairs) + "]"
     if isinstance(value, (list, tuple)):
         return "[" + " ".join(show(item, True) for item in value) + "]"
@@ -182,7 +184,9 @@ def _verb(flags: str, verb: str, value: Any) -> str:
         raise ValueError(f"%{flags}{verb} is too wide")
     if verb in "dxXobeEfgG" and number and verb:
         return _number_verb(flags, verb, value)
-    if verb == "q":
+    if verb == "q" and isinstance(value, (list, tuple)):
+        value = "[" + " ".join(_json(show(item)) for item in value) + "]"
+    elif verb == "q":
         value = _json(show(value))
     elif verb == "x" and isinstance(value, str):
         value = value.encode("utf-8", "surrogateescape").hex()

@@ -145,6 +145,12 @@ def _ulimit(text: str) -> dict[str, Any]:
     return {"Name": name, "Hard": numbers[1], "Soft": numbers[0]}
 
 
+def _environment(env: list[str], asked: dict[str, Any], image: dict[str, Any]) -> list[str]:
+    """Return what was asked for, by the image or at `run`: not what every program is given, as HOSTNAME."""
+    names = {entry.partition("=")[0] for entry in (*(image.get("Env") or ()), *(asked.get("env") or ()))}
+    return [entry for entry in env if entry.partition("=")[0] in names]
+
+
 def config(engine: Engine, record: Record) -> dict[str, Any]:
     """Return Config."""
     spec, asked, image = record.config["spec"], record.config.get("options") or {}, image_config(engine, record)
@@ -166,7 +172,7 @@ def config(engine: Engine, record: Record) -> dict[str, Any]:
         "Tty": bool(process.get("terminal")),
         "OpenStdin": interactive,
         "StdinOnce": interactive,
-        "Env": process["env"],
+        "Env": _environment(process["env"], asked, image),
         "Cmd": list(command) if command else None,
         **({"Healthcheck": record.config["healthcheck"]} if "healthcheck" in record.config else {}),
         "Image": record.image_reference,

@@ -42,6 +42,10 @@ ROWS = [
     ("{{$x := .Nothing}}{{$x}} {{json .Nothing}} {{len .Config.Cmd}}", "<nil> null 0"),
     ("{{if .Nothing}}a{{else}}b{{end}} {{print .Nothing}}", "b <nil>"),
     ("{{.Args}}", "[-c echo hi]"),
+    ('{{printf "%q" .Args}}', '["-c" "echo hi"]'),
+    ("{{range.NetworkSettings.Networks}}{{.IPAddress}}{{end}}", "10.0.0.2"),
+    ("{{if.Nothing}}a{{else if.State.Running}}b{{end}}{{with.State}}{{.Pid}}{{end}}", "b42"),
+    (r'{{"\x41\u00e9\U0001f6f6\t|"}}', "A\u00e9\U0001f6f6\t|"),
     ("{{.Config.Labels}}", "map[com.example.x:y tier:front]"),
     ("{{.Config.Labels.tier}}", "front"),
     ("{{.Config.Labels.absent}}", "<no value>"),
@@ -189,6 +193,8 @@ STRUCTURES = {
     "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
     "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m"}},
     "Labels": {"Name": "x"},
+    "Ports": {"80/tcp": {}, "53/udp": {}},
+    "Devices": [{"PathOnHost": "/dev/null", "PathInContainer": "/dev/n", "CgroupPermissions": "rw"}],
     "Healthcheck": {"Interval": 90 * 10**9, "Timeout": 0},
 }
 
@@ -200,6 +206,7 @@ STRUCTURES = {
         ("{{range .Mounts}}{{.}};{{end}}", "{bind  /a /b  ro false rprivate};{volume v /s /c local  true };"),
         ("{{.RestartPolicy}} {{.LogConfig}}", "{on-failure 3} {json-file map[max-size:1m]}"),
         ("{{.Labels}}", "map[Name:x]"),
+        ("{{.Ports}} {{.Devices}}", "map[53/udp:{} 80/tcp:{}] [{/dev/null /dev/n rw}]"),
         ("{{.Healthcheck.Interval}} {{.Healthcheck.Timeout}}", "1m30s 0s"),
         ("{{json .Healthcheck.Interval}}", "90000000000"),
     ],

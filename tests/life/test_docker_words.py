@@ -122,3 +122,14 @@ def test_a_directory_that_is_gone_is_told_where_it_is_needed(
         done = subprocess.run(script, capture_output=True, text=True, timeout=60)
         assert done.returncode == code
         assert code == 0 or "sampan: the current directory is gone\n" in done.stderr
+
+
+def test_inspect_shows_the_variables_that_were_asked_for(sampan_run: Run, engine: sampan.Engine) -> None:
+    image = engine.images.resolve("base").config["config"].get("Env") or []
+    for words, more in (((), []), (("-e", "A=1", "-e", "HOSTNAME=mine"), ["A=1", "HOSTNAME=mine"])):
+        name = sampan_run("create", *words, "base", "true").stdout.strip()
+        try:
+            shown = sampan_run("inspect", "-f", "{{json .Config.Env}}", name).stdout
+            assert sorted(json.loads(shown)) == sorted([*image, *more])
+        finally:
+            engine.containers.remove(name)
