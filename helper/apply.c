@@ -383,7 +383,7 @@ static int start(struct apply *a, int in_fd)
 		return fail(a, TREE_PHASE_BASE, errno);
 	int base = resolve(a->root, a->o->base, a->o->flags & TREE_CREATE_BASE, NULL);
 	if (base < 0)
-		return fail(a, TREE_PHASE_BASE, -base);
+		return fail_at(a, TREE_PHASE_BASE, -base, a->o->base);
 	if ((e = walk_start(&a->walk, base)) || (e = source_open(&a->in, in_fd)))
 		return fail(a, TREE_PHASE_BASE, e);
 	a->walk.root = a->root;

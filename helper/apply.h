@@ -24,6 +24,7 @@ struct apply {
 
 /* All return 0 or an errno, and note the first failure in the options; descriptors come as fd or -errno. */
 int fail(struct apply *a, enum tree_phase phase, int error);
+int fail_at(struct apply *a, enum tree_phase phase, int error, const char *path);
 int fail_read(struct apply *a, int error);
 
 int set_xattrs(struct apply *a, int fd);

@@ -18,7 +18,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-static int fail_at(struct apply *a, enum tree_phase phase, int error, const char *path)
+int fail_at(struct apply *a, enum tree_phase phase, int error, const char *path)
 {
 	if (a->o->phase == TREE_PHASE_NONE) {
 		a->o->phase = phase;

@@ -32,6 +32,7 @@ def execute(
 ) -> tuple[str, int]:
     """Do `work` on a new root above `layers`; give diff_id and size of the new layer, or ("", 0) for no change."""
     from sampan.build.execute import Root
+    from sampan.runtime import launch
 
     lease = claim.lease()
     if layers:
@@ -44,6 +45,9 @@ def execute(
         if diff_id:
             claim.made.append(diff_id)
         return diff_id, size
+    except BaseException:
+        launch.settle()  # one that was still starting, say, must not make what is being removed
+        raise
     finally:
         store.snapshots.abort(active)
 

@@ -89,15 +89,5 @@ def _remove_group(placement: Any) -> None:
 
 def end(child: Child) -> None:
     """End a helper that is not wanted any more, and wait until nothing of it is left that could still write."""
-    try:
-        watch = os.pidfd_open(child.helper_pid)
-    except ProcessLookupError:
-        return
-    try:
-        child.close()
-        poll = select.poll()
-        poll.register(watch, select.POLLIN)
-        poll.poll(10_000)
-    finally:
-        os.close(watch)
-    launch.reap()
+    child.close()
+    launch.settle()

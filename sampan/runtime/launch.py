@@ -118,6 +118,7 @@ class Child:
         self.sweeps = False  # removes groups and files when it has told the end: `swept`
         self.placement: Placement | None = None  # its groups, as far as the helper has not removed them at the end
         self._exit: Exit | None = None
+        self._failure: SampanError | None = None  # of a tree operation
         self._sent = 0
 
     def begin(self, plan: Plan) -> None:
@@ -168,6 +169,8 @@ class Child:
                     assert accounts is not None
                     self.who = accounts(files[0], files[1])
                     self._answer(*self.who)
+            elif kind == TREE:  # it failed at once, and came to tell it first
+                self._tree(error, value, extra, data)
             else:
                 self._common(kind, operation, error, value, data)
 
@@ -194,7 +197,6 @@ class Child:
 
     def wait(self) -> Exit:
         """Wait for the end; a tree operation's failure is raised.  Also returns when the caller was detached."""
-        failure: SampanError | None = None
         reap()  # of earlier runs, while there is time
         while self._exit is None and not self.detached:
             kind, operation, error, value, extra, data = self.report()
@@ -203,18 +205,21 @@ class Child:
                 if operation & SWEPT_GROUPS and self.placement is not None:
                     self.placement.forget()
             elif kind == TREE:
-                self.skipped = extra
-                if error:
-                    from sampan.runtime import tree
-
-                    failure = tree.failure(value, error, data)
+                self._tree(error, value, extra, data)
             else:
                 self._common(kind, operation, error, value, data)
         if not self.sweeps:
             self.close()
-        if failure is not None:
-            raise failure
+        if self._failure is not None:
+            raise self._failure
         return self._exit or Exit(0, False)
+
+    def _tree(self, error: int, value: int, extra: int, data: bytes) -> None:
+        self.skipped = extra
+        if error:
+            from sampan.runtime import tree
+
+            self._failure = tree.failure(value, error, data)
 
     def swept(self) -> bool:
         """Wait until a helper that `sweeps` has done so, behind its container's end; say whether the files are gone."""
@@ -254,10 +259,13 @@ class Child:
                 os.close(fd)
         self.control = self.reports = -1
         _ended.append(self.helper_pid)
+        if self.detached:
+            _lasting.add(self.helper_pid)
         reap()
 
 
 _ended: list[int] = []
+_lasting: set[int] = set()  # those that stay with their container
 
 
 def reap() -> None:
@@ -269,6 +277,25 @@ def reap() -> None:
             ended = True  # another thread, or the caller's own SIGCHLD handler, was first
         if ended and pid in _ended:
             _ended.remove(pid)
+            _lasting.discard(pid)
+
+
+def settle(seconds: int = 10) -> None:
+    """Wait until the helpers that were closed are gone, and nothing of them is left that could still write."""
+    import select
+
+    for pid in [pid for pid in _ended if pid not in _lasting]:
+        try:
+            watch = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            poll = select.poll()
+            poll.register(watch, select.POLLIN)
+            poll.poll(seconds * 1000)
+        finally:
+            os.close(watch)
+    reap()
 
 
 def start(

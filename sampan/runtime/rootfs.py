@@ -74,6 +74,9 @@ def start(plan: Plan, tree_in: int, tree_out: int, target: int = -1) -> Child:
         return child.await_start()
     except launch.StartFailure as failure:
         raise launch.translate(failure) from failure
+    except BaseException:
+        child.close()
+        raise
 
 
 def open_apply(facts: Facts, root: Rootfs, target: str, base: str = "", flags: int = 0) -> tuple[int, Child]:

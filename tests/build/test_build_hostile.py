@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
+import signal
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -122,3 +125,37 @@ def test_a_destination_cannot_leave_the_root(build: Build, engine: sampan.Engine
         assert os.listdir(canary) == []
     finally:
         os.rmdir(canary)
+
+
+@pytest.mark.parametrize("step", ["COPY f /q/", "WORKDIR /q", "RUN mkdir /q && sleep 30"])
+def test_interrupted_while_a_helper_starts_nothing_is_left(build: Build, engine: sampan.Engine, step: str) -> None:
+    for number in range(8):
+        stop = threading.Event()
+        waiting = threading.Thread(target=interrupt_at_the_first_helper, args=(stop, set(children(os.getpid()))))
+        waiting.start()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                build(
+                    f"FROM base\nENV N={number}\nLABEL x=y\n{step}\nRUN sleep 30\n", {"f": str(number)}, no_cache=True
+                )
+        finally:
+            stop.set()
+            waiting.join()
+        assert left_over(engine) == []
+
+
+def interrupt_at_the_first_helper(stop: threading.Event, others: set[int]) -> None:
+    """Send SIGINT to the main thread as soon as a helper of this process has begun with a child of its own."""
+    while not stop.is_set():
+        if any(children(helper) for helper in children(os.getpid()) if helper not in others):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            return
+
+
+def children(pid: int) -> list[int]:
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children") as file:
+                found += map(int, file.read().split())
+    return found
