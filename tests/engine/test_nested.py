@@ -126,11 +126,11 @@ def test_sys_admin_alone_runs_without_a_user_namespace(inside: Inside) -> None:
 # ---- other sandboxes: of namespaces, and of a process that may gain nothing ----
 
 
-def wrapped(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def wrapped(tmp_path: Path, *words: str, flags: str = "") -> subprocess.CompletedProcess[str]:
     """Make a base image and start a container, both below `words`."""
     store = sampan.Engine(str(tmp_path / "store"))
     script = 'set -e; "$@" bootstrap -t inner host sh id cat >/dev/null; '
-    script += '"$@" run --rm inner sh -c "id -u; cat /proc/self/uid_map"'
+    script += f'"$@" run --rm {flags} inner sh -c "id -u; cat /proc/self/uid_map"'
     line = [*words, "sh", "-c", script, "sh", *store.command([])]
     return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
 
@@ -148,3 +148,16 @@ def test_a_process_that_may_gain_no_privileges(tmp_path: Path) -> None:
     assert done.stdout.split()[0] == "0", done.stderr
     if os.geteuid():
         assert done.stdout.split()[1:] == ["0", str(os.geteuid()), "1"] and "only your own id is mapped" in done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("bwrap"), reason="needs bubblewrap")
+def test_in_bubblewrap(tmp_path: Path) -> None:
+    """As sandboxes of agents are: namespaces of every kind, no privileges to gain, a /proc and a /dev of its own.
+
+    Where root started it, it covers what root could write in /proc.
+    """
+    sandbox = ("bwrap", "--unshare-all", "--bind", "/", "/", "--proc", "/proc", "--dev", "/dev")
+    if os.geteuid() == 0:
+        assert "--pid host" in wrapped(tmp_path, *sandbox).stderr
+    done = wrapped(tmp_path, *sandbox, flags="" if os.geteuid() else "--pid host")
+    assert done.stdout.split() == ["0", "0", str(os.geteuid()), "1"], done.stderr
