@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.engine.pulling import registries
-from sampan.errors import InvalidArgument, NotSupported, SampanError, Unauthorized
+from sampan.errors import Denied, InvalidArgument, NotSupported, SampanError, Unauthorized
 from sampan.oci import reference
 
 TYPE_CHECKING = False
@@ -32,7 +32,10 @@ def server(text: str) -> str:
 
 
 def login(host: str, username: str, password: str) -> str:
-    """Verify a name and password at a registry and keep them; give where they are kept now."""
+    """Verify a name and password at a registry and keep them; give where they are kept now.
+
+    They are the place's where the configuration says that the registry is: whoever asks that place looks for them there.
+    """
     from sampan.registry.auth import Login
     from sampan.registry.client import Registry
 
@@ -50,7 +53,7 @@ def login(host: str, username: str, password: str) -> str:
         except Unauthorized as exc:
             raise Unauthorized(f"cannot log in to {host}: name or password is wrong") from exc
         token = registry.authenticator.refresh_token
-        return speaker.credentials.store(host, Login(username, password, token) if token else offered)
+        return speaker.credentials.store(place.host, Login(username, password, token) if token else offered)
     finally:
         speaker.close()
 
@@ -79,7 +82,13 @@ def relogin(host: str) -> bool:
 
 def logout(host: str) -> bool:
     """Forget the login of a registry; tell whether there was one."""
-    return registries().credentials.erase(host)
+    speaker = registries()
+    try:
+        place = speaker.settings.place_of(host).host
+    except Denied:  # a blocked one: its login can be forgotten all the same
+        place = host
+    known = [speaker.credentials.erase(name) for name in dict.fromkeys((place, host))]
+    return any(known)
 
 
 def search(term: str, limit: int) -> list[dict[str, Any]]:

@@ -70,6 +70,24 @@ def test_basic_authentication(
 
 
 @needs_htpasswd
+def test_a_login_counts_where_the_configuration_puts_the_registry(
+    htpasswd: Registry, make_engine: Callable[[], sampan.Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = tmp_path / "registries.conf"
+    conf.write_text(f'[[registry]]\nprefix = "moved.example"\nlocation = "{htpasswd.host}"\ninsecure = true\n')
+    monkeypatch.setenv("SAMPAN_REGISTRIES_CONF", str(conf))
+    engine = make_engine()
+    name = load(engine, tmp_path, "moved.example/basic/moved:1")
+    registries.login("moved.example", "me", "s3cret:x")
+    assert registries.relogin("moved.example") and registries.stored("moved.example") == "me"
+    engine.images.push(name)
+    make_engine().images.pull(name)
+    conf.write_text('[[registry]]\nprefix = "moved.example"\nblocked = true\n')
+    assert not registries.logout("moved.example")
+    assert registries.logout(htpasswd.host)
+
+
+@needs_htpasswd
 def test_the_command_asks_nothing_when_told_everything(htpasswd: Registry, home: Path) -> None:
     def sampan_command(*words: str, data: str = "") -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "sampan", *words]
