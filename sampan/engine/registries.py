@@ -34,7 +34,7 @@ def server(text: str) -> str:
 def login(host: str, username: str, password: str) -> str:
     """Verify a name and password at a registry and keep them; give where they are kept now.
 
-    They are the place's where the configuration says that the registry is: whoever asks that place looks for them there.
+    They are kept as those of the place where the configuration puts the registry: there they are looked for.
     """
     from sampan.registry.auth import Login
     from sampan.registry.client import Registry
