@@ -71,6 +71,32 @@ def test_a_power_cut_leaves_whole_images_or_none(tmp_path: Path, store: str) -> 
     assert found["steps"] == 21 + 2 * bool(shutil.which("docker-registry")) + 2 * (store == "new")
 
 
+HELD = """
+import subprocess, sys, threading
+from pathlib import Path
+from power_cut import private_mounts
+from disks import mounted
+
+private_mounts()
+directory, let_go = Path(sys.argv[1]), threading.Event()
+with mounted(directory / "disk", directory / "point"):
+    words = ["unshare", "--mount", "sh", "-c", "echo; read end"]  # as a container's supervisor that is about to end
+    holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    holder.stdout.readline()
+    threading.Timer(1, lambda: (let_go.set(), holder.stdin.close())).start()
+print(let_go.is_set())
+"""
+
+
+def test_a_disk_that_another_namespace_has_mounted_is_waited_for(tmp_path: Path) -> None:
+    """Written anew below such a mount, the next cut would be seen as this one was."""
+    (tmp_path / "disk").write_bytes(bytes(4 << 20))
+    subprocess.run(["mkfs.ext4", "-q", "-F", str(tmp_path / "disk")], check=True)
+    env = {**os.environ, "PYTHONPATH": str(HERE)}
+    done = subprocess.run([sys.executable, "-c", HELD, str(tmp_path)], env=env, capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
+
+
 def test_control_without_syncfs_files_are_lost(tmp_path: Path) -> None:
     found = cut(tmp_path, "worn", 8, 1, shim(tmp_path))
     assert any("the files of layer" in text for text in found["wrong"])
