@@ -197,11 +197,11 @@ class Authenticator:
 
 
 def is_address(host: str) -> bool:
-    """Tell whether a host is this one, or given by its address."""
+    """Tell whether a host is this one, or given by its address, or could be by the time it is asked for (IDNA)."""
     from ipaddress import ip_address
 
     host = host.rstrip(".")
-    if host == "localhost" or host.endswith(".localhost"):
+    if host == "localhost" or host.endswith(".localhost") or not host.isascii():
         return True
     try:
         ip_address(host.partition("%")[0])

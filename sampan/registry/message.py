@@ -135,6 +135,8 @@ def origin(url: str) -> Origin:
         scheme, host, port = parts.scheme.lower(), (parts.hostname or "").lower(), parts.port
     except ValueError as exc:
         raise Refused(f"cannot follow {url[:200]!r}: it is no valid URL") from exc
+    if not all(letter.isalnum() or letter in "-._:%" for letter in host):  # `\\` ends a host for other parsers
+        raise Refused(f"cannot follow {url[:200]!r}: it is no valid URL")
     if scheme not in _PORTS or not host:
         raise Refused(f"cannot follow {url[:200]!r}: only http and https are asked")
     if parts.username is not None:

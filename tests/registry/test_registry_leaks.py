@@ -259,7 +259,7 @@ def test_a_login_goes_to_a_safe_token_server_only(realm: str) -> None:
 @pytest.mark.parametrize(
     "host",
     ["127.0.0.1", "localhost", "LOCALHOST", "a.localhost", "[::1]", "10.0.0.1", "2130706433", "0x7f000001", "127.1"]
-    + ["127.0x0.0.1", "127.0.0.0x1", "localhost.", "127.0.0.1."],
+    + ["127.0x0.0.1", "127.0.0.0x1", "localhost.", "127.0.0.1.", "\uff1127.0.0.1"],
 )
 def test_addresses_are_told_from_names(host: str) -> None:
     from sampan.registry import auth, message

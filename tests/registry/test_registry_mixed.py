@@ -118,7 +118,11 @@ def test_addresses_that_are_no_list_of_texts_are_refused(
     refused(registry, engine, match="urls")
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1\n:1/", "http://exa\tmple/", "http://a.example /", "http://a\x00b/"])
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1\n:1/", "http://exa\tmple/", "http://a.example /", "http://a\x00b/"]
+    + ["http://a.example\\@b/", "http://127.0.0.1\\a.example/", "http://a;b/", "http://a,b/"],
+)
 def test_an_address_with_what_parsers_drop_is_not_asked(
     registry: LyingRegistry, engine: sampan.Engine, url: str
 ) -> None:
