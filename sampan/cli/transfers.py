@@ -11,6 +11,7 @@ import time
 from _thread import allocate_lock
 
 from sampan.cli import output
+from sampan.errors import SampanError
 from sampan.transfer import events
 
 TYPE_CHECKING = False
@@ -179,6 +180,21 @@ class Json(Display):
             value["id"] = event.part
         if event.total > 0:
             value["progressDetail"] = {"current": event.current, "total": event.total}
+        self._write(value)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, where: TracebackType | None
+    ) -> None:
+        """Say what went wrong as Docker's stream does (moby, pkg/jsonmessage), for those who read objects only."""
+        if isinstance(value, SampanError):
+            detail = {"message": value.message, **({"hint": value.hint} if value.hint else {})}
+            with self._lock:
+                try:
+                    self._write({"errorDetail": detail, "error": value.message})
+                except OSError:
+                    return  # nobody reads it: the error itself is told by the command
+
+    def _write(self, value: dict[str, object]) -> None:
         self.stream.write(output.json_text(value) + "\n")
         self.stream.flush()
 

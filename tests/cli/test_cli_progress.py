@@ -149,3 +149,19 @@ def test_auto_follows_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(progress.renderer("auto", Terminal())) is progress.Live
     monkeypatch.setenv("TERM", "dumb")
     assert type(progress.renderer("auto", Terminal())) is progress.Plain
+
+
+def test_json_of_a_transfer_tells_its_failure_too() -> None:
+    from sampan.cli import transfers
+    from sampan.errors import NotFound
+    from sampan.transfer import events
+
+    stream = io.StringIO()
+    with pytest.raises(NotFound), transfers.display("json", stream=stream) as show:
+        show(events.Event(events.TEXT, text="1: Pulling from a/b"))
+        raise NotFound("cannot pull a/b:1", "check the spelling")
+    said = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert said == [
+        {"status": "1: Pulling from a/b"},
+        {"errorDetail": {"message": "cannot pull a/b:1", "hint": "check the spelling"}, "error": "cannot pull a/b:1"},
+    ]
