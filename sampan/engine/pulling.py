@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from sampan.errors import IntegrityError, InvalidArgument, NotFound, SampanError
+from sampan.errors import IntegrityError, InvalidArgument, NotFound, SampanError, Unavailable
 from sampan.oci import image as documents
 from sampan.oci import platform as platforms
 from sampan.oci import reference
@@ -78,7 +78,7 @@ def _tagged(speaker: Registries, ref: Reference, listen: Listen) -> list[Referen
     from sampan.registry import referrers
 
     try:
-        tags = speaker.repositories(ref, push=True)[0].tags()  # a mirror may have a few of them only
+        tags = _tags(speaker, ref)
     except SampanError as exc:
         _name(exc, ref)
         raise
@@ -86,6 +86,19 @@ def _tagged(speaker: Registries, ref: Reference, listen: Listen) -> list[Referen
     if not tags:
         raise NotFound(f"cannot pull all tags of {ref.familiar_name()}: it has none")
     return [ref.with_tag(tag) for tag in tags]
+
+
+def _tags(speaker: Registries, ref: Reference) -> list[str]:
+    """List the tags that the registry has; where it cannot be reached, those of the first mirror that can be."""
+    try:
+        return speaker.repositories(ref, push=True)[0].tags()  # a mirror may have a few of them only
+    except Unavailable:
+        for mirror in speaker.repositories(ref)[:-1]:
+            try:
+                return mirror.tags()
+            except SampanError:
+                continue  # the registry's own failure is told
+        raise
 
 
 def _one(

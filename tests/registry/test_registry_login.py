@@ -248,6 +248,7 @@ def test_a_blocked_registry_is_not_asked(engine: sampan.Engine, monkeypatch: pyt
 def test_a_mirror_is_asked_first_and_may_fail(
     plain: Registry, make_engine: Callable[[], sampan.Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sampan.registry.connect.Registries._sleep", lambda self, seconds: None)
     engine, second = make_engine(), make_engine()
     engine.images.push(load(engine, tmp_path, f"{plain.host}/hub/library/mirrored:1"))
     monkeypatch.setenv("SAMPAN_REGISTRY_MIRRORS", f"docker.io=127.0.0.1:1,docker.io={plain.host}/hub")
@@ -255,6 +256,12 @@ def test_a_mirror_is_asked_first_and_may_fail(
     second.images.pull("mirrored:1", listen=lambda event: said.append(event.text))
     assert second.images.resolve("docker.io/library/mirrored:1").id == engine.images.resolve("app:1").id
     assert any(text.startswith("127.0.0.1:1: ") for text in said)
+    monkeypatch.setenv("SAMPAN_REGISTRY_MIRRORS", f"127.0.0.1:1=127.0.0.1:2,127.0.0.1:1={plain.host}/hub")
+    engine.images.push(load(engine, tmp_path, f"{plain.host}/hub/library/mirrored:2"))
+    found = second.images.pull("127.0.0.1:1/library/mirrored", all_tags=True)
+    assert [str(one.reference) for one in found] == [f"127.0.0.1:1/library/mirrored:{tag}" for tag in (1, 2)]
+    with pytest.raises(Unavailable, match="cannot pull 127.0.0.1:1/nothing: cannot reach 127.0.0.1:1"):
+        second.images.pull("127.0.0.1:1/nothing", all_tags=True)
     with pytest.raises((NotFound, Unavailable), match="cannot pull other:1"):
         second.images.pull("other:1")
     assert os.listdir(second.store.paths.ingest) == []
