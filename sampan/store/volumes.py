@@ -57,8 +57,8 @@ class Volumes:
         row = (chosen, time.time_ns(), int(not name), jsontext.dumps(labels or {}))
         try:
             with self._db.transaction():
-                self._db.execute("INSERT OR IGNORE INTO volumes VALUES (?, ?, ?, ?)", row)
-                self._make_directory(chosen)
+                new = self._db.execute("INSERT OR IGNORE INTO volumes VALUES (?, ?, ?, ?)", row) > 0
+                self._make_directory(chosen, new)
         except OSError as exc:
             raise files.failure(f"create volume {chosen}", exc) from exc
         return self.get(chosen)
@@ -156,7 +156,7 @@ class Volumes:
             raise files.failure(f"recover volume {name}", exc) from exc
         return os.path.isdir(self._paths.volume_data(name))
 
-    def _make_directory(self, name: str) -> None:
+    def _make_directory(self, name: str, new: bool) -> None:
         path = self._paths.volume(name)
         _put_back(self._db, self._paths, name)
         os.makedirs(path, mode=0o700, exist_ok=True)
@@ -164,6 +164,8 @@ class Volumes:
         if not os.path.isdir(data):
             os.mkdir(data)
             os.chmod(data, 0o755)
+            new = True
+        if new:  # also where a killed command has made it, and not synced it
             files.sync_directory(path)
             files.sync_directory(self._paths.volumes)
 

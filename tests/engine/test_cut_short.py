@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import select
 import shutil
 import signal
 from collections.abc import Iterator
 
 import pytest
+from test_costs import command, strace
 
 import sampan
 from sampan.engine import checking, doctor, leftovers
@@ -163,3 +165,18 @@ def test_who_looks_takes_some_of_many_leftovers_and_a_collection_all(
     assert left() == 98
     gc.collect(engine.store.db, engine.store.content, engine.store.paths, remove_tree=engine.remove_tree)
     assert left() == 0
+
+
+def test_a_volume_whose_making_was_killed_is_synced_by_who_makes_it_again(
+    engine: sampan.Engine, tmp_path: pathlib.Path
+) -> None:
+    """Its directory is there, perhaps in memory only, when the second command says that there is such a volume."""
+    os.makedirs(engine.store.paths.volume_data("cut"))
+    try:
+        lines = strace(
+            tmp_path / "trace", ["-f", "-y", "-e", "trace=fsync"], command(engine, "volume", "create", "cut")
+        )
+        synced = {line.split("<", 1)[1].rpartition(">")[0] for line in lines if "fsync(" in line}
+        assert {engine.store.paths.volume("cut"), engine.store.paths.volumes} <= synced
+    finally:
+        engine.volumes.remove("cut", force=True)
