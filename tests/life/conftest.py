@@ -10,6 +10,7 @@ import pytest
 from lifesupport import Run
 
 import sampan
+from sampan.runtime import cgroup
 
 PROGRAMS = ["sh", "cat", "sleep", "true", "false", "dd", "head", "yes", "kill", "mkdir", "seq", "ls", "rm"]
 
@@ -18,6 +19,14 @@ PROGRAMS = ["sh", "cat", "sleep", "true", "false", "dd", "head", "yes", "kill", 
 def engine(with_base: Callable[[list[str]], AbstractContextManager[sampan.Engine]]) -> Iterator[sampan.Engine]:
     with with_base(PROGRAMS) as engine:
         yield engine
+
+
+@pytest.fixture(scope="module")
+def memory() -> None:
+    """Skip where memory cannot be limited."""
+    layout = cgroup.detect()
+    if "memory" not in layout.v1 and (not layout.v2_base or "memory" not in layout.v2_controllers()):
+        pytest.skip("needs the memory controller: this user may not limit memory")
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ def test_exec_refuses_a_relative_directory(started: Callable[..., str], sampan_r
     assert "invalid --workdir 'tmp'" in done.stderr
 
 
+@pytest.mark.usefixtures("memory")
 def test_a_limit_of_nothing_leaves_what_there_is(engine: sampan.Engine, sampan_run: Run) -> None:
     name = sampan_run("create", "-m", "64m", "--memory-swap", "96m", "base", "true").stdout.strip()
     try:

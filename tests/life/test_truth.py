@@ -22,13 +22,6 @@ LIMITED = ("-m", "24m", "--memory-swap", "24m")
 MANY = 100
 
 
-@pytest.fixture(scope="module")
-def memory() -> None:
-    layout = cgroup.detect()
-    if "memory" not in layout.v1 and (not layout.v2_base or "memory" not in layout.v2_controllers()):
-        pytest.skip("needs the memory controller: this user may not limit memory")
-
-
 def state(sampan_run: Run, name: str) -> tuple[int, bool]:
     """Wait for the end; give exit code and OOMKilled."""
     sampan_run("wait", name)

@@ -374,6 +374,7 @@ def test_a_file_that_shrinks_while_it_is_sent_is_an_error(tmp_path: Path, root: 
     os.close(fd)
 
 
+@needs_root
 def test_two_that_remove_one_tree_do_not_mind_each_other(tmp_path: Path, plain: Harness) -> None:
     """As two prunes at once: what the other one has removed is removed, also a directory that is being looked at."""
     for _ in range(20):
