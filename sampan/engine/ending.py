@@ -115,7 +115,9 @@ def stop(
     restarting.forbid(engine.store.paths.container(record.id))
     engine.events.container("kill", record, signal=number)
     supervisors.hurry(engine.containers.socket(record.id))
-    note = stopping.stop(record, number, seconds)
+    note = stopping.stop(
+        record, number, seconds, lambda: engine.events.container("kill", record, signal=9)
+    )  # as Docker tells it: who watches sees which ends were not clean
     if note:
         engine.warn([note])
     engine.containers.settled(record)

@@ -17,6 +17,8 @@ from sampan.runtime.cgrouphost import tree_processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sampan.store.containers import Record
 
 DEFAULT = 10.0
@@ -76,8 +78,11 @@ def others(record: Record) -> list[int]:
     return found
 
 
-def stop(record: Record, number: int, timeout: float | None) -> str:
-    """Stop a running container; give a note when its first process could not receive the signal."""
+def stop(record: Record, number: int, timeout: float | None, killing: Callable[[], object] = lambda: None) -> str:
+    """Stop a running container; give a note when its first process could not receive the signal.
+
+    `killing` is called before it is killed, where that comes to it.
+    """
     _send(record.pid, record.pid_start, record.boot_id, number)
     if record.status == "paused":
         from sampan.engine import ending
@@ -90,10 +95,11 @@ def stop(record: Record, number: int, timeout: float | None) -> str:
         if 0 < young <= YOUNG and not others(record):
             _wait(record, young)
         if process.alive(record.pid, record.pid_start, record.boot_id) and not receives(record.pid, number):
-            note = _pass_on(record, number)
+            note = _pass_on(record, number, killing)
             timeout = SETTLE
     seconds = DEFAULT if timeout is None else timeout
     if not _wait(record, None if seconds < 0 else seconds):
+        killing()
         kill(record)
     return note
 
@@ -111,7 +117,7 @@ def kill(record: Record) -> None:
         )
 
 
-def _pass_on(record: Record, number: int) -> str:
+def _pass_on(record: Record, number: int, killing: Callable[[], object]) -> str:
     """Signal the other processes; when there are none, nothing will ever happen, so the first one is killed at once."""
     name = process.signal_name(number)
     rest = [(pid, process.start_time(pid)) for pid in others(record)]
@@ -120,6 +126,7 @@ def _pass_on(record: Record, number: int) -> str:
             _send(pid, start, record.boot_id, number)
     if rest:
         return f"container {record.name}: its first process has no handler for {name}, so its other processes got it"
+    killing()
     _send(record.pid, record.pid_start, record.boot_id, 9)
     return f"container {record.name}: its only process has no handler for {name}, so it was killed"
 

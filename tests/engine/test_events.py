@@ -47,6 +47,17 @@ def test_a_run_tells_its_life_in_order(engine: sampan.Engine) -> None:
     assert found[3]["Actor"]["Attributes"]["exitCode"] == "7" and found[3]["Actor"]["Attributes"]["execDuration"] == "0"
 
 
+@pytest.mark.parametrize("timeout", [None, 0.0])
+def test_a_stop_that_kills_says_so(engine: sampan.Engine, timeout: float | None) -> None:
+    since = time.time()
+    name = str(engine.containers.run(RunOptions(command=["sleep", "30"]), image="base", detach=True))
+    engine.containers.stop(name, timeout)
+    found = told(engine, since, container=[name[:12]])
+    assert actions(found) == ["create", "start", "kill", "kill", "die", "stop"]
+    assert [event["Actor"]["Attributes"].get("signal") for event in found[2:4]] == ["15", "9"]
+    engine.containers.remove(name)
+
+
 def test_the_end_is_told_though_nobody_waits(engine: sampan.Engine) -> None:
     since = time.time()
     name = engine.containers.run(RunOptions(command=["sleep", "30"]), image="base", detach=True)
