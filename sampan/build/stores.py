@@ -22,10 +22,12 @@ class Claim:
         self._lease: Lease | None = None
 
     def lease(self) -> Lease:
-        """Give the build's lease."""
+        """Give the build's lease; the first time, what killed builds had begun is removed: it must not pile up."""
         if self._lease is None:
+            from sampan.store import gc
             from sampan.store.leases import Leases
 
+            gc.sweep(self._store.paths, remove_tree=self._store.snapshots.remove_tree)
             self._lease = Leases(self._store.db).take("build")
         return self._lease
 

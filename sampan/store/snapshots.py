@@ -48,7 +48,7 @@ class Snapshots:
     def __init__(self, db: Database, paths: Paths, *, remove_tree: Callable[[str], None] = files.remove_tree) -> None:
         self._db = db
         self._paths = paths
-        self._remove_tree = remove_tree
+        self.remove_tree = remove_tree
 
     def find(self, diff_id: str) -> str | None:
         """Return the short id of the snapshot of a layer, or None."""
@@ -120,7 +120,7 @@ class Snapshots:
 
     def abort(self, active: Active) -> None:
         """Remove what was prepared; after a commit only what is left beside the upper directory."""
-        self._remove_tree(active.path)
+        self.remove_tree(active.path)
 
     def remove(self, diff_id: str) -> None:
         """Remove the snapshot of a layer; a missing one is fine. The caller makes sure that nothing uses it."""
@@ -129,7 +129,7 @@ class Snapshots:
             return
         with self._db.transaction(frees=True):
             self._db.execute("DELETE FROM snapshots WHERE id = ?", (int(found),))
-        self._remove_tree(self._paths.snapshot(found))
+        self.remove_tree(self._paths.snapshot(found))
 
     def ls(self) -> list[tuple[str, str, int]]:
         """Return (diff_id, short id, size) of every snapshot."""
@@ -150,7 +150,7 @@ class Snapshots:
             target = self._paths.snapshot(str(number))
             if os.path.lexists(target):
                 # A crash came between the rename and the commit of the row, and the number is given again.
-                self._remove_tree(target)
+                self.remove_tree(target)
             os.rename(active.upper, target)
             if durable:
                 files.sync_directory(self._paths.snapshots)
