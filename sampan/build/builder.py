@@ -83,7 +83,7 @@ def build(
         _check_stages(graph, settings.no_cache_stages)
         opened.patterns = _patterns(opened, dockerfile) or None
         _warn_unused(arguments, settings.listener)
-        digests = Digests(store.buildcache, context if isinstance(context, str) else "")
+        digests = Digests(store.buildcache, context if isinstance(context, str) else "", not no_cache)
         solver = Solver(graph, store, lambda: executor or _executor(store, host, starter), opened, digests, settings)
         try:
             state = solver.solve(graph.target)

@@ -19,10 +19,14 @@ _BULK = 1 << 20
 
 
 class Digests:
-    """Give the digests of one context's files; `directory` is "" for a context that is not kept."""
+    """Give the digests of one context's files; `directory` is "" for a context that is not kept.
 
-    def __init__(self, cache: BuildCache, directory: str) -> None:
+    Without `believe` all files are read, and what earlier builds remembered is replaced.
+    """
+
+    def __init__(self, cache: BuildCache, directory: str, believe: bool = True) -> None:
         self._cache = cache
+        self._believe = believe
         self._directory = directory
         self._known: ContextCache | None = None
 
@@ -36,7 +40,7 @@ class Digests:
             return _read(context, file)
         if self._known is None:
             self._known = self._cache.context(self._directory)
-        found = self._known.get(file.path, file.stat)
+        found = self._known.get(file.path, file.stat) if self._believe else None
         if found is None:
             found = _read(context, file)
             self._known.put(file.path, file.stat, found)

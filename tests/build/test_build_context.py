@@ -10,6 +10,7 @@ import socket
 import tarfile
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -224,6 +225,21 @@ def test_what_a_key_says_is_what_is_copied(engine: sampan.Engine, kind: str) -> 
         mapping.close()
 
 
+def test_without_the_cache_a_stat_is_not_believed(engine: sampan.Engine) -> None:
+    if not os.path.ismount("/dev/shm"):
+        pytest.skip("needs a tmpfs at /dev/shm")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        mapping = mapped(directory, "COPY")
+        (pathlib.Path(directory) / "Dockerfile").write_text("FROM base\nCOPY f.tar /f\n")
+        time.sleep(2.1)  # a younger file's stat is believed nowhere (store/buildcache.py)
+        assert b"trusted" in Built(engine, directory, {}).read("f")
+        mapping[:7] = b"hostile"
+        assert b"trusted" in Built(engine, directory, {}).read("f"), "control: the cache believes it"
+        assert b"hostile" in Built(engine, directory, {"no_cache": True}).read("f")
+        assert b"hostile" in Built(engine, directory, {}).read("f")
+        mapping.close()
+
+
 def mapped(directory: str, kind: str) -> mmap.mmap:
     """Make a file or an archive that is old enough for its stat to be believed, and written to already."""
     content = b"trusted" + os.urandom(8).hex().encode()
@@ -236,7 +252,9 @@ def mapped(directory: str, kind: str) -> mmap.mmap:
         else:
             file.write(content)
         file.flush()
-        return mmap.mmap(file.fileno(), 0)
+        mapping = mmap.mmap(file.fileno(), 0)
+        mapping[:1] = mapping[:1]  # the first write to a page still shows in the stat
+        return mapping
 
 
 def test_a_file_that_changes_while_it_is_read(tree: pathlib.Path) -> None:
