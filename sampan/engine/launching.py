@@ -54,6 +54,7 @@ def new(engine: Engine, image: str, options: RunOptions, name: str, auto_remove:
     """Make the record of a container that is not in the store yet."""
     from sampan.oci import spec as specs
 
+    name = name.removeprefix("/") or name  # `inspect` prints names with one
     found = engine.images.runnable(image)
     if options.restart:
         from sampan.engine import restarting

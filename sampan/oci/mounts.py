@@ -102,6 +102,8 @@ def _tmpfs(destination: str, words: list[str]) -> Mount:
     destination = _destination(destination, "tmpfs")
     for word in words:
         key, equals, value = word.partition("=")
+        if key == "size" and value.endswith("%"):  # of the host's memory (tmpfs(5))
+            value = value[:-1]
         if word not in _FLAGS and not (equals and key in _TMPFS_DATA and value.isalnum()):
             raise InvalidArgument(f"invalid tmpfs at {destination}: unknown option {word[:100]!r}")
     locked = [word for word in ("noexec", "nosuid", "nodev") if word[2:] not in words and word not in words]

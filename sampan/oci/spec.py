@@ -220,8 +220,10 @@ def _hostname(options: RunOptions, container_id: str) -> str:
     name = options.hostname
     if name and options.uts == "host":
         raise InvalidArgument("invalid --hostname: the container shares the host's name (--uts host)")
-    if name and (len(name) > 64 or not _HOSTNAME.issuperset(name) or name[0] in "-." or name[-1] in "-."):
-        raise InvalidArgument(f"invalid --hostname {name[:100]!r}: it must be letters, digits, '-' and '.', at most 64")
+    letters = name.replace("_", "")  # no DNS name has any, but containers' names and services do
+    if name and (len(name) > 64 or not _HOSTNAME.issuperset(letters) or name[0] in "-." or name[-1] in "-."):
+        why = "it must be letters, digits, '-', '_' and '.', at most 64"
+        raise InvalidArgument(f"invalid --hostname {name[:100]!r}: {why}")
     if container_id and not name and options.network == "host":  # Docker's rule: with the host's network its name too
         return os.uname().nodename
     return name or container_id[:12]

@@ -134,3 +134,18 @@ def test_inspect_shows_the_variables_that_were_asked_for(sampan_run: Run, engine
             assert sorted(json.loads(shown)) == sorted([*image, *more])
         finally:
             engine.containers.remove(name)
+
+
+def test_names_as_scripts_have_them(sampan_run: Run) -> None:
+    assert sampan_run("create", "--name", "/slashed", "-h", "my_host", "base", "true").returncode == 0
+    try:
+        assert sampan_run("inspect", "-f", "{{.Name}} {{.Config.Hostname}}", "slashed").stdout == "/slashed my_host\n"
+        assert sampan_run("start", "-a", "slashed").returncode == 0
+        assert sampan_run("create", "-h", "a/b", "base", "true").returncode == 1
+    finally:
+        sampan_run("rm", "-f", "slashed")
+
+
+def test_a_tmpfs_may_be_a_part_of_the_memory(sampan_run: Run) -> None:
+    assert sampan_run("run", "--rm", "--tmpfs", "/tmp:size=1%", "base", "true").returncode == 0
+    assert sampan_run("run", "--rm", "--tmpfs", "/tmp:mode=1%", "base", "true").returncode == 125
