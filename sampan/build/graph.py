@@ -73,6 +73,17 @@ class Graph:
             return int(wanted)
         return -1
 
+    def needed(self, index: int) -> list[int]:
+        """Give the stages that a stage needs, in the order of work: itself last."""
+        found = set()
+        waiting = [index]
+        while waiting:
+            index = waiting.pop()
+            if index not in found:
+                found.add(index)
+                waiting.extend(self.stages[index].needs)
+        return sorted(found)
+
 
 def build(file: Dockerfile, arguments: Arguments, target: str = "") -> Graph:
     """Read a lexed file's stages and mark what `target` (the last stage by default) needs."""
@@ -88,7 +99,7 @@ def build(file: Dockerfile, arguments: Arguments, target: str = "") -> Graph:
         _connect(graph, stage)
     _note_arguments(graph)
     graph.target = _target(graph, target)
-    graph.order = _order(graph)
+    graph.order = graph.needed(graph.target)
     return graph
 
 
@@ -150,17 +161,6 @@ def _target(graph: Graph, name: str) -> int:
     listed = ", ".join(stage.name or str(stage.index) for stage in graph.stages[:20])
     hint = did_you_mean(name, names) or f"stages of this file: {listed}{', …' if len(graph.stages) > 20 else ''}"
     raise BuildError(f"cannot build target {shown(name)}: {graph.file.name} has no stage of this name", hint)
-
-
-def _order(graph: Graph) -> list[int]:
-    needed = set()
-    waiting = [graph.target]
-    while waiting:
-        index = waiting.pop()
-        if index not in needed:
-            needed.add(index)
-            waiting.extend(graph.stages[index].needs)
-    return sorted(needed)
 
 
 def expanded(at: Instruction, word: str, scope: dict[str, str]) -> str:

@@ -111,11 +111,10 @@ class Solver:
 
     def solve(self, index: int) -> State:
         """Give the state at the end of a stage, solving what it needs first."""
-        for needed in self.graph.order:
-            if needed <= index and needed not in self._states:
-                self._states[needed] = self._stage(self.graph.stages[needed])
         if index not in self._states:
-            self._states[index] = self._stage(self.graph.stages[index])
+            for needed in self.graph.needed(index):
+                if needed not in self._states:
+                    self._states[needed] = self._stage(self.graph.stages[needed])
         return self._states[index]
 
     def _stage(self, stage: Stage) -> State:

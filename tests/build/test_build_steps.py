@@ -113,6 +113,12 @@ def test_onbuild_triggers_run_once(build: Build) -> None:
     assert "triggered" not in build("FROM child\nRUN true\n").files().keys() - built.files().keys()
 
 
+def test_a_trigger_may_need_a_long_chain_of_stages(build: Build) -> None:
+    build("FROM base\nONBUILD COPY --from=400 /bin/sh /x\n", tags=["trigger"])
+    chain = "".join(f"FROM s{number - 1} AS s{number}\n" for number in range(1, 401))
+    assert "x" in build(f"FROM base AS s0\n{chain}FROM trigger\n").layer()
+
+
 def test_labels_tags_and_target(build: Build, engine: sampan.Engine) -> None:
     built = build(
         "FROM base AS a\nENV A=1\nFROM base AS b\nENV B=1\n", target="A", labels={"l": "v"}, tags=["x:1", "y"]
