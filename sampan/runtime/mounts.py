@@ -6,7 +6,7 @@ loaded while the helper is at work on the first; an exec does without it.
 
 from __future__ import annotations
 
-from sampan.errors import InvalidArgument, counted
+from sampan.errors import InvalidArgument, NotSupported, counted
 from sampan.runtime import plan as p
 
 TYPE_CHECKING = False
@@ -21,6 +21,7 @@ MS_NOATIME, MS_NODIRATIME = 1024, 2048
 MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 18, 1 << 19, 1 << 20
 MS_RELATIME, MS_STRICTATIME = 1 << 21, 1 << 24
 
+_MOST_LOWERS = 500  # OVL_MAX_STACK (fs/overlayfs/params.h)
 _FLAGS = {
     "ro": MS_RDONLY,
     "nosuid": MS_NOSUID,
@@ -66,6 +67,11 @@ def root(plan: Plan, facts: Facts) -> None:
         )
         return
     lowers = facts.lowers or ["empty"]  # FROM scratch: overlayfs wants a lower directory
+    if len(lowers) > _MOST_LOWERS:
+        raise NotSupported(
+            f"cannot mount an image of {len(lowers)} layers: the kernel takes {_MOST_LOWERS}",
+            "join steps of its Dockerfile with && and here-documents, or `sampan export` a container and import that",
+        )
     if not facts.upper and len(lowers) == 1:
         plan.add(p.ROOTDIR, lowers[0], facts.target, label="take the layer as root file system")
         return

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from sampan.errors import NotSupported
 from sampan.oci.spec import RunOptions, config_for
-from sampan.runtime import compile, diagnose, host, refusals
+from sampan.runtime import compile, diagnose, host, mounts, refusals
 from sampan.runtime import plan as p
 from sampan.runtime.launch import StartFailure
 
@@ -71,3 +72,13 @@ def test_a_host_name_that_nobody_asked_for_may_be_refused(rootless: bool, name: 
     plan = compile.compile_run(spec, facts)
     (flags,) = [op.flags for op in plan.operations if op.code == p.HOSTNAME]
     assert bool(flags & p.OPTIONAL) is optional
+
+
+def test_more_layers_than_the_kernel_stacks_are_counted() -> None:
+    plan, facts = p.Plan(), compile.Facts()
+    facts.upper = "upper"
+    facts.lowers = [str(number) for number in range(500)]
+    mounts.root(plan, facts)
+    facts.lowers.append("500")
+    with pytest.raises(NotSupported, match="501 layers: the kernel takes 500"):
+        mounts.root(plan, facts)
