@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sampan.transfer.registries import RegistrySource
 
 _INSPECT = "inspect"  # what errors say was tried
+_MOST = 512  # manifests of an index that are fetched, each of which may have 4 MiB
 _FROM = "sampan.from"  # kept beside a descriptor: the repository that has the manifest
 
 
@@ -45,7 +46,9 @@ def describe(name: str) -> list[dict[str, Any]]:
         if top.media_type not in image.INDEXES:
             return [_described(ref, _descriptor(speaker, ref, top), top.document)]
         repository = speaker.repositories(ref, verb=_INSPECT)[0]
-        found = []
+        found: list[dict[str, Any]] = []
+        if len(top.document["manifests"]) > _MOST:
+            raise IntegrityError(f"cannot inspect {ref.familiar()}: it lists more than {_MOST} manifests")
         for entry in top.document["manifests"]:
             below = repository.manifest(entry["digest"], entry["digest"])
             found.append(_described(ref.with_digest(entry["digest"]), entry, below.document))

@@ -26,6 +26,29 @@ def full(action: str, exc: OSError) -> Unavailable:
     return Unavailable(f"{action}: {exc.strerror}", hint)
 
 
+def is_in_place(path: str) -> bool:
+    """Tell whether what has this path is to be written to, not replaced; raise OSError.
+
+    Devices and pipes are, and so is what a link in /dev or /proc leads to: /dev/stdout must not become a file.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return True
+    except FileNotFoundError:
+        return False
+    at = os.path.abspath(path)
+    while os.path.islink(at):
+        if at.startswith(("/dev/", "/proc/")):
+            return True
+        at = os.path.normpath(os.path.join(os.path.dirname(at), os.readlink(at)))
+    return at.startswith("/proc/")
+
+
+def open_in_place(path: str) -> int:
+    """Open it; raise OSError."""
+    return os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+
+
 class WholeFile:
     """Hold the descriptor to write to, within a `with` block; an error leaves no file behind.
 
@@ -48,12 +71,8 @@ class WholeFile:
         return self.fd
 
     def _open(self) -> int:
-        try:
-            found = os.stat(self.path).st_mode
-        except FileNotFoundError:
-            found = stat.S_IFREG
-        if not stat.S_ISREG(found):
-            return os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+        if is_in_place(self.path):
+            return open_in_place(self.path)
         self._directory = os.open(os.path.dirname(self.path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         sweep(self._directory)
         self._file = Unnamed(self._directory)

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from sampan.errors import IntegrityError, InvalidArgument, NotFound, NotSupported
 from sampan.oci import digest as digests
 from sampan.oci import image, reference
-from sampan.store import files, unnamed
+from sampan.store import files, unnamed, wholefile
 from sampan.transfer import events, layout
 from sampan.transfer.copy import Part, Picture, of_manifest
 from sampan.transfer.events import Event
@@ -320,6 +320,9 @@ class ArchiveDestination(Taker):
         self._held: dict[str, unnamed.Unnamed] = {}
         directory = os.path.dirname(os.path.abspath(path))
         try:
+            self._in_place = wholefile.is_in_place(path)
+            if self._in_place:  # beside a device nothing is kept
+                directory = os.environ.get("TMPDIR") or "/tmp"
             self._at = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             weakref.finalize(self, os.close, self._at)
             unnamed.sweep(self._at)
@@ -348,6 +351,10 @@ class ArchiveDestination(Taker):
         for one in picture.walk():
             self._document(one)
         try:
+            if self._in_place:
+                with open(wholefile.open_in_place(self._path), "wb", buffering=0) as device:
+                    save.archive(self, [(picture.digest, self._names)], device.fileno())
+                return
             with unnamed.Unnamed(self._at, 0o666) as file:
                 save.archive(self, [(picture.digest, self._names)], file.fd)
                 os.fsync(file.fd)

@@ -17,6 +17,7 @@ from lyingregistry import Answer, Asked, LyingRegistry, lying
 from lyingsupport import refused
 
 import sampan
+from sampan.engine import manifests
 from sampan.errors import IntegrityError
 from sampan.oci import image as documents
 from sampan.registry import client, message
@@ -187,6 +188,13 @@ def test_an_index_of_too_many_is_refused(registry: LyingRegistry, engine: sampan
     with pytest.raises(IntegrityError, match="more than 512 manifests"):
         copied(registry, engine, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_index_of_too_many_is_not_fetched_to_be_described(registry: LyingRegistry) -> None:
+    index(registry, [described(registry.manifests["app", "1"][0], ts.MANIFEST)] * 513)
+    with pytest.raises(IntegrityError, match="lists more than 512 manifests"):
+        manifests.describe(f"{registry.host}/app:1")
+    assert len(registry.requests) < 10
 
 
 def test_an_index_of_large_documents_is_refused(registry: LyingRegistry, engine: sampan.Engine, tmp_path: Path) -> None:

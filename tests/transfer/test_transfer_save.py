@@ -188,3 +188,46 @@ def test_what_skopeo_writes_loads(make_engine: Callable[[], sampan.Engine], tmp_
     assert said == ["Loaded image: app:1"]
     assert two.images.resolve("app:1").id == image_id
     assert trees(one, "app:1") == trees(two, "app:1")
+
+
+def written(engine: sampan.Engine, how: str, path: str) -> None:
+    if how == "save":
+        engine.images.save(["app:1"], path)
+    else:
+        engine.images.copy("app:1", f"oci-archive:{path}:app:1")
+
+
+@pytest.mark.parametrize("how", ["save", "copy"])
+def test_a_pipe_is_written_to_and_stays_one(engine: sampan.Engine, tmp_path: Path, how: str) -> None:
+    engine.images.load(str(write_tree(tmp_path / "layout", simple_layout().build())))
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cat", str(tmp_path / "pipe")], stdout=subprocess.PIPE) as reader:
+        try:
+            written(engine, how, str(tmp_path / "pipe"))
+            assert (tmp_path / "pipe").is_fifo()
+            out, _ = reader.communicate(timeout=60)
+        except BaseException:
+            reader.kill()
+            raise
+    assert (tmp_path / "pipe").is_fifo() and sorted(os.listdir(tmp_path)) == ["layout", "pipe", "store0"]
+    with tarfile.open(fileobj=io.BytesIO(out)) as archive:
+        assert "manifest.json" in archive.getnames()
+
+
+@pytest.mark.parametrize("how", ["save", "copy"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_a_descriptors_name_leads_to_is_written_to(
+    engine: sampan.Engine, tmp_path: Path, how: str, linked: bool
+) -> None:
+    """As with /dev/stdout, which is a link to such a name: neither it nor the file behind it is replaced."""
+    engine.images.load(str(write_tree(tmp_path / "layout", simple_layout().build())))
+    with open(tmp_path / "out", "wb+") as file:
+        path = f"/proc/self/fd/{file.fileno()}"
+        if linked:
+            os.symlink(path, tmp_path / "link")
+            path = str(tmp_path / "link")
+        written(engine, how, path)
+        assert os.path.samestat(os.fstat(file.fileno()), os.stat(tmp_path / "out"))
+        assert os.path.islink(path)
+        with tarfile.open(fileobj=file) as archive:
+            assert "manifest.json" in archive.getnames()
