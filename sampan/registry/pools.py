@@ -108,9 +108,7 @@ def translated(exc: Exception, host: str) -> Exception:
         if "alert" in text.lower():  # RFC 8446, section 6.2: sent by the other side about what we showed, or did not
             hint = f"put it and its key into {where}/client.cert and client.key"
             return Unavailable(f"cannot speak to {host}: it wants a client certificate that it accepts", hint)
-        hint = f"put the CA that signed its certificate into {where}/ca.crt"
-        mismatch = "mismatch" in text  # of names: no CA would help
-        return Unavailable(f"cannot trust {host}: {text}", "" if mismatch else hint)
+        return Unavailable(f"cannot trust {host}: {text}", _trust(text, f"{where}/ca.crt"))
     unresolved = inner if isinstance(inner, OSError) else inner.__cause__
     if isinstance(unresolved, socket.gaierror):
         kind = Interrupted if unresolved.errno == socket.EAI_AGAIN else Unavailable
@@ -126,6 +124,15 @@ def translated(exc: Exception, host: str) -> Exception:
     if isinstance(inner, (failures.HTTPError, OSError)):
         return Interrupted(f"cannot reach {host}: {text}")
     return exc
+
+
+def _trust(text: str, place: str) -> str:
+    """Say what would make a certificate trusted: a CA is no help against a name or a date."""
+    if "mismatch" in text:
+        return ""
+    if "expired" in text or "not yet valid" in text:
+        return "its certificate has to be renewed, or this host's clock is wrong"
+    return f"put the CA that signed its certificate into {place}"
 
 
 def _words(exc: Any) -> str:

@@ -145,6 +145,22 @@ def test_a_server_without_tls_is_told_in_words(plain: Registry) -> None:
     assert str(told) == "cannot speak TLS with a.example: wrong version number"
 
 
+@pytest.mark.parametrize(
+    ("why", "hint"),
+    [
+        ("certificate has expired", "this host's clock is wrong"),
+        ("certificate is not yet valid", "this host's clock is wrong"),
+        ("unable to get local issuer certificate", "certs.d/a.example/ca.crt"),
+        ("Hostname mismatch, certificate is not valid for 'a.example'.", ""),
+    ],
+)
+def test_a_certificate_that_is_not_trusted_has_a_hint_that_helps(why: str, hint: str) -> None:
+    error = ssl.SSLCertVerificationError(1, f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {why}")
+    told = translated(failures.SSLError(error), "a.example")
+    assert isinstance(told, Unavailable) and why in told.message
+    assert hint in told.hint and bool(hint) == bool(told.hint)
+
+
 def test_tls_needs_the_right_ca_and_never_falls_back(
     make_engine: Callable[[], sampan.Engine], tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
