@@ -19,7 +19,7 @@ OPTIONS = Command(
     (
         Option("arch", help="Architecture"),
         Option("os", help="Operating system"),
-        Option("os-features", "", LIST, "Features of the operating system"),
+        Option("os-features", "", LIST, "Features of the operating system (several: with commas, or the option again)"),
         Option("os-version", help="Version of the operating system"),
         Option("variant", help="Variant of the architecture"),
     ),
@@ -30,9 +30,10 @@ def run(engine: Engine, values: Values) -> int:
     """Change it."""
     from sampan.engine import manifests
 
-    fields = {"architecture": values.arch, "os": values.os, "variant": values.variant}
-    fields |= {"os.version": values.os_version, "os.features": values.os_features}
-    changes: dict[str, Any] = {key: value for key, value in fields.items() if value}
+    fields: dict[str, Any] = {"architecture": values.arch, "os": values.os, "variant": values.variant}
+    features = [word for words in values.os_features for word in words.split(",") if word]
+    fields |= {"os.version": values.os_version, "os.features": features}
+    changes = {key: value for key, value in fields.items() if value}
     if not changes:
         raise InvalidArgument("nothing to change: give --arch, --os, --variant, --os-version or --os-features")
     manifests.annotate(engine, values.args[0], values.args[1], changes)

@@ -13,6 +13,7 @@ from lyingregistry import lying
 from registrysupport import Registry, needs_registry, needs_skopeo, skopeo
 
 import sampan
+from sampan.cli.main import main
 from sampan.engine import manifests
 from sampan.errors import Conflict, IntegrityError, InvalidArgument, NotFound, NotSupported
 from sampan.oci import image, platform
@@ -74,6 +75,16 @@ def test_a_list_is_pushed_whole_and_chosen_from(
     assert pushed.digest == platforms["s390x"]
     (pulled,) = other.images.pull(f"{plain.host}/multi/all@{digest}", platform="linux/arm64")
     assert other.images.inspect(f"{plain.host}/multi/all@{digest}")["Architecture"] == "arm64"
+
+
+def test_features_are_given_with_commas_or_one_by_one(
+    plain: Registry, engine: sampan.Engine, platforms: dict[str, str]
+) -> None:
+    name, member = f"{plain.host}/multi/features:1", f"{plain.host}/multi/amd64:1"
+    manifests.create(engine, name, [member])
+    words = ["manifest", "annotate", name, member, "--os-features", "a,b", "--os-features=c"]
+    assert main(["--root", engine.store.paths.root, *words]) == 0
+    assert manifests.inspect(engine, name)["manifests"][0]["platform"]["os.features"] == ["a", "b", "c"]
 
 
 @needs_skopeo
