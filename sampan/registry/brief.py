@@ -33,6 +33,8 @@ def connect(host: str, port: int, patience: float) -> Any:
         try:
             sock.settimeout(patience)
             sock.connect(address)
+            # Head and body of an upload are written one after the other; the second would wait for an acknowledgement.
+            sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
             return sock
         except OSError as exc:
             sock.close()

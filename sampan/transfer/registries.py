@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.errors import IntegrityError, NotFound, SampanError, Unauthorized, Unavailable
+from sampan.errors import Denied, IntegrityError, NotFound, SampanError, Unauthorized, Unavailable
 from sampan.oci import image, platform
 from sampan.registry.blobs import BlobStream
 from sampan.registry.client import Manifest, Repository
@@ -112,7 +112,7 @@ class RegistrySource:
         while self._repositories:
             try:
                 return ask(self._repositories[0])
-            except (NotFound, Unavailable, Unauthorized, IntegrityError) as exc:
+            except (NotFound, Unavailable, Unauthorized, Denied, IntegrityError) as exc:
                 failures.append(exc)
                 skipped = self._repositories.pop(0)
                 if self._repositories:

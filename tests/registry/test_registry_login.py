@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import shutil
@@ -17,12 +18,14 @@ from pathlib import Path
 import pytest
 import tokenserver
 import transfersupport as ts
+from lyingregistry import Answer, lying
 from registrysupport import Registry, needs_registry, running
 from urllib3 import exceptions as failures
 
 import sampan
 from sampan.engine import registries
 from sampan.errors import Denied, InvalidArgument, NotFound, Unauthorized, Unavailable
+from sampan.registry import brief
 from sampan.registry.pools import translated
 
 ROOT = Path(__file__).parent.parent.parent
@@ -281,6 +284,28 @@ def test_a_mirror_is_asked_first_and_may_fail(
     with pytest.raises((NotFound, Unavailable), match="cannot pull other:1"):
         second.images.pull("other:1")
     assert os.listdir(second.store.paths.ingest) == []
+
+
+def test_a_mirror_that_denies_is_passed_over(
+    plain: Registry, make_engine: Callable[[], sampan.Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, second = make_engine(), make_engine()
+    engine.images.push(load(engine, tmp_path, f"{plain.host}/hub/library/denied:1"))
+    with lying() as mirror:
+        mirror.hook = lambda request: Answer(403, {}, b"")
+        monkeypatch.setenv("SAMPAN_REGISTRY_MIRRORS", f"docker.io={mirror.host},docker.io={plain.host}/hub")
+        second.images.pull("denied:1")
+        assert second.images.resolve("docker.io/library/denied:1").id == engine.images.resolve("app:1").id
+        assert mirror.requests
+        monkeypatch.setenv("SAMPAN_REGISTRY_MIRRORS", "")
+        with pytest.raises(Denied, match="denies"):
+            second.images.pull(f"{mirror.host}/denied:1")
+
+
+def test_what_is_sent_does_not_wait_for_an_acknowledgement(plain: Registry) -> None:
+    host, _, port = plain.host.partition(":")
+    with contextlib.closing(brief.connect(host, int(port), 5)) as sock:
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.parametrize(
