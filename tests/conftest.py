@@ -27,6 +27,16 @@ def pytest_configure() -> None:
     """Take a default that a shell took away: what it starts with & ignores SIGINT, and so do all commands below."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.kill = _kill_one  # type: ignore[assignment]
+
+
+_kill = os.kill
+
+
+def _kill_one(pid: int, number: int) -> None:
+    """Signal one process. A container that has ended has the pid 0, which to kill(2) means the tests themselves."""
+    assert pid > 0, f"kill({pid}, {number}) would signal many"
+    _kill(pid, number)
 
 
 @pytest.fixture

@@ -52,6 +52,8 @@ def _kill_all(placement: Placement, source: str) -> None:
 
 
 def _kill_one(pid: int) -> None:
+    if pid <= 0:
+        return  # of a pid namespace that is not seen from here (pid_namespaces(7)); kill(2) would take it for our group
     try:
         os.kill(pid, 9)
     except ProcessLookupError:

@@ -187,9 +187,14 @@ def test_a_restart_policy_changes_while_it_runs(engine: sampan.Engine, box: str)
     }
     first = engine.containers.get(box).pid
     os.kill(first, 9)
-    until(lambda: engine.containers.get(box).status == "running" and engine.containers.get(box).pid != first)
+
+    def second() -> int:
+        record = engine.containers.get(box)  # once: between two looks it may end, and has no process then
+        return record.pid if record.status == "running" and record.pid != first else 0
+
+    again = until(second)
     engine.containers.update(box, {"restart": "no"})
-    os.kill(engine.containers.get(box).pid, 9)
+    os.kill(again, 9)
     assert engine.containers.wait(box) == 137
     assert engine.containers.get(box).status == "exited"
     with pytest.raises(InvalidArgument, match="restart policy"):
