@@ -7,8 +7,13 @@ import pathlib
 import tarfile
 from typing import Any
 
+import pytest
+
 import sampan
 from sampan.build.progress import Event
+from sampan.runtime import idmap
+
+needs_ids = pytest.mark.skipif(idmap.detect().single, reason="needs a range of ids (subuid(5), newuidmap)")
 
 
 class Link(str):

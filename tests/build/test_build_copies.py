@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Callable
 
 import pytest
-from buildsupport import Built, Link
+from buildsupport import Built, Link, needs_ids
 
 import sampan
 from sampan.errors import BuildError
@@ -130,6 +130,7 @@ def test_hostile_archive_stays_inside(build: Build, tmp_path: pathlib.Path, engi
     assert f"{tmp_path}/canary".lstrip("/") in built.layer()
 
 
+@needs_ids
 def test_multi_stage(build: Build) -> None:
     built = build(
         "FROM base AS one\nRUN mkdir -p /out/sub && echo bin >/out/prog && chmod 751 /out/prog && chown 5:6 /out/prog"
