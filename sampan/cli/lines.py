@@ -13,26 +13,14 @@ def write(text: str) -> None:
     try:
         sys.stdout.write(text)
     except OSError as exc:
-        raise _unwritten(exc) from exc
+        from sampan.cli.failure import unwritten
+
+        raise unwritten(exc) from exc
 
 
 def line(text: str) -> None:
     """Print one line to standard output, control characters shown."""
     write(printable(text) + "\n")
-
-
-def flush() -> None:
-    """Let what was printed appear now."""
-    try:
-        sys.stdout.flush()
-    except OSError as exc:
-        raise _unwritten(exc) from exc
-
-
-def _unwritten(exc: OSError) -> Exception:
-    from sampan.cli.failure import unwritten
-
-    return unwritten(exc)
 
 
 def printable(text: str, keep: str = "\t") -> str:

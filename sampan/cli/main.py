@@ -103,7 +103,7 @@ def main(argv: list[str]) -> int:
     ours = [125]
     try:
         code = _dispatch(argv, ours)
-        _flush()
+        flush()
         return code
     except BaseException as exc:
         from sampan.cli.failure import report
@@ -111,7 +111,8 @@ def main(argv: list[str]) -> int:
         return report(exc, debug, ours[0])
 
 
-def _flush() -> None:
+def flush() -> None:
+    """Let what was printed to standard output appear now."""
     try:
         sys.stdout.flush()
     except OSError as exc:

@@ -10,11 +10,11 @@ import os
 import sys
 import time
 
-from sampan.cli.lines import flush as flush
 from sampan.cli.lines import in_json
 from sampan.cli.lines import line as line
 from sampan.cli.lines import printable as printable
 from sampan.cli.lines import write as write
+from sampan.cli.main import flush as flush
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

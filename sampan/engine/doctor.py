@@ -56,11 +56,11 @@ class Subject:
 
     __slots__ = ("release", "root", "rootless", "sudo", "user")
 
-    def __init__(self, root: str, rootless: bool, release: dict[str, str]) -> None:
+    def __init__(self, root: str, rootless: bool, release: dict[str, str], sudo: bool = True) -> None:
         self.root = root
         self.rootless = rootless
         self.release = release
-        self.sudo = "sudo " if rootless else ""
+        self.sudo = "sudo " if rootless and sudo else ""
         self.user = os.environ.get("USER", "") or str(os.getuid())
 
     def install(self, package: dict[str, str]) -> str:
@@ -76,8 +76,7 @@ def report(root: str = "") -> list[Finding]:
 
         root = paths.locate().root
     release = host.os_release(host.read_text("/etc/os-release"))
-    subject = Subject(root, rights.rootless(), release)
-    subject.sudo = "sudo " if os.geteuid() else ""
+    subject = Subject(root, rights.rootless(), release, sudo=os.geteuid() != 0)
     return [finding for check in CHECKS for finding in _run(check, subject)]
 
 
@@ -203,7 +202,7 @@ def _ids(subject: Subject) -> Iterator[Finding]:
         return
     found = idmap.detect()
     if not found.single and not found.newuidmap:
-        yield Finding("id ranges", OK, "root without CAP_SYS_ADMIN: containers have the ids of this one")
+        yield Finding("id ranges", OK, "root of a container or of a user namespace: its containers have the same ids")
         return
     if not found.single:
         status = WARN if found.notes else OK

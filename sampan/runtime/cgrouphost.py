@@ -167,7 +167,7 @@ def detect(root: str = "", rootless: bool | None = None) -> Layout:
     (v2_root, v2_mount), v1 = parse_mounts(read(f"{root}/proc/self/mountinfo"))
     v1 = {controller: root + mount for controller, mount in v1.items()}
     version, why = ("v1", "no cgroup2 file system is mounted") if v1 else ("none", "no cgroup file system is mounted")
-    if not rootless and not all(os.access(mount, os.W_OK) for mount in list(v1.values())[:1]):
+    if v1 and not rootless and not os.access(next(iter(v1.values())), os.W_OK):
         v1, why = {}, "the control groups are read-only"  # as in a container: all of them are
     if not v2_mount:
         return Layout(version, "", "", {} if rootless else v1, why)

@@ -436,9 +436,8 @@ def test_without_a_check_nothing_is_told(engine: sampan.Engine) -> None:
 
 def test_the_images_check_runs_with_the_images_shell(engine: sampan.Engine) -> None:
     changes = ['HEALTHCHECK --interval=100ms CMD echo "$0"', 'SHELL ["/bin/sh", "-c"]']
-    archive = engine.store.paths.root + "/health-image.tar"
     made = engine.containers.create("base", RunOptions(command=["true"]))
-    with open(archive, "wb") as file:
+    with open(archive := engine.store.paths.root + "/health-image.tar", "wb") as file:
         engine.containers.export(made, file.fileno())
     engine.images.import_(archive, "checked", [*changes, 'CMD ["sleep", "300"]'])
     name = str(engine.containers.run(RunOptions(), image="checked", detach=True))

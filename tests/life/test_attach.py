@@ -153,15 +153,20 @@ def test_a_terminal_is_left_by_its_keys_and_come_back_to(engine: sampan.Engine, 
         sampan_run("rm", "-f", "box")
 
 
+def prepared(sampan_run: Run, words: tuple[str, ...], how: str, name: str, script: str) -> list[str]:
+    """Make what a command needs that is to run a script, and complete the command."""
+    program = ["sh", "-c", script]
+    if words[0] != "run":
+        sampan_run("create", how, "--name", name, "base", *program)
+    if words[0] == "exec":
+        sampan_run("start", name)
+    return [*words, *{"run": ["base", *program], "start": [name], "exec": [name, *program]}[words[0]]]
+
+
 @pytest.mark.parametrize("words", [("run", "-it", "--name", "early"), ("start", "-ai"), ("exec", "-it")])
 def test_keys_count_from_the_first_output_on(engine: sampan.Engine, sampan_run: Run, words: tuple[str, ...]) -> None:
-    script = ["sh", "-c", "echo ready; read line; echo got-$line; sleep 60"]
-    if words[0] != "run":
-        sampan_run("create", "-it", "--name", "early", "base", *script)
-    if words[0] == "exec":
-        sampan_run("start", "early")
-    after = {"run": ["base", *script], "start": ["early"], "exec": ["early", *script]}[words[0]]
-    terminal = Terminal(engine.command([*words, *after]))
+    script = "echo ready; read line; echo got-$line; sleep 60"
+    terminal = Terminal(engine.command(prepared(sampan_run, words, "-it", "early", script)))
     try:
         terminal.wait_for(b"ready")
         os.write(terminal.fd, b"\x10\x11")
@@ -176,13 +181,9 @@ def test_keys_count_from_the_first_output_on(engine: sampan.Engine, sampan_run: 
 def test_without_i_ctrl_c_is_a_signal_also_at_a_terminal(
     engine: sampan.Engine, sampan_run: Run, words: tuple[str, ...]
 ) -> None:
-    script = ["sh", "-c", "trap 'echo got; exit 9' INT; echo ready; while :; do sleep 0.02; done"]
-    if words[0] != "run":
-        sampan_run("create", "-t", "--name", "watched", "base", *script)
-    if words[0] == "exec":
-        sampan_run("start", "watched")
-    after = {"run": ["base", *script], "start": ["watched"], "exec": ["watched", *script]}[words[0]]
-    terminal = Terminal(["setsid", "-c", *engine.command([*words, *after])], session=False)
+    script = "trap 'echo got; exit 9' INT; echo ready; while :; do sleep 0.02; done"
+    command = engine.command(prepared(sampan_run, words, "-t", "watched", script))
+    terminal = Terminal(["setsid", "-c", *command], session=False)
     try:
         terminal.wait_for(b"ready")
         time.sleep(0.2)  # a command that wrongly takes the keys has done so by now

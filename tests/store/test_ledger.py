@@ -140,10 +140,15 @@ def test_a_tree_deeper_than_any_path_is_measured(tmp_path: Path) -> None:
     files.remove_tree(str(tmp_path / name))
 
 
-def test_a_directory_that_is_exchanged_meanwhile_leads_nowhere(tmp_path: Path) -> None:
+def beside_a_canary(tmp_path: Path) -> Path:
+    """Give the place of a tree; beside it lies a file that nobody is to find from there."""
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/canary").write_bytes(bytes(9999))
-    tree = tmp_path / "tree"
+    return tmp_path / "tree"
+
+
+def test_a_directory_that_is_exchanged_meanwhile_leads_nowhere(tmp_path: Path) -> None:
+    tree = beside_a_canary(tmp_path)
     (tree / "a").mkdir(parents=True)
     found = files.below(str(tree))
     sizes = [next(found).st_size]
@@ -155,9 +160,7 @@ def test_a_directory_that_is_exchanged_meanwhile_leads_nowhere(tmp_path: Path) -
 
 
 def test_a_directory_that_is_moved_out_meanwhile_is_not_followed_up(tmp_path: Path) -> None:
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside/canary").write_bytes(bytes(9999))
-    tree = tmp_path / "tree"
+    tree = beside_a_canary(tmp_path)
     (tree / "a/b").mkdir(parents=True)
     found = files.below(str(tree))
     next(found)
