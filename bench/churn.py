@@ -62,7 +62,8 @@ def state(root: str) -> dict[str, int]:
         "containers' directories": len(os.listdir(f"{root}/containers")),
         "files and directories of the store": sum(len(a) + len(b) for _, a, b in os.walk(root)),
         "memory of this process, KiB": resident,
-        "disk of the store, KiB": disk(root),
+        "disk of the store, KiB": disk(root) - disk(f"{root}/events"),
+        "its events, kept for a day, KiB": disk(f"{root}/events"),
     }
 
 
