@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,16 +135,24 @@ def test_a_hundred_that_end_at_once_are_all_told_and_nothing_is_left(
     from sampan.oci.spec import RunOptions
 
     tmp_path.chmod(0o755)
-    os.mkfifo(tmp_path / "gate", 0o666)
-    (tmp_path / "gate").chmod(0o666)
+    for fifo in ("gate", "ready"):
+        os.mkfifo(tmp_path / fifo)
+        (tmp_path / fifo).chmod(0o666)
+    # Opened both ways, so that nobody waits in `open`: all of them see at one moment that the only writer is gone.
+    gate, ready = (os.open(tmp_path / fifo, os.O_RDWR | os.O_NONBLOCK) for fifo in ("gate", "ready"))
     names = []
     try:
         for number in range(MANY):
-            options = RunOptions(command=["sh", "-c", f"read x < /go/gate; exit {number + 1}"])
+            script = f"exec 3< /go/gate; echo > /go/ready; read x <&3; exit {number + 1}"
+            options = RunOptions(command=["sh", "-c", script])
             options.mounts = [("bind", str(tmp_path), "/go", ["ro"])]  # type: ignore[list-item]
             names.append(str(engine.containers.run(options, image="base", detach=True)))
-        with open(tmp_path / "gate", "wb"):
-            pass
+        there = select.poll()
+        there.register(ready, select.POLLIN)
+        for _ in names:
+            assert there.poll(60_000), "a container did not come to its gate within a minute"
+            os.read(ready, 1)
+        os.close(gate)
         done = sampan_run("wait", *names, timeout=120)
         assert done.stdout.split() == [str(number + 1) for number in range(MANY)]
         rows = engine.containers.ls(all=True)
@@ -152,6 +161,7 @@ def test_a_hundred_that_end_at_once_are_all_told_and_nothing_is_left(
         }
         until(lambda: not [name for name in names if cgroup.named(name).directories()])
     finally:
+        os.close(ready)
         assert sampan_run("rm", "-f", *names, timeout=120).returncode == 0
     assert not [name for name in names if Path(engine.store.paths.container(name)).exists()]
     assert not [name for name in names if Path(engine.store.paths.run, "attach", name[:12]).exists()]
