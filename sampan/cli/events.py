@@ -7,7 +7,8 @@ import time
 from sampan.cli import output
 from sampan.cli.each import parse_filters
 from sampan.cli.moments import exact
-from sampan.cli.options import LIST, Command, Option
+from sampan.cli.options import FILTER, Command, Option
+from sampan.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ OPTIONS = Command(
     "Show what happens to containers, images and volumes, until Ctrl-C; with --since what happened too (for a day).",
     "",
     (
-        Option("filter", "f", LIST, "Show those only that match KEY=VALUE (type, event, container, image, label …)"),
+        Option("filter", "f", FILTER, "Show those only that match KEY=VALUE (type, event, container, image, label …)"),
         Option("format", help="Print each with a Go template, or `json`"),
         Option("since", help="Show events since this time too: 10m, 2026-01-31T10:00:00, or seconds since 1970"),
         Option("until", help="Stop at this time"),
@@ -49,8 +50,16 @@ def _shower(format: str) -> Any:
         return output.json_text
     from sampan.cli import template
 
-    parsed = template.parse(format.replace("\\t", "\t").replace("\\n", "\n"))
-    return lambda event: output.printable(parsed.render(event), keep="\n\t")
+    parsed = template.parse(format.replace("\\t", "\t").replace("\\n", "\n"), template.UNREADABLE)
+
+    def show(event: dict[str, Any]) -> str:
+        try:
+            return output.printable(parsed.render(event), keep="\n\t")
+        except InvalidArgument as exc:  # a field that there is not: as Docker, and here alone
+            exc.exit_code = template.UNREADABLE
+            raise
+
+    return show
 
 
 def line(event: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sampan.cli import output
 from sampan.cli.each import parse_filters
-from sampan.cli.options import FLAG, LIST, Command, Option
+from sampan.cli.options import FILTER, FLAG, Command, Option
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ OPTIONS = Command(
     (
         Option("all", "a", FLAG, "Show every image (there are no hidden ones)"),
         Option("digests", "", FLAG, "Show digests"),
-        Option("filter", "f", LIST, "Show those only that match KEY=VALUE (dangling, reference, label, before, since)"),
-        Option("format", help="Print each with a Go template, `table TEMPLATE` or `json`"),
+        Option("filter", "f", FILTER, "Only what matches KEY=VALUE (dangling, reference, label, before, since)"),
+        Option("format", help="Print each with a Go template, `table TEMPLATE`, `json` or `raw`"),
         Option("no-trunc", "", FLAG, "Do not shorten ids"),
         Option("quiet", "q", FLAG, "Print ids only"),
         Option("tree", "", FLAG, refuse="it is not there yet"),
@@ -42,6 +42,7 @@ HEADERS = {
     "VirtualSize": "VIRTUAL SIZE",
 }
 COLUMNS = ("Repository", "Tag", "ID", "CreatedSince", "Size")
+RAW = ("repository", "tag", "digest", "image_id", "created_at", "virtual_size")
 
 
 def run(engine: Engine, values: Values) -> int:
@@ -50,6 +51,11 @@ def run(engine: Engine, values: Values) -> int:
     if values.args:
         filters.setdefault("reference", []).append(values.args[0])
     rows = [row(item, values.no_trunc) for item in engine.images.ls(filters, all=values.all)]
+    if values.format == "raw":
+        fields = [name for name in RAW if values.digests or name != "digest"]
+        fields = ["image_id"] if values.quiet else fields
+        output.write(output.raw(rows, fields, {"image_id": "ID"}))
+        return 0
     if values.quiet and not values.format:
         output.write("".join(item["ID"] + "\n" for item in rows))
         return 0

@@ -50,7 +50,7 @@ def run(engine: Engine, values: Values) -> int:
     elif values.format:
         from sampan.cli import template
 
-        output.line(template.parse(values.format).render(facts))
+        output.line(template.parse(values.format, template.UNREADABLE).render(facts))
     else:
         for key, name in _NAMES:
             if key in facts:

@@ -86,5 +86,5 @@ def shown(found: list[dict[str, Any]], format: str) -> str:
         return "".join(output.json_text(item) + "\n" for item in found)
     from sampan.cli import template
 
-    parsed = template.parse(format.replace("\\t", "\t").replace("\\n", "\n"))
+    parsed = template.parse(format.replace("\\t", "\t").replace("\\n", "\n"), template.UNREADABLE)
     return "".join(output.printable(parsed.render(item), keep="\n\t") + "\n" for item in found)

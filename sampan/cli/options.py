@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-FLAG, TEXT, LIST, INT, NUMBER, BYTES, DURATION, MAP = (
+FLAG, TEXT, LIST, FILTER, INT, NUMBER, BYTES, DURATION, MAP = (
     "flag",
     "string",
     "list",
+    "filter",
     "int",
     "decimal",
     "bytes",
@@ -66,7 +67,7 @@ class Option:
             return self.default
         if self.kind == FLAG:
             return False
-        if self.kind == LIST:
+        if self.kind in (LIST, FILTER):
             return []
         return {} if self.kind == MAP else "" if self.kind == TEXT else None
 
@@ -194,7 +195,7 @@ class _Parser:
             value = _convert(option, text)
         except ValueError as exc:
             raise InvalidArgument(f"option {written} of {self.command.name}: {exc}") from None
-        if option.kind == LIST:
+        if option.kind in (LIST, FILTER):
             self.values[name] = [*self.values[name], value] if name in self.given else [value]
         elif option.kind == MAP:
             self.values[name] = {**self.values[name], **value}
@@ -231,7 +232,9 @@ def _convert(option: Option, text: str) -> Any:
         if not key:
             raise ValueError(f"{text!r} is not KEY=VALUE")
         return {key: value}
-    if option.kind in (TEXT, LIST):
+    if option.kind == FILTER and text and "=" not in text:
+        raise ValueError(f"{text!r} is not KEY=VALUE")
+    if option.kind in (TEXT, LIST, FILTER):
         return text
     if option.kind == FLAG and text == "true":
         return True

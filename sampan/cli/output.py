@@ -67,6 +67,19 @@ def rows(
     return "".join(printable(parsed.render(item), keep="\n\t") + "\n" for item in ordered)
 
 
+def raw(items: Sequence[Mapping[str, Any]], names: Sequence[str], keys: Mapping[str, str] | None = None) -> str:
+    """Print items as `--format raw` asks: a line `created_at: …` for each field, and an empty one after several.
+
+    A name is that of a field in small letters, but for those in `keys`.
+    """
+    out = []
+    for item in items:
+        fields = ((keys or {}).get(name) or name.title().replace("_", "") for name in names)
+        texts = [f"{name}: {item[field]}".rstrip(" ") for name, field in zip(names, fields, strict=True)]
+        out.append("".join(printable(text) + "\n" for text in texts) + ("\n" if len(names) > 1 else ""))
+    return "".join(out)
+
+
 def _fill(row: list[str], width: int) -> list[str]:
     return row + [""] * (width - len(row))
 

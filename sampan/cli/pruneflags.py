@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
-from sampan.cli import files, output
-from sampan.cli.options import FLAG, LIST, Option
+from sampan.cli import files, options, output
+from sampan.cli.options import FLAG, Option
 from sampan.errors import InvalidArgument
 
 TYPE_CHECKING = False
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sampan.engine.pruning import Pruned, Wanted
 
 FORCE = Option("force", "f", FLAG, "Do not ask")
-FILTER = Option("filter", "", LIST, "Only what matches until=TIME, label=NAME[=VALUE] or label!=NAME[=VALUE]")
+FILTER = Option("filter", "", options.FILTER, "Only what matches until=TIME, label=NAME[=VALUE] or label!=NAME[=VALUE]")
 
 
 def wanted(words: Iterable[str]) -> Wanted:

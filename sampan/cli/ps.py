@@ -6,7 +6,7 @@ import sys
 
 from sampan.cli import output
 from sampan.cli.each import parse_filters
-from sampan.cli.options import FLAG, INT, LIST, Command, Option
+from sampan.cli.options import FILTER, FLAG, INT, Command, Option
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ OPTIONS = Command(
     "",
     (
         Option("all", "a", FLAG, "Show stopped containers too"),
-        Option("filter", "f", LIST, "Show those only that match KEY=VALUE, such as status=exited or label=x"),
-        Option("format", help="Print each with a Go template, `table TEMPLATE` or `json`"),
+        Option("filter", "f", FILTER, "Show those only that match KEY=VALUE, such as status=exited or label=x"),
+        Option("format", help="Print each with a Go template, `table TEMPLATE`, `json` or `raw`"),
         Option("last", "n", INT, "Show the last N containers, running or not", default=-1),
         Option("latest", "l", FLAG, "Show the last container, running or not"),
         Option("no-trunc", "", FLAG, "Do not shorten ids, commands and mounts"),
@@ -53,6 +53,7 @@ HEADERS = {
     "Size": "SIZE",
 }
 COLUMNS = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
+RAW = ("container_id", "image", "command", "created_at", "state", "status", "names", "labels", "ports")
 _COMMAND_WIDTH, _MOUNT_WIDTH = 20, 15
 
 
@@ -63,6 +64,10 @@ def run(engine: Engine, values: Values) -> int:
     size = size and not values.quiet
     filters = parse_filters(values.filter)
     found = engine.containers.ls(all=values.all, filters=filters, limit=limit, **({"size": True} if size else {}))
+    if values.format == "raw":
+        fields = RAW[:1] if values.quiet else (*RAW, "size") if values.size else RAW
+        output.write(output.raw([row(item, values.no_trunc) for item in found], fields, {"container_id": "ID"}))
+        return 0
     if values.quiet:
         if values.format:
             sys.stderr.write("sampan: warning: --format is not used: --quiet prints ids\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.cli import output
-from sampan.cli.options import FLAG, INT, LIST, Command, Option
+from sampan.cli.options import FILTER, FLAG, INT, Command, Option
 from sampan.errors import InvalidArgument
 
 TYPE_CHECKING = False
@@ -18,7 +18,7 @@ OPTIONS = Command(
     "Look for images: in Docker's index, or with a registry before the term (registry.example/term) in its catalog.",
     "TERM",
     (
-        Option("filter", "f", LIST, "Show those only that match: is-official=true, stars=N"),
+        Option("filter", "f", FILTER, "Show those only that match: is-official=true, stars=N"),
         Option("format", help="Print each with a Go template, `table TEMPLATE` or `json`"),
         Option("limit", "", INT, "Most results", default=25),
         Option("no-trunc", "", FLAG, "Do not shorten descriptions"),

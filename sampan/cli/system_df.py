@@ -21,7 +21,7 @@ OPTIONS = Command(
     "Show how much disk the store takes; with --verbose, whom every file of it belongs to.",
     "",
     (
-        Option("format", help="Print each row with a Go template, `table TEMPLATE` or `json`"),
+        Option("format", help="Print each row with a Go template, `table TEMPLATE`, `json` or `raw`"),
         Option("verbose", "v", FLAG, "Show each image, container, volume and build cache entry, then every file"),
     ),
 )
@@ -33,6 +33,7 @@ HEADERS = {
     "Size": "SIZE",
     "Reclaimable": "RECLAIMABLE",
 }
+RAW = ("type", "total", "active", "size", "reclaimable")
 
 
 def run(engine: Engine, values: Values) -> int:
@@ -42,6 +43,9 @@ def run(engine: Engine, values: Values) -> int:
     found = disk.lines(engine)
     if not values.verbose:
         rows = [_shown(row) for row in disk.summary(engine, found)]
+        if values.format == "raw":
+            output.write(output.raw(rows, RAW, {"total": "TotalCount"}))
+            return 0
         output.write(output.rows(rows, [(title, key) for key, title in HEADERS.items()], HEADERS, values.format))
         return 0
     _images(disk.images(engine, found))

@@ -1,10 +1,11 @@
 """The Go-template words that people paste after --format: reads a template into nodes.
 
-Grammar (text/template of Go, without define, template and block):
+Grammar (text/template of Go):
 
     template  = { text | "{{" action "}}" }            {{- and -}} trim the white space beside them
-    action    = comment | "if" pipe | "else" ["if" pipe] | "range" [vars ":="] pipe | "with" pipe | "end"
-              | "break" | "continue" | [var (":=" | "=")] pipe
+    action    = comment | "if" pipe | "else" ["if" pipe | "with" pipe] | "range" [vars ":="] pipe | "with" pipe
+              | "end" | "break" | "continue" | "define" text | "block" text pipe | "template" text [pipe]
+              | [var (":=" | "=")] pipe
     pipe      = command { "|" command }                the value of a command is the next one's last argument
     command   = operand { operand }
     operand   = ( "." | ".A.B" | "$" | "$x" | word | literal | "(" pipe ")" ) { ".A" }
@@ -15,6 +16,8 @@ Every error names line and column. A template comes from the caller, data from i
 from __future__ import annotations
 
 from sampan.cli.template_tokens import SPACE, located, tokens
+from sampan.cli.template_words import FUNCTIONS
+from sampan.errors import InvalidArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,10 +25,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.cli.template_tokens import Token
-    from sampan.errors import InvalidArgument
 
+UNREADABLE = 64  # how docker's inspect, version, info and events end where a template cannot be read
 _NEED_END = ("if", "range", "with")
-_NOT_HERE = ("define", "template", "block")
+_NAMED = ("define", "block")
 _DEEPEST = 100
 
 
@@ -33,6 +36,7 @@ class Node:
     """A piece of a template: what kind it is decides which fields matter.
 
     text: value. pipe: parts (commands, each a list of operands), variables, assign. if, with, range: pipe, body, other.
+    template: value (the name), pipe or None. define, block: value (the name), body: on the reader's stack only.
     Operands: field (value is "." or a variable or None, names), literal (value), word (value), group (pipe, names).
     """
 
@@ -52,13 +56,14 @@ class Node:
 
 
 class Template:
-    """A template that was read; it can be applied to any number of values."""
+    """A template that was read, with those that it defines by name; it can be applied to any number of values."""
 
-    __slots__ = ("nodes", "source")
+    __slots__ = ("named", "nodes", "source")
 
-    def __init__(self, source: str, nodes: list[Node]) -> None:
+    def __init__(self, source: str, nodes: list[Node], named: dict[str, list[Node]]) -> None:
         self.source = source
         self.nodes = nodes
+        self.named = named
 
     def render(self, data: Any) -> str:
         """Apply the template to a value; raises InvalidArgument where the value has no such field."""
@@ -77,9 +82,14 @@ class Template:
         return located(self.source, at, why, hint)
 
 
-def parse(source: str) -> Template:
-    """Read a template; raises InvalidArgument with line and column."""
-    return Template(source, _Reader(source).read())
+def parse(source: str, exit_code: int | None = None) -> Template:
+    """Read a template; raises InvalidArgument with line and column, and with the exit code."""
+    reader = _Reader(source)
+    try:
+        return Template(source, reader.read(), reader.named)
+    except InvalidArgument as exc:
+        exc.exit_code = exit_code or exc.exit_code
+        raise
 
 
 class _Reader:
@@ -89,7 +99,9 @@ class _Reader:
         self.source = source
         self.root: list[Node] = []
         self.into = self.root
-        self.open: list[tuple[Node, list[Node]]] = []
+        self.named: dict[str, list[Node]] = {}
+        self.variables = ["$"]  # those that are in scope
+        self.open: list[tuple[Node, list[Node], list[str]]] = []  # blocks, and what is to go on after each
 
     def read(self) -> list[Node]:
         source, at, trim = self.source, 0, False
@@ -117,7 +129,7 @@ class _Reader:
         found, end, trim = tokens(self.source, start, begin)
         if not found:
             raise located(self.source, start, "there is nothing between {{ and }}")
-        self._place(_Words(self.source, found, end))
+        self._place(_Words(self.source, found, end, self.variables))
         return end, trim
 
     def _comment(self, start: int) -> tuple[int, bool]:
@@ -142,27 +154,53 @@ class _Reader:
             self._close(at)
         elif word in ("break", "continue"):
             words.finish(1)
-            if not any(node.kind == "range" for node, _ in self.open):
+            if not self._in_range():
                 raise located(self.source, at, f"{{{{{word}}}}} outside of {{{{range}}}}")
             self.into.append(Node(word, at))
-        elif word in _NOT_HERE:
-            raise located(self.source, at, f"{{{{{word}}}}} is not supported")
+        elif word in _NAMED or word == "template":
+            words.at += 1
+            self._name(word, at, words)
         else:
             self.into.append(words.statement())
 
+    def _in_range(self) -> bool:
+        """Say whether a loop is around this place; those around a named template are not."""
+        kinds = [node.kind for node, *_ in self.open]
+        inner = max((i for i, kind in enumerate(kinds) if kind in _NAMED), default=0)
+        return "range" in kinds[inner:]
+
     def _open(self, word: str, at: int, words: _Words) -> None:
         node = Node(word, at)
+        before = list(self.variables)
         node.pipe = words.statement()
         if len(node.pipe.variables) > 1 and word != "range":
             raise located(self.source, at, f"{{{{{word}}}}} declares one variable at most")
         self.into.append(node)
-        self.open.append((node, self.into))
+        self._enter(node, before)
+
+    def _name(self, word: str, at: int, words: _Words) -> None:
+        """Begin a named template, use one, or both: {{block}} is {{define}} and {{template}} in one."""
+        name, piped = words.name(word), word != "define" and words.at < len(words.tokens)
+        if word == "define":
+            words.finish(2)
+            if self.open:
+                raise located(self.source, at, "{{define}} stands in no other block")
+        else:
+            used = Node("template", at, name)
+            used.pipe = words.statement() if piped or word == "block" else None
+            self.into.append(used)
+        if word != "template":
+            self._enter(Node(word, at, name), self.variables)
+            self.variables = ["$"]
+
+    def _enter(self, node: Node, after: list[str]) -> None:
+        self.open.append((node, self.into, after))
         self.into = node.body
 
     def _else(self, at: int, words: _Words) -> None:
-        if not self.open or self.into is self.open[-1][0].other:
+        if not self.open or self.open[-1][0].kind in _NAMED or self.into is self.open[-1][0].other:
             raise located(self.source, at, "{{else}} without {{if}}, {{range}} or {{with}}")
-        node = self.open[-1][0]
+        node, outer, after = self.open[-1]
         self.into = node.other
         words.at = 1
         if words.at == len(words.tokens):
@@ -172,14 +210,18 @@ class _Reader:
             raise located(self.source, inner_at, "{{else}} takes nothing, or `if` inside {{if}}")
         # `else if` nests: its {{end}} closes both, so the outer block gives up its place on the stack.
         words.at = 2
-        outer = self.open.pop()[1]
+        self.open.pop()
         self._open(str(value), inner_at, words)
-        self.open[-1] = (self.open[-1][0], outer)
+        self.open[-1] = (self.open[-1][0], outer, after)
 
     def _close(self, at: int) -> None:
         if not self.open:
             raise located(self.source, at, "{{end}} closes nothing")
-        self.into = self.open.pop()[1]
+        node, self.into, self.variables = self.open.pop()
+        if node.kind in _NAMED:
+            if node.body and self.named.get(node.value):
+                raise located(self.source, node.at, f"a template {node.value!r} is defined twice")
+            self.named[node.value] = node.body or self.named.get(node.value, [])
 
 
 def _trims(source: str, start: int) -> bool:
@@ -189,10 +231,11 @@ def _trims(source: str, start: int) -> bool:
 class _Words:
     """Reads the tokens of one action into nodes."""
 
-    def __init__(self, source: str, tokens: list[Token], end: int) -> None:
+    def __init__(self, source: str, tokens: list[Token], end: int, variables: list[str]) -> None:
         self.source = source
         self.tokens = tokens
         self.end = end
+        self.known = variables
         self.at = 0
         self.depth = 0
 
@@ -212,7 +255,32 @@ class _Words:
         if self.at < len(self.tokens):
             raise located(self.source, self.tokens[self.at][2], f"{self.tokens[self.at][1]!r} is not expected here")
         pipe.variables, pipe.assign = variables, assign
+        if assign:
+            for name in variables:
+                self._variable(name, self.tokens[0][2])
+        else:
+            self.known += variables
         return pipe
+
+    def name(self, word: str) -> str:
+        """Take the name of a template."""
+        kind, value, at = self._take()
+        if kind != "literal" or not isinstance(value, str):
+            raise located(self.source, at, f'{{{{{word}}}}} needs a name in quotes, as {{{{{word} "row"}}}}')
+        return value
+
+    def _variable(self, name: str, at: int) -> str:
+        if name not in self.known:
+            raise located(self.source, at, f"there is no variable {name}")
+        return name
+
+    def _function(self, name: str, at: int) -> str:
+        if name not in FUNCTIONS:
+            from sampan.nearest import nearest
+
+            guess = nearest(name, FUNCTIONS)
+            raise located(self.source, at, f"no function {name!r}", f"did you mean {guess}?" if guess else "")
+        return name
 
     def _variables(self) -> list[str]:
         names: list[str] = []
@@ -270,8 +338,10 @@ class _Words:
             node = Node("field", at, ".")
             node.names = [value] if value else []
         elif kind == "variable":
-            node = Node("field", at, value)
-        elif kind in ("literal", "word"):
+            node = Node("field", at, self._variable(value, at))
+        elif kind == "word":
+            node = Node(kind, at, self._function(value, at))
+        elif kind == "literal":
             node = Node(kind, at, value)
         elif kind == "chain":
             raise located(self.source, at, "a function has no fields: put it into parentheses")

@@ -140,11 +140,23 @@ class _Run:
                     self.out.append(_nil(node, value) if shown is None else show(_typed(node, shown)))
             elif node.kind == "range":
                 self._range(node, dot)
+            elif node.kind == "template":
+                self._named(node, dot)
             elif node.kind in ("break", "continue"):
                 raise _Break if node.kind == "break" else _Continue
             else:
                 self._branch(node, dot)
         del self.variables[depth:]
+
+    def _named(self, node: Node, dot: Any) -> None:
+        """Apply a named template to the value it is given, with no variables but $."""
+        body = self.template.named.get(node.value)
+        if body is None:
+            raise self.template.error(node.at, f"no template {node.value!r} is defined")
+        value = self._pipe(node.pipe, dot) if node.pipe is not None else Missing("", [])
+        variables, self.variables = self.variables, [("$", value)]
+        self.nodes(body, value)
+        self.variables = variables
 
     def _branch(self, node: Node, dot: Any) -> None:
         depth = len(self.variables)
@@ -225,12 +237,6 @@ class _Run:
     def _call(self, node: Node, rest: list[Node], dot: Any, piped: list[Any]) -> Any:
         if node.value in ("and", "or"):
             return self._logic(node, rest, dot, piped)
-        function = FUNCTIONS.get(node.value)
-        if function is None:
-            from sampan.nearest import nearest
-
-            guess = nearest(node.value, FUNCTIONS)
-            raise self.template.error(node.at, f"no function {node.value!r}", f"did you mean {guess}?" if guess else "")
         args = [self._operand(operand, dot) for operand in rest] + piped
         if self.headings and node.value in TEXT_FUNCTIONS:
             return next((arg for arg in args if isinstance(arg, str)), "")
@@ -238,7 +244,7 @@ class _Run:
             return headed(args)
         if node.value != "not":
             args = [self._present(node, arg) for arg in args]
-        return self._guard(node, function, args)
+        return self._guard(node, FUNCTIONS[node.value], args)
 
     def _guard(self, node: Node, function: Any, args: list[Any]) -> Any:
         try:

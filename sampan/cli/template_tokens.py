@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Token = tuple[str, Any, int]
 
 SPACE = " \t\r\n"
-KEYWORDS = ("if", "else", "range", "with")
+KEYWORDS = ("if", "else", "range", "with", "define", "block", "template")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "'": "'", "\\": "\\", "a": "\a", "0": "\0"}
 _DIGITS = {"x": 2, "u": 4, "U": 8}  # of \x41, \u00e9, \U0001f6f6
 

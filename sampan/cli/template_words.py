@@ -203,11 +203,24 @@ def _number_verb(flags: str, verb: str, value: Any) -> str:
     return str(f"%{flags}{verb}" % value)
 
 
+def _html(*values: Any) -> str:
+    return _print(*values).translate({ord(letter): f"&{name};" for letter, name in _HTML})
+
+
+def _query(*values: Any) -> str:
+    from urllib.parse import quote_plus
+
+    return quote_plus(_print(*values), errors="surrogateescape")
+
+
+_HTML = (("&", "amp"), ("<", "lt"), (">", "gt"), ('"', "#34"), ("'", "#39"))
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "and": all,  # `and` and `or` stop early: template_apply evaluates them
     "eq": _equal,
     "ge": lambda a, b: not _less(a, b),
     "gt": lambda a, b: _less(b, a),
+    "html": _html,
     "index": _index,
     "join": _join,
     "json": _json,
@@ -227,6 +240,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "title": _title,
     "truncate": _truncate,
     "upper": lambda text: _text(text).upper(),
+    "urlquery": _query,
 }
 
 # In the heading of a table these leave a column's name as it is.

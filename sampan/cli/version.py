@@ -37,7 +37,8 @@ def run(engine: Engine, values: Values) -> int:
     elif values.format:
         from sampan.cli import template
 
-        output.line(template.parse(values.format).render({**facts, "Client": facts, "Server": facts}))
+        parsed = template.parse(values.format, template.UNREADABLE)
+        output.line(parsed.render({**facts, "Client": facts, "Server": facts}))
     elif values.short:
         output.line(f"sampan {facts['Version']}")
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sampan.cli import output
 from sampan.cli.each import parse_filters
-from sampan.cli.options import FLAG, LIST, Command, Option
+from sampan.cli.options import FILTER, FLAG, Command, Option
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ OPTIONS = Command(
     "List volumes.",
     "",
     (
-        Option("filter", "f", LIST, "Show those only that match KEY=VALUE (dangling, driver, label, name)"),
-        Option("format", help="Print each with a Go template, `table TEMPLATE` or `json`"),
+        Option("filter", "f", FILTER, "Show those only that match KEY=VALUE (dangling, driver, label, name)"),
+        Option("format", help="Print each with a Go template, `table TEMPLATE`, `json` or `raw`"),
         Option("quiet", "q", FLAG, "Print names only"),
     ),
 )
@@ -36,6 +36,9 @@ HEADERS = {
 def run(engine: Engine, values: Values) -> int:
     """Print the list."""
     found = engine.volumes.ls(parse_filters(values.filter))
+    if values.format == "raw":
+        output.write(output.raw(found, ("name",) if values.quiet else ("name", "driver")))
+        return 0
     if values.quiet and not values.format:
         output.write("".join(item["Name"] + "\n" for item in found))
         return 0

@@ -96,7 +96,7 @@ def _test(key: str, value: str, resolve: Callable[[str], Image]) -> Callable[[Im
         wanted = value.lower() in ("true", "1")
         return lambda image, name: (not image.references) == wanted
     if key == "reference":
-        return lambda image, name: bool(name) and _matches(name, value)
+        return _named(value)
     if key == "label":
         label, equals, text = value.partition("=")
         return lambda image, name: label in _labels(image) and (not equals or _labels(image)[label] == text)
@@ -106,12 +106,22 @@ def _test(key: str, value: str, resolve: Callable[[str], Image]) -> Callable[[Im
     raise InvalidArgument(f"cannot filter images by {key!r}", f"one of: {', '.join(_FILTERS)}")
 
 
-def _matches(name: str, pattern: str) -> bool:
-    from fnmatch import fnmatchcase
+def _named(pattern: str) -> Callable[[Image, str], bool]:
+    """Make the test of `reference=PATTERN`, Go's path.Match: of the name as people write it, or whole; tag or not."""
+    from sampan.dockerfile.wildcard import Wildcard
 
-    parsed = reference.parse(name)
-    texts = (parsed.familiar(), parsed.familiar_name(), str(parsed), parsed.name)
-    return any(fnmatchcase(text, pattern) and text.count("/") == pattern.count("/") for text in texts)
+    try:
+        wildcard = Wildcard(pattern)
+    except ValueError as exc:
+        raise InvalidArgument(f"filter reference={pattern!r} is not a pattern: {exc}") from None
+
+    def test(image: Image, name: str) -> bool:
+        if not name:
+            return False
+        parsed = reference.parse(name)
+        return any(map(wildcard.matches, (parsed.familiar(), parsed.familiar_name(), str(parsed), parsed.name)))
+
+    return test
 
 
 def inspect(store: Store, image: Image) -> dict[str, Any]:

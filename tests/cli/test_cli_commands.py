@@ -152,6 +152,10 @@ def test_ps_columns_and_templates(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "NAMES     c\nweb\n"
     run(engine, "ps", "--format", "json")
     assert json.loads(capsys.readouterr().out)["Names"] == "web"
+    run(engine, "ps", "--format", "raw", "-q")
+    assert capsys.readouterr().out == "container_id: 0123456789ab\n"
+    run(engine, "ps", "--format", "raw")
+    assert capsys.readouterr().out.splitlines()[-4:] == ["names: web", "labels: a=b,c=d", "ports:", ""]
     run(engine, "ps", "-l")
     assert engine.containers.calls[-1][1]["limit"] == 1
     with pytest.raises(InvalidArgument, match="KEY=VALUE"):
@@ -177,6 +181,12 @@ def test_images_and_history(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "app:1 1.23MB\n"
     run(engine, "history", "app")
     assert "RUN x yyyy" in capsys.readouterr().out
+    run(engine, "images", "--format", "raw")
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == [
+        *("repository", "tag", "image_id", "created_at", "virtual_size", "")
+    ]
+    run(engine, "images", "--format", "raw", "-q")
+    assert capsys.readouterr().out == "image_id: abababababab\n"
     run(engine, "history", "-H=false", "--format", "{{.Size}}", "app")
     assert capsys.readouterr().out == "1234567\n"
 

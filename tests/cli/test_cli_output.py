@@ -123,3 +123,10 @@ def test_json_never_steers_a_terminal_and_stays_json(letter: str) -> None:
     ):
         assert letter not in text and "é" in text
         assert output.printable(text) == text and json.loads(text) == value
+
+
+def test_raw_is_a_line_for_each_field_and_one_between() -> None:
+    items = [{"ID": "a", "CreatedAt": "now", "Labels": ""}, {"ID": "b", "CreatedAt": "then\n", "Labels": "x=y"}]
+    text = output.raw(items, ("container_id", "created_at", "labels"), {"container_id": "ID"})
+    assert text == "container_id: a\ncreated_at: now\nlabels:\n\ncontainer_id: b\ncreated_at: then\\n\nlabels: x=y\n\n"
+    assert output.raw(items, ("image_id",), {"image_id": "ID"}) == "image_id: a\nimage_id: b\n"
