@@ -24,7 +24,8 @@ pytestmark = [needs_registry, needs_skopeo]
 def builder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sampan.Engine]:
     """A store with an image that was built here."""
     top = tmp_path_factory.mktemp("builder")
-    for path in (top, *top.parents[:2]):
+    base = tmp_path_factory.getbasetemp()  # whose parent is nobody's to change where --basetemp named it
+    for path in (top, base, *([base.parent] if base.parent.name.startswith("pytest-of-") else [])):
         path.chmod(0o711)
     (top / "context").mkdir()
     (top / "context/Dockerfile").write_text(
