@@ -30,7 +30,7 @@ class Registries:
         self.credentials = Credentials(environ)
         self.transport = HttpTransport(self.settings, environ)
         self._stopped = False
-        self._known: dict[tuple[str, bool, bool], Registry] = {}
+        self._known: dict[tuple[object, ...], Registry] = {}
 
     def repositories(self, ref: Reference, *, push: bool = False, verb: str = "pull") -> list[Repository]:
         """Give the places of a reference's repository, mirrors first; Denied when it is blocked.
@@ -40,8 +40,9 @@ class Registries:
         return [Repository(self.registry(place), place.path, verb) for place in self.settings.places(ref, push=push)]
 
     def registry(self, place: Place) -> Registry:
-        """Give the registry of a place; the same one for the same host."""
-        key = place.host, place.plain, place.unverified
+        """Give the registry of a place; the same one for the same host and login."""
+        realm = self.credentials.realm(place.host, place.path)
+        key = place.host, place.plain, place.unverified, realm
         if key not in self._known:
             self._known[key] = Registry(
                 self.transport, self.settings, place, lambda: self._login(place), self._sleep, tell=self.tell

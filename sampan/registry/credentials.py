@@ -2,7 +2,8 @@
 
 Looked up in this order: `credHelpers` for the registry, `credsStore`, `auths`, all of $DOCKER_CONFIG/config.json (else
 ~/.docker/config.json); then containers' auth.json, $REGISTRY_AUTH_FILE, $XDG_RUNTIME_DIR/containers/auth.json or
-~/.config/containers/auth.json, where a key may be a repository (containers-auth.json(5)).
+~/.config/containers/auth.json, where a key may also be a repository or what begins its name: in each file the most
+specific one that is there decides (containers-auth.json(5)), for what it names and nothing else.
 
 Written is Docker's file alone: everything that it holds besides is kept, its mode is 0600, and it is replaced in one
 step under a lock.  A helper (docker-credential-NAME, on PATH) is given a registry's name on its standard input.
@@ -20,7 +21,7 @@ from sampan.registry.auth import Login
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
 DOCKER_KEY = "https://index.docker.io/v1/"
@@ -71,11 +72,21 @@ class Credentials:
             helpers = config.get(_HELPERS) or {}
             if isinstance(helpers.get(host), str) and "/" not in helpers[host]:
                 return self._ask(helpers[host], host)
-            for key in _shorter(f"{host}/{repository}" if repository else host):
-                found = _in_auths(config, key)
-                if found:
-                    return found
+            found = _in_auths(config, _longest(config, host, repository) or host)
+            if found:
+                return found
         return Login()
+
+    def realm(self, host: str, repository: str) -> tuple[str, ...]:
+        """Give what two repositories of a host have in common if they have the same login: the keys that name them.
+
+        A file that is broken is told by `find`, where a login is needed at all.
+        """
+        host = "docker.io" if host in _DOCKER_HOSTS else host
+        try:
+            return tuple(_longest(_load(path), host, repository) for path in self._container_files())
+        except SampanError:
+            return (repository,)
 
     def _container_files(self) -> list[str]:
         if self._environ.get("REGISTRY_AUTH_FILE"):
@@ -308,8 +319,12 @@ def _decoded(text: object) -> tuple[str, str]:
     return name, password.rstrip("\0")
 
 
-def _shorter(name: str) -> Iterator[str]:
-    """Give a repository's name and what begins it, longest first."""
-    while name:
-        yield name
-        name = name.rpartition("/")[0]
+def _longest(config: dict[str, Any], host: str, repository: str) -> str:
+    """Give the most specific key for a repository, "" for none but the whole host's (containers-auth.json(5))."""
+    auths = config.get("auths") or {}
+    while repository:
+        key = f"{host}/{repository}"
+        if key in auths:
+            return key
+        repository = repository.rpartition("/")[0]
+    return ""

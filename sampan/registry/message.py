@@ -89,7 +89,10 @@ class Response:
         return self._body.read(count) if self._body is not None else b""
 
     def document(self, limit: int, what: str) -> bytes:
-        """Give the whole body, of at most `limit` bytes."""
+        """Give the whole body, of at most `limit` bytes, which has to come soon; Unavailable when it does not."""
+        hurry = getattr(self._body, "hurry", None)
+        if hurry is not None:
+            hurry(what)
         chunks, size = [], 0
         while data := self.read(min(STEP, limit + 1 - size)):
             chunks.append(data)

@@ -1,4 +1,4 @@
-"""When to try again: a pure function of what came back and how often it was tried.
+"""When to try again, and how long to wait for what is small.
 
 Registries answer 429 with Retry-After in seconds or as a date (RFC 9110, 10.2.3); a wait is never longer than a minute,
 whatever they say.  Waits grow, and are spread, so that many clients do not come back at once.
@@ -6,6 +6,7 @@ whatever they say.  Waits grow, and are spread, so that many clients do not come
 
 from __future__ import annotations
 
+from sampan.errors import Unavailable
 from sampan.registry import message
 from sampan.registry.message import Interrupted
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 6
 LONGEST = 60.0  # seconds
+SOON = 45.0  # seconds
+_PACE = 16 << 10  # bytes a second
 _NOTICED = 2.0  # seconds: a longer wait is told
 _FIRST = 0.3
 _WORDS = {429: "429, too many requests", 503: "503, not now"}
@@ -100,3 +103,29 @@ class Patience:
         return self.again(
             response.header("retry-after"), f"{where} answered {_WORDS.get(response.status, response.status)}"
         )
+
+
+class Haste:
+    """See that a document comes soon: within `seconds`, longer only as far as it comes at 16 KiB/s.
+
+    A blob may be large and its line slow, a manifest, a token or a list is small: who lets it drip does not mean well,
+    and whoever waits for it sees nothing move.  Unavailable then, not Interrupted: another attempt would take as long.
+    """
+
+    def __init__(self, what: str, host: str, now: Callable[[], float], seconds: float = SOON) -> None:
+        self._what = what
+        self._host = host
+        self._now = now
+        self._seconds = seconds
+        self._begun = now()
+        self._size = 0
+
+    def came(self, count: int) -> None:
+        """Count bytes that arrived."""
+        self._size += count
+        passed = self._now() - self._begun
+        if passed > self._seconds + self._size / _PACE:
+            raise Unavailable(
+                f"cannot read {self._what}: {self._host} sends it too slowly, {self._size} bytes in {passed:.0f} s",
+                "try again later, or a mirror",
+            )

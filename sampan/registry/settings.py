@@ -99,11 +99,13 @@ class Settings:
         return [*found, self._place(self._moved(ref, rule, rule.location), rule.insecure)]
 
     def place_of(self, domain: str) -> Place:
-        """Give the place of a registry itself."""
+        """Give the place of a registry itself, which is no repository's."""
         try:
-            return self.places(reference.Reference(domain, "x"), push=True)[0]
+            found = self.places(reference.Reference(domain, "x"), push=True)[0]
         except Denied as exc:
             raise Denied(f"cannot reach {domain}: it is blocked by the configuration") from exc
+        found.path = ""
+        return found
 
     def plain_allowed(self, host: str) -> bool:
         """Tell whether plain HTTP is allowed for a host name or address (with a port perhaps), whoever names it."""

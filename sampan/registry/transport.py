@@ -6,7 +6,8 @@ does becomes Interrupted (trying again may help) or Unavailable (it does not).
 
 Rules: an address that a peer named (a redirect, a token server, an upload's place) is looked at once connected, before
 anything is sent: link-local ones (169.254.0.0/16 holds clouds' metadata services) are refused, and this host's own
-unless the registry runs on it.  A body slower than 1 KiB/s over a minute counts as broken off.
+unless the registry runs on it.  A body slower than 1 KiB/s over a minute counts as broken off; a document has to come
+sooner (retry.Haste).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 from sampan.errors import NotSupported, Unavailable
 from sampan.registry import certificates, message, proxies, wire
 from sampan.registry.message import Interrupted, Request, Response
+from sampan.registry.retry import SOON, Haste
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,20 +38,30 @@ _VERSION = "sampan"
 class _Body:
     """The body of a response that is not followed for ever when it comes too slowly."""
 
-    def __init__(self, read: Callable[[int], bytes], close: Callable[[], None], host: str, window: float) -> None:
-        self._read = read
+    def __init__(
+        self, body: Reader, close: Callable[[], None], window: float, haste: Callable[[str], Haste], host: str
+    ) -> None:
+        self._body = body
         self.close = close
         self._window = window
+        self._make_haste = haste
+        self._haste: Haste | None = None
         self._host = host
         self._since = time.monotonic()
         self._got = 0
 
+    def hurry(self, what: str) -> None:
+        """Let what follows, a document, come soon."""
+        self._haste = self._make_haste(what)
+
     def read(self, count: int) -> bytes:
-        data = self._read(count)
+        data = self._body.read(count)
         self._watch(len(data))
         return data
 
     def _watch(self, count: int) -> None:
+        if self._haste is not None:
+            self._haste.came(count)
         self._got += count
         passed = time.monotonic() - self._since
         if passed > self._window:
@@ -91,11 +103,13 @@ class HttpTransport:
         connect: float = CONNECT,
         read: float = READ,
         window: float = WINDOW,
+        soon: float = SOON,
     ) -> None:
         self._settings = settings
         self._environ = environ
         self._limits = connect, read
         self._window = window
+        self._soon = soon
         self._pools: dict[Any, Any] = {}
         self._brief: Brief | None = None
         self._contexts: dict[tuple[str, int], Any] = {}
@@ -137,9 +151,17 @@ class HttpTransport:
         except Exception as exc:
             raise _pools().translated(exc, message.netloc((scheme, host, port))) from exc
         place = message.netloc((scheme, host, port))
-        held = _Raw(raw, place)
-        body_of = _Body(held.read, held.close, place, self._window)
-        return Response(raw.status, dict(raw.headers.items()), request.url, body_of)
+        return self._response(raw.status, dict(raw.headers.items()), request, _Raw(raw, place), place)
+
+    def _response(
+        self, status: int, headers: Mapping[str, str], request: Request, body: _Raw | wire.Body, place: str
+    ) -> Response:
+        watched = _Body(body, body.close, self._window, lambda what: self.haste(what, place), place)
+        return Response(status, headers, request.url, watched)
+
+    def haste(self, what: str, host: str) -> Haste:
+        """Give what sees that a document comes soon."""
+        return Haste(what, host, time.monotonic, self._soon)
 
     def _briefly(self, request: Request, scheme: str, host: str, port: int) -> Response | None:
         """Ask without urllib3; None when it has to be asked with it."""
@@ -164,8 +186,7 @@ class HttpTransport:
             self._whole = True
             return None
         status, answered, body = found
-        watched = _Body(body.read, body.close, message.netloc((scheme, host, port)), self._window)
-        return Response(status, answered, request.url, watched)
+        return self._response(status, answered, request, body, message.netloc((scheme, host, port)))
 
     def speaks_tls(self, host: str, port: int) -> bool:
         """Tell whether a server answers TLS at all; a certificate that is wrong is an answer."""

@@ -208,9 +208,15 @@ class RegistrySource:
         from sampan.oci import digest as digests
 
         stream = BlobStream(self._repositories, digest, size)
+        registry = self._repositories[0].registry
+        haste = registry.transport.haste(f"the config of {self.ref.familiar()}", registry.host)  # over all connections
         chunks = []
-        while data := stream.read(size):
-            chunks.append(data)
+        try:
+            while data := stream.read(size):
+                chunks.append(data)
+                haste.came(len(data))
+        finally:
+            stream.close()
         found = b"".join(chunks)
         if digests.of(found) != digest:
             raise IntegrityError(

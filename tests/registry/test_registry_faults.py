@@ -21,8 +21,15 @@ from lyingsupport import DIGEST, LAYER, ending_at, of_layer, pulled
 
 import sampan
 from sampan.errors import Unavailable
-from sampan.registry import retry
+from sampan.oci import reference
+from sampan.registry import retry, settings
+from sampan.registry.auth import Login
+from sampan.registry.client import Registry, Repository
+from sampan.registry.message import Interrupted
+from sampan.registry.retry import Haste
+from sampan.registry.transport import HttpTransport
 from sampan.store import gc
+from sampan.transfer.registries import RegistrySource
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -237,6 +244,59 @@ def test_a_slow_drip_is_broken_off(registry: LyingRegistry) -> None:
     with pytest.raises(Interrupted, match="too slowly"):
         while response.read(1 << 16):
             pass
+
+
+def dripping(head: bytes) -> Answer:
+    """A document that goes on with five kilobytes a second: no connection looks broken, and a minute goes by."""
+
+    def drip() -> Iterator[bytes]:
+        yield head
+        for _ in range(3000):
+            time.sleep(0.02)
+            yield b" " * 100
+
+    return Answer(200, {"Content-Type": ts.MANIFEST}, drip(), length=None)
+
+
+@pytest.mark.parametrize("what", ["manifest", "config", "list", "token"])
+def test_no_document_may_drip(registry: LyingRegistry, what: str) -> None:
+    document = registry.image([LAYER])
+    config = document["config"]
+    if what == "config":
+        config["size"] = 300_000
+        registry.manifest("app", "1", document)
+
+    def hook(request: Asked) -> Answer | None:
+        if what == "token" and "/token" not in request.path:
+            return Answer(401, {"WWW-Authenticate": f'Bearer realm="{registry.base}/token",service="x"'})
+        if what == "config" and not request.path.endswith(config["digest"]):
+            return None
+        return dripping(b"{") if request.method == "GET" else None
+
+    registry.hook = hook
+    setting = settings.Settings()
+    transport = HttpTransport(setting, {}, soon=0.3)
+    place = setting.place_of(registry.host)
+    repository = Repository(Registry(transport, setting, place, Login), "app")
+    source = RegistrySource(reference.parse(f"{registry.host}/app:1"), [repository], None)
+    with pytest.raises(Unavailable, match=rf"{registry.host} sends it too slowly, \d+ bytes") as caught:
+        repository.tags() if what == "list" else source.picture()
+    assert not isinstance(caught.value, Interrupted)  # it is not tried again
+
+
+def test_a_document_on_a_slow_line_arrives() -> None:
+    now = [0.0]
+    haste = Haste("a list", "x", lambda: now[0])
+    for _ in range(200):
+        now[0] += 1
+        haste.came(20_000)
+    now[0] += 44
+    haste.came(0)
+    drip = Haste("a list", "x", lambda: now[0])
+    with pytest.raises(Unavailable, match=r"cannot read a list: x sends it too slowly, 50176 bytes in 49 s"):
+        for _ in range(60):
+            now[0] += 1
+            drip.came(1 << 10)
 
 
 def test_a_silent_peer_is_not_waited_for(registry: LyingRegistry) -> None:

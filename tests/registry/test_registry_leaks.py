@@ -378,3 +378,30 @@ def test_control_a_naive_client_is_taken_in(registry: LyingRegistry) -> None:
         )
         assert urllib.request.urlopen(request).read() == b"anything"
         assert leaked(second) == ["Basic x"]
+
+
+def test_a_login_for_one_repository_reaches_no_other(
+    registry: LyingRegistry, engine: sampan.Engine, home: Path
+) -> None:
+    """Of one command that speaks to several repositories of one host: two mirrors, and a copy."""
+    place = home / ".config/containers/auth.json"
+    place.parent.mkdir(parents=True)
+    logins = {name: base64.b64encode(f"{name}:secret".encode()).decode() for name in ("app", "other")}
+    place.write_text(json.dumps({"auths": {f"{registry.host}/{name}": {"auth": key} for name, key in logins.items()}}))
+    wrong: list[str] = []
+
+    def hook(request: Asked) -> Answer | None:
+        given = request.headers.get("Authorization")
+        if given is None:
+            return Answer(401, {"WWW-Authenticate": 'Basic realm="r"'})
+        owner = request.path.split("/")[2]
+        if given != f"Basic {logins.get(owner)}":
+            wrong.append(f"{request.path}: {given}")
+        return None
+
+    registry.hook = hook
+    engine.images.copy(f"docker://{registry.host}/app:1", f"docker://{registry.host}/other:1")
+    assert ("other", "1") in registry.manifests and wrong == []
+    with pytest.raises(Unauthorized, match="nobodys: .* wants a login"):
+        engine.images.copy(f"docker://{registry.host}/app:1", f"docker://{registry.host}/nobodys:1")
+    assert wrong == []

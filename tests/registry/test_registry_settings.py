@@ -179,6 +179,28 @@ def test_logins_are_found_where_docker_and_containers_keep_them(tmp_path: Path) 
     assert not found.find("empty.example") and not found.find("nobody.example")
 
 
+def test_the_most_specific_login_decides_in_each_file(tmp_path: Path) -> None:
+    first, second = tmp_path / "run/containers", tmp_path / "config/containers"
+    for directory, auths in (
+        (first, {"r.example/a/b": {"auth": auth("ab", "x")}, "r.example/a": {}, "r.example": {"auth": auth("r", "x")}}),
+        (second, {"r.example/a": {"auth": auth("a", "x")}, "docker.io/library": {"auth": auth("lib", "x")}}),
+    ):
+        directory.mkdir(parents=True)
+        (directory / "auth.json").write_text(json.dumps({"auths": auths}))
+    found = Credentials(
+        {
+            "DOCKER_CONFIG": str(tmp_path),
+            "XDG_RUNTIME_DIR": str(tmp_path / "run"),
+            "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        }
+    )
+    names = ("a/b/c", "a/b", "a/bc", "a", "ab", "")
+    assert [found.find("r.example", name).username for name in names] == ["ab", "ab", "a", "a", "r", "r"]
+    assert found.find("registry-1.docker.io", "library/x").username == "lib"
+    realms = [found.realm("r.example", name) for name in ("a/b/c", "a/b", "a/bc", "a", "ab", "")]
+    assert realms[0] == realms[1] != realms[2] == realms[3] != realms[4] == realms[5]
+
+
 def test_a_login_is_written_without_touching_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"psFormat": "x", "auths": {"other.example": {"auth": auth("o", "o")}}}))
