@@ -68,10 +68,12 @@ def plan_for(
     """Compile the plan that joins; without `identity` (uid, gid, groups) the helper asks who the user is."""
     facts = compile.Facts()
     facts.identity, facts.events = identity, events or []
+    placement = cgroup.named(record.id)
+    if not (engine.host.rootless or placement.v2_dir or "devices" in placement.v1):
+        starter.guard_devices(spec, facts, engine.host, placement)
     starter.fill(facts, spec, engine.host)
     uid_map, facts.uid_map = facts.uid_map, ""
     facts.stdio, facts.detach_keys, facts.size = stdio, keys, size
-    placement = cgroup.named(record.id)
     if cgroup.can_join(placement):
         facts.cgroup, facts.cgroup_v1 = placement.v2_dir, list(placement.v1_dirs)
     elif spec["linux"].get("resources", {}).keys() - {"devices"}:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 
 _ALL_IDS = (1 << 32) - 1
+_CAP_MKNOD = 1 << 27
 
 
 class Host:
@@ -152,7 +153,7 @@ def fill(facts: Facts, spec: dict[str, Any], host: Host) -> list[str]:
     wanted = (spec["process"].get("capabilities") or {}).get("bounding", [])
     mask, available = capabilities.mask(wanted), host.cap_mask()
     missing = [name for name in wanted if not capabilities.mask([name]) & available]
-    facts.caps = mask & available
+    facts.caps = mask & available & ~(_CAP_MKNOD if facts.nodev else 0)
     setting = spec["linux"].get("seccomp", {}).get("sampan", "default")
     facts.seccomp, facts.seccomp_flags = host.filter(setting, wanted)
     host.add_idmap(facts)
@@ -222,12 +223,22 @@ def prepare(spec: dict[str, Any], facts: Facts, host: Host, container_id: str, p
     try:
         facts.cgroup, facts.cgroup_v1 = placement.v2_dir, list(placement.v1_dirs)
         facts.cgroup_version = cgroup.detect().version
-        if rules and facts.cgroup and not host.rootless:
-            facts.devices = host.device_program(rules)
+        if rules and not host.rootless:
+            guard_devices(spec, facts, host, placement)
         return Prepared(spec, facts, host, placement, privileged)
     except BaseException:
         cgroup.remove(placement)
         raise
+
+
+def guard_devices(spec: dict[str, Any], facts: Facts, host: Host, placement: cgroup.Placement) -> None:
+    """Have the device rules of root's container enforced: by its control group, else by what it may not do."""
+    if placement.v2_dir:
+        facts.devices = host.device_program(spec["linux"]["resources"]["devices"])
+    elif "devices" not in placement.v1:
+        from sampan.engine import nodevices
+
+        nodevices.apply(spec, facts)
 
 
 def start(prepared: Prepared, stdin: int, stdout: int, stderr: int, meanwhile: Callable[[], object] | None = None,
@@ -273,9 +284,9 @@ def start_detached(prepared: Prepared, meanwhile: Callable[[], object] | None = 
 def stdio_flags(tty: bool, interactive: bool, foreground: bool, logged: bool, fds: tuple[int, int, int]) -> int:
     """Decide what is passed to the program as it is and what the supervisor copies.
 
-    A terminal is never passed on (a container could read or inject keystrokes through it), nor is a file (opened
-    again through /proc/self/fd, the caller's redirection could be read and overwritten), nor a socket; pipes are,
-    unless the output is to be kept for `logs`.
+    A terminal is never passed on (a container could read or inject keystrokes through it), nor is a file or a named
+    pipe (opened again through /proc/self/fd, the caller's redirection could be read and overwritten, and its mode be
+    changed), nor a socket; pipes are, unless the output is to be kept for `logs`.
     """
     if tty:
         return p.TTY_STDIO | (p.FOREGROUND if foreground else 0) | (p.STDIN if interactive else 0)
@@ -290,12 +301,12 @@ def stdio_flags(tty: bool, interactive: bool, foreground: bool, logged: bool, fd
 
 def _passable(fd: int) -> bool:
     try:
-        mode = os.fstat(fd).st_mode
+        state = os.fstat(fd)
+        if stat.S_ISFIFO(state.st_mode):
+            return os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:")  # a named one shows its absolute path
     except OSError:
         return False
-    if stat.S_ISCHR(mode):
-        return os.fstat(fd).st_rdev == os.makedev(1, 3)
-    return stat.S_ISFIFO(mode)
+    return stat.S_ISCHR(state.st_mode) and state.st_rdev == os.makedev(1, 3)
 
 
 def launch_facts(engine: Engine, record: Record, *, foreground: bool, interactive: bool, supervised: bool, keys: str,

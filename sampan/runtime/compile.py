@@ -45,6 +45,7 @@ class Facts:
         "network_begun",
         "newgidmap",
         "newuidmap",
+        "nodev",
         "record",
         "restart",
         "rootdir",
@@ -75,6 +76,7 @@ class Facts:
         self.sweep: tuple[int, list[str]] | None = None  # what to remove at the end: helper/plan.h
         self.network_begun = False  # the helper was told to make the network namespace: launch.spawn
         self.rootless = self.single_id = False
+        self.nodev = False  # no device outside of /dev can be opened: engine/nodevices.py
         self.loopback = 0  # or OPTIONAL
         self.events: list[tuple[str | bytes, ...]] = []  # helper/events.c
         self.health: list[str | int] = []  # helper/health.c

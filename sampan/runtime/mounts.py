@@ -89,6 +89,7 @@ def root(plan: Plan, facts: Facts) -> None:
         p.OVERLAY,
         facts.target,
         options,
+        flags=MS_NODEV if facts.nodev else 0,
         label=f"mount {kind} overlay of {counted(len(lowers), 'layer')} as root file system",
     )
 
@@ -145,7 +146,7 @@ def _is_early(mount: dict[str, Any]) -> bool:
 def _mount(plan: Plan, mount: dict[str, Any], facts: Facts, slots: dict[str, int]) -> None:
     target, kind = mount["destination"], mount["type"]
     if _is_bind(mount):
-        _attach(plan, mount, slots)
+        _attach(plan, mount, slots, facts.nodev)
         return
     flags, _, _, data = _options(mount.get("options", []))
     if kind == "cgroup":
@@ -153,6 +154,8 @@ def _mount(plan: Plan, mount: dict[str, Any], facts: Facts, slots: dict[str, int
         return
     if facts.rootless:
         data = [word for word in data if not (facts.single_id and word.startswith("gid="))]
+    if facts.nodev and target != "/dev":
+        flags |= MS_NODEV
     plan.add(
         p.MOUNT,
         kind,
@@ -188,8 +191,9 @@ def cgroups(plan: Plan, facts: Facts, flags: int) -> None:
                 plan.add(p.SYMLINK, f"/sys/fs/cgroup/{name}", controller, label=f"link cgroup {name} to {controller}")
 
 
-def _attach(plan: Plan, mount: dict[str, Any], slots: dict[str, int]) -> None:
+def _attach(plan: Plan, mount: dict[str, Any], slots: dict[str, int], nodev: bool) -> None:
     _, attributes, propagation, _ = _options(mount.get("options", []))
+    attributes |= _ATTRIBUTES["nodev"] if nodev else 0
     target = mount["destination"]
     recursive = "bind" not in mount.get("options", ())
     how = "read-only" if attributes & 1 else "read-write"

@@ -13,7 +13,8 @@
     run/                      state that ends with the boot
 
 Everything directly below the root is 0700: no other user of the host can reach a device node or set-uid program that an
-image brought (CVE-2021-41091, CVE-2021-41103).
+image brought (CVE-2021-41091, CVE-2021-41103). A root or run directory that was there before must be of this user or of
+root, and nobody else's to write to: on a machine with many users somebody may have made it first.
 """
 
 from __future__ import annotations
@@ -117,6 +118,7 @@ class Paths:
         try:
             self._make_root()
             fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            _refuse_others(self.root, os.fstat(fd), "store", "SAMPAN_ROOT")
             fcntl.flock(fd, fcntl.LOCK_SH)
         except OSError as exc:
             raise _cannot_make(self.root, exc) from exc
@@ -126,6 +128,7 @@ class Paths:
         """Make the run directory where it is missing."""
         try:
             _make(self.run, 0o700)
+            _refuse_others(self.run, os.stat(self.run), "run-time state", "SAMPAN_RUN")
         except OSError as exc:
             raise _cannot_make(self.run, exc) from exc
 
@@ -174,6 +177,19 @@ def _make(path: str, mode: int, tries: int = 9) -> None:
         _make(path, mode, tries - 1)
         return
     os.chmod(path, mode)  # whatever the umask took away
+
+
+def _refuse_others(path: str, state: os.stat_result, what: str, variable: str) -> None:
+    """Raise Denied for a directory in which another user could replace what is there, and so choose what is run."""
+    message = f"cannot use {path} for the {what}: "
+    if state.st_uid not in (0, os.geteuid()):
+        hint = f"run sampan as that user, or set {variable} to a directory of your own"
+        raise Denied(f"{message}it belongs to the user with id {state.st_uid}", hint)
+    of_group = state.st_mode & 0o020 and state.st_gid not in (0, os.getegid())
+    if of_group or state.st_mode & 0o002:
+        instead = f"set {variable} to a directory of your own, such as {path.rstrip('/')}/sampan"
+        mend = "" if state.st_mode & 0o1000 else f", or: chmod go-w {path}"
+        raise Denied(f"{message}other users may write to it", instead + mend)
 
 
 def _cannot_make(path: str, exc: OSError) -> Denied | Unavailable:

@@ -62,6 +62,24 @@ static int device(void)
 	return 0;
 }
 
+/* In each directory: makes the node of a disk and opens it, and opens the one that was there. */
+static int nodes(char **directories)
+{
+	for (; *directories; directories++) {
+		char made[256], given[256], name[300];
+		snprintf(made, sizeof made, "%s/made", *directories);
+		snprintf(given, sizeof given, "%s/given", *directories);
+		snprintf(name, sizeof name, "mknod:%s", *directories);
+		answer(name, mknod(made, S_IFBLK | 0600, makedev(8, 0)));
+		snprintf(name, sizeof name, "open:%s", *directories);
+		answer(name, open(made, O_RDONLY));
+		snprintf(name, sizeof name, "given:%s", *directories);
+		answer(name, open(given, O_RDONLY));
+		unlink(made);
+	}
+	return 0;
+}
+
 /* Stops every process that appears beside it, and tells what it is stopped with: the helper's would be the host's rights. */
 static int trace(long seconds)
 {
@@ -272,6 +290,8 @@ int main(int argc, char **argv)
 		return system_calls();
 	if (!strcmp(word, "device"))
 		return device();
+	if (!strcmp(word, "nodes"))
+		return nodes(argv + 2);
 	if (!strcmp(word, "overwrite"))
 		return overwrite(atol(argv[2]));
 	if (!strcmp(word, "trace"))

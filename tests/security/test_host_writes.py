@@ -144,3 +144,20 @@ def test_no_step_of_a_build_changes_the_hosts_null_device(
     (tmp_path / "Dockerfile").write_text(f"FROM base\nRUN {STREAMS}{MASKED}true\n")
     engine.build(str(tmp_path), tags=["null"], no_cache=True)
     assert os.stat("/dev/null").st_mtime_ns == null[2]
+
+
+@pytest.mark.usefixtures("held")
+@pytest.mark.parametrize("way", [["run", "--rm", "-i", "base"], ["exec", "-i", "held"]], ids=["run", "exec"])
+def test_a_named_pipe_of_the_host_stays_as_it_is(engine: sampan.Engine, tmp_path: Path, way: list[str]) -> None:
+    """Whoever is root inside could change its mode and owner if it were given as a stream: it is a file of the host."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o600)
+    end = os.open(pipe, os.O_RDWR)
+    try:
+        os.write(end, b"read\n")
+        script = "touch -c -d @1 /proc/self/fd/0; head -n1; touch -c -d @1 /proc/self/fd/0"
+        done = command(engine, *way, "sh", "-c", script, stdin=end)
+        assert done.returncode == 0 and done.stdout == b"read\n", done
+        assert os.stat(pipe).st_mtime > 1
+    finally:
+        os.close(end)
