@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sampan.build.execute import Executor
     from sampan.build.metadata import State
     from sampan.build.progress import Listener
+    from sampan.store.leases import Lease
     from sampan.store.parts import Store
 
 LIMITS = (
@@ -54,7 +55,7 @@ def build(
     platform: str = "",
     network: str = "",
     on_event: Listener | None = None,
-    fetch: Callable[[str, platforms.Platform], Any] | None = None,
+    fetch: Callable[[str, platforms.Platform, Lease], Any] | None = None,
     pull: bool = False,
     no_cache_stages: Sequence[str] = (),
     limits: Mapping[str, Any] | None = None,
@@ -65,7 +66,8 @@ def build(
 
     `context` is a directory, or a descriptor ("-" is standard input) that a Dockerfile without a context is read from;
     `dockerfile` is a path (or "-"), by default `Dockerfile` in the context. `network="host"` gives RUN steps the host's
-    network. `fetch(name, platform)` gives an image that the store lacks, with `pull` one that it has too.
+    network. `fetch(name, platform, lease)` gives an image that the store lacks, with `pull` one that it has too,
+    held by the lease.
     Steps of `no_cache_stages` are executed again; `limits` are for RUN, fields of RunOptions (LIMITS).
     Raises BuildError with file, lines and excerpt for what is wrong in the Dockerfile.
     """
@@ -86,8 +88,7 @@ def build(
         digests = Digests(store.buildcache, context if isinstance(context, str) else "", not no_cache)
         solver = Solver(graph, store, lambda: executor or _executor(store, host, starter), opened, digests, settings)
         try:
-            state = solver.solve(graph.target)
-            return _finish(solver, state, list(tags), dict(labels or {}))
+            return solver.under_claim(lambda state: _finish(solver, state, list(tags), dict(labels or {})))
         finally:
             _save(digests, settings.listener)
             solver.close()
@@ -215,10 +216,10 @@ def _finish(solver: Solver, state: State, tags: list[str], labels: dict[str, str
     if labels:
         state = state.copy()
         state.config["Labels"] = {**(state.config.get("Labels") or {}), **labels}
-    image_id, manifest = commit.image(solver.store, solver.claim, state, solver.settings.no_cache)
     if solver.claim.made:
         commit.seal(solver.store, solver.claim)
+    image_id, names = commit.image(solver.store, solver.claim, state, tags, solver.settings.no_cache)
     solver.settings.listener(Event(progress.IMAGE, image_id))
-    for full in commit.tag(solver.store, tags, manifest):
+    for full in names:
         solver.settings.listener(Event(progress.TAGGED, full))
     return image_id

@@ -12,11 +12,11 @@ import time
 from sampan.build import keys
 from sampan.errors import NotFound
 from sampan.oci import image as images
-from sampan.oci import jsontext, timestamp
+from sampan.oci import jsontext, reference, timestamp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from sampan.build.execute import Executor, Root
@@ -35,8 +35,6 @@ def execute(
     from sampan.runtime import launch
 
     lease = claim.lease()
-    if layers:
-        lease.hold(*layers)
     active = store.snapshots.prepare()
     try:
         root = Root(layers, active)
@@ -82,22 +80,40 @@ def _layer(store: Store, lease: Lease, executor: Executor, root: Root, active: A
     return diff_id, size
 
 
-def image(store: Store, claim: Claim, state: State, no_cache: bool = False) -> tuple[str, str]:
-    """Store the image that a state describes; give its id and the digest of its manifest."""
+def image(
+    store: Store, claim: Claim, state: State, names: Sequence[str] = (), no_cache: bool = False
+) -> tuple[str, list[str]]:
+    """Store and name the image that a state describes; give its id and the full names."""
     document = _document(state, "")
     key = keys.key("image", jsontext.dumps(document, sort_keys=True), state.manifest)
+    full = [str(reference.parse(name)) for name in names]
     known = None if no_cache else store.buildcache.get(key)
     if known is not None:
         try:
-            found = store.images.resolve(known["manifest"])
-            return found.id, known["manifest"]
+            found = claim.image(known["manifest"])
+            _tag(store, full, found.manifest_digest)
+            return found.id, full
         except NotFound:
             created = str(known["created"])
     else:
         created = timestamp.format(time.time_ns() // 1_000_000_000 * 1_000_000_000)
-    image_id, manifest = _store(store, claim.lease(), _document(state, created), _layers(store, state))
+    image_id, manifest = _store(store, claim.lease(), _document(state, created), _layers(store, state), full)
     store.buildcache.put(key, {"manifest": manifest, "created": created}, state.diff_ids)
-    return image_id, manifest
+    return image_id, full
+
+
+def _tag(store: Store, names: list[str], manifest: str) -> None:
+    """Point references at an image that is here; those that name it already cost nothing."""
+    anew = [name for name in names if not _is_named(store, name, manifest)]
+    if anew:
+        store.images.tag_all(anew, manifest)
+
+
+def _is_named(store: Store, name: str, manifest: str) -> bool:
+    try:
+        return store.images.resolve(name).manifest_digest == manifest
+    except NotFound:
+        return False
 
 
 def _document(state: State, created: str) -> dict[str, Any]:
@@ -127,27 +143,15 @@ def _layers(store: Store, state: State) -> list[dict[str, Any]]:
     return found
 
 
-def _store(store: Store, lease: Lease, document: dict[str, Any], layers: list[dict[str, Any]]) -> tuple[str, str]:
+def _store(
+    store: Store, lease: Lease, document: dict[str, Any], layers: list[dict[str, Any]], names: list[str]
+) -> tuple[str, str]:
     config = images.build_config(document)
     config_digest = store.content.add(config, lease=lease)
     manifest = images.build_manifest(images.descriptor(images.OCI_CONFIG, config_digest, len(config)), layers)
     manifest_digest = store.content.add(manifest, lease=lease)
-    found = store.images.put(manifest_digest)
+    with store.db.transaction():  # one: nobody removes it before it has its names
+        found = store.images.put(manifest_digest)
+        if names:
+            store.images.tag_all(names, manifest_digest)
     return found.id, manifest_digest
-
-
-def tag(store: Store, names: list[str], manifest: str) -> list[str]:
-    """Point references at the image; those that name it already cost nothing."""
-    from sampan.oci import reference
-
-    done = []
-    for name in names:
-        full = str(reference.parse(name))
-        try:
-            same = store.images.resolve(full).manifest_digest == manifest
-        except NotFound:
-            same = False
-        if not same:
-            store.images.tag(full, manifest)
-        done.append(full)
-    return done

@@ -29,6 +29,7 @@ class Digests:
         self._believe = believe
         self._directory = directory
         self._known: ContextCache | None = None
+        self.before: Callable[[], object] = lambda: None  # called when a file has to be read: that may take long
 
     def of(self, context: Context, file: File) -> str:
         """Give the digest of a file's content, and note it in the file."""
@@ -37,14 +38,18 @@ class Digests:
 
     def _of(self, context: Context, file: File) -> str:
         if not self._directory:
-            return _read(context, file)
+            return self._read(context, file)
         if self._known is None:
             self._known = self._cache.context(self._directory)
         found = self._known.get(file.path, file.stat) if self._believe else None
         if found is None:
-            found = _read(context, file)
+            found = self._read(context, file)
             self._known.put(file.path, file.stat, found)
         return found
+
+    def _read(self, context: Context, file: File) -> str:
+        self.before()
+        return _read(context, file)
 
     def checked(self, reader: Reader) -> Checked:
         """Read a file again, which is to be what its digest says."""

@@ -73,6 +73,17 @@ class Graph:
             return int(wanted)
         return -1
 
+    def images(self) -> list[str]:
+        """Give the names of the images that the target needs, as far as the file tells: not those of triggers."""
+        found = []
+        for stage in (self.stages[index] for index in self.order):
+            if stage.parent < 0 and stage.base != SCRATCH:
+                found.append(stage.base)
+            for step in stage.steps:
+                if isinstance(step, ins.Copy) and step.from_ and self.find(step.from_, stage.index) < 0:
+                    found.append(step.from_)
+        return found
+
     def needed(self, index: int) -> list[int]:
         """Give the stages that a stage needs, in the order of work: itself last."""
         found = set()

@@ -14,7 +14,7 @@ from sampan.build import graph as graphs
 from sampan.build import keys, metadata, progress
 from sampan.build.metadata import State
 from sampan.build.progress import Event
-from sampan.build.stores import Claim
+from sampan.build.stores import Claim, Gone
 from sampan.dockerfile import commands as ins
 from sampan.dockerfile.located import shown
 from sampan.errors import (
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from sampan.build.graph import Graph, Stage
     from sampan.build.progress import Listener
     from sampan.dockerfile.commands import Instruction
+    from sampan.store.leases import Lease
     from sampan.store.parts import Store
 
 
@@ -55,7 +56,7 @@ class Settings:
         self.listener = listener
         self.no_cache = False
         self.network = ""
-        self.fetch: Callable[[str, platforms.Platform], Any] | None = None
+        self.fetch: Callable[[str, platforms.Platform, Lease], Any] | None = None
         self.pull = False
         self.no_cache_stages: frozenset[str] = frozenset()
         self.limits: dict[str, Any] = {}
@@ -91,14 +92,19 @@ class Solver:
         self.context = context
         self.digests = digests
         self.settings = settings
-        self.claim = Claim(store)
+        self.claim = Claim(store, [] if settings.pull else graph.images())
+        digests.before = self.claim.lease
         self._states: dict[int, State] = {}
         self._images: dict[str, State] = {}
         self._place = (0, 0)
 
     @property
     def executor(self) -> Executor:
-        """The executor, made when it is first asked for: a build that finds all its steps never loads it."""
+        """The executor, made when it is first asked for: a build that finds all its steps never loads it.
+
+        What it looks into has to stay: the claim is made firm before.
+        """
+        self.claim.lease()
         if self._executor is None:
             self._executor = self._make_executor()
         return self._executor
@@ -108,6 +114,15 @@ class Solver:
         if self._executor is not None:
             self._executor.close()
         self.claim.release()
+
+    def under_claim(self, finish: Callable[[State], str]) -> str:
+        """Solve the target and give what `finish` makes of it; once more where a collector took what was found."""
+        try:
+            return finish(self.solve(self.graph.target))
+        except Gone:
+            self._states.clear()
+            self._images.clear()
+            return finish(self.solve(self.graph.target))
 
     def solve(self, index: int) -> State:
         """Give the state at the end of a stage, solving what it needs first."""
@@ -180,14 +195,14 @@ class Solver:
         return self._images[name]
 
     def _resolve(self, name: str) -> Any:
-        if self.settings.pull and self.settings.fetch is not None:
-            return self.settings.fetch(name, self.settings.platform)
-        try:
-            return self.store.images.resolve(name)
-        except NotFound:
-            if self.settings.fetch is None:
-                raise
-            return self.settings.fetch(name, self.settings.platform)
+        fetch = self.settings.fetch
+        if not self.settings.pull or fetch is None:
+            try:
+                return self.claim.image(name)
+            except NotFound:
+                if fetch is None:
+                    raise
+        return fetch(name, self.settings.platform, self.claim.lease())
 
     def _triggers(self, stage: Stage, state: State) -> list[Instruction]:
         """Take the ONBUILD triggers of a base image: they run before the stage's own instructions, and only here."""
@@ -301,11 +316,7 @@ class Solver:
         if found is None:
             return None
         result = Result(found["diff_id"], found["size"], found["created"])
-        if result.diff_id and (
-            self.store.snapshots.find(result.diff_id) is None or not self.store.content.has(result.diff_id)
-        ):
-            return None
-        return result
+        return result if not result.diff_id or self.claim.layer(result.diff_id) else None
 
     def _remember(self, key: str, result: Result) -> None:
         value = {"diff_id": result.diff_id, "size": result.size, "created": result.created}

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sampan.engine.engine import Engine
     from sampan.oci.platform import Platform
     from sampan.store.images import Image
+    from sampan.store.leases import Lease
 
 
 def build(engine: Engine, context: str | os.PathLike[str] | int, **settings: Any) -> str:
@@ -18,7 +19,7 @@ def build(engine: Engine, context: str | os.PathLike[str] | int, **settings: Any
     from sampan.build import builder
     from sampan.engine import starter
 
-    def fetch(name: str, platform: Platform) -> Image:
+    def fetch(name: str, platform: Platform, lease: Lease) -> Image:
         """Pull what a FROM names; what happens is told as build events."""
         from sampan.build.progress import PULL, Event
         from sampan.engine import pulling
@@ -29,8 +30,8 @@ def build(engine: Engine, context: str | os.PathLike[str] | int, **settings: Any
             if event.kind in ("text", "done"):
                 listener(Event(PULL, f"{event.part}: pulled" if event.part else event.text))
 
-        pulling.obtain(engine, name, "always" if settings.get("pull") else "missing", str(platform), listen)
-        return engine.images.runnable(name)
+        policy = "always" if settings.get("pull") else "missing"
+        return pulling.obtain(engine, name, policy, str(platform), listen, lease)
 
     known = builder.build.__kwdefaults__ or {}
     for name in settings:

@@ -85,9 +85,10 @@ def commit(
         row = {"created": timestamp.format(time.time_ns()), "created_by": " ".join(state.config.get("Cmd") or ())}
         extra: dict[str, Any] = {"author": author, "comment": message, "empty_layer": not diff_id}
         state.history.append({**row, **{key: value for key, value in extra.items() if value}})
-        image_id, _ = images.image(engine.store, claim, state, no_cache=True)
+        image_id, _ = images.image(engine.store, claim, state, [full] if full else [], no_cache=True)
         if full:
-            engine.images.tag(image_id, full)
+            named = {"name": references.parse(full).familiar()}
+            engine.events.emit("image", "tag", image_id, {**(state.config.get("Labels") or {}), **named})
     finally:
         claim.release()
     engine.events.container("commit", record, comment=message, imageID=image_id, imageRef=full)

@@ -255,10 +255,10 @@ class _Copy:
 
         engine = self.engine
         names = [str(self._named())] if self.end.name else []
-        picture, replaced = pull.pull(
+        found, replaced = pull.pull(
             engine.store,
             source,
-            lambda: names,
+            lambda picture: names,
             engine.images.facts,
             engine.images.mount_point(),
             self._crew(),
@@ -266,8 +266,8 @@ class _Copy:
         )
         for name, before in replaced.items():
             engine.warn([f"{reference.parse(name).familiar()} was {before}"])
-        engine.events.emit("image", "pull", picture.digest, {"name": self.end.name})
-        return Copied(picture.digest, self.end.name)
+        engine.events.emit("image", "pull", found.manifest_digest, {"name": self.end.name})
+        return Copied(found.manifest_digest, self.end.name)
 
     # ---- engines that are not sampan ----
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sampan.oci.reference import Reference
     from sampan.registry.connect import Registries
     from sampan.store.images import Image
+    from sampan.store.leases import Lease
     from sampan.store.parts import Store
     from sampan.transfer.copy import Picture
     from sampan.transfer.events import Listen
@@ -27,14 +28,16 @@ if TYPE_CHECKING:
 
 
 class Pulled:
-    """One reference that was pulled: its `digest` at the registry, the image's `id`, and whether anything is `new`."""
+    """One reference that was pulled: its `digest` at the registry, the `image` and its `id`, and whether anything is
+    `new`."""
 
-    __slots__ = ("digest", "id", "new", "reference")
+    __slots__ = ("digest", "id", "image", "new", "reference")
 
-    def __init__(self, ref: Reference, digest: str, image_id: str, new: bool) -> None:
+    def __init__(self, ref: Reference, digest: str, image: Image, new: bool) -> None:
         self.reference = ref
         self.digest = digest
-        self.id = image_id
+        self.image = image
+        self.id = image.id
         self.new = new
 
 
@@ -56,9 +59,18 @@ def registries(listen: Listen | None = None) -> Registries:
 
 
 def pull(
-    engine: Engine, name: str, *, platform: str = "", all_tags: bool = False, listen: Listen = events.ignore
+    engine: Engine,
+    name: str,
+    *,
+    platform: str = "",
+    all_tags: bool = False,
+    listen: Listen = events.ignore,
+    lease: Lease | None = None,
 ) -> list[Pulled]:
-    """Pull what a reference names, or all tags of its repository; give what there is now, in the order of the tags."""
+    """Pull what a reference names, or all tags of its repository; give what there is now, in the order of the tags.
+
+    With a `lease` that one keeps it, whoever removes it afterwards.
+    """
     ref = reference.parse(name, default_tag=not all_tags)
     if all_tags and (ref.tag or ref.digest):
         raise InvalidArgument(f"cannot pull all tags of {name}: it has a tag or digest", "name the repository alone")
@@ -66,9 +78,10 @@ def pull(
     speaker = registries(listen)
     try:
         if not all_tags:
-            return [_one(engine, speaker, ref, wanted, bool(platform), listen)]
+            return [_one(engine, speaker, ref, wanted, bool(platform), listen, lease)]
         return [
-            _one(engine, speaker, tagged, wanted, bool(platform), listen) for tagged in _tagged(speaker, ref, listen)
+            _one(engine, speaker, tagged, wanted, bool(platform), listen, lease)
+            for tagged in _tagged(speaker, ref, listen)
         ]
     finally:
         speaker.close()
@@ -102,29 +115,38 @@ def _tags(speaker: Registries, ref: Reference) -> list[str]:
 
 
 def _one(
-    engine: Engine, speaker: Registries, ref: Reference, wanted: platforms.Platform, strict: bool, listen: Listen
+    engine: Engine,
+    speaker: Registries,
+    ref: Reference,
+    wanted: platforms.Platform,
+    strict: bool,
+    listen: Listen,
+    lease: Lease | None,
 ) -> Pulled:
     images = engine.images
     source = _source(engine, speaker, ref, wanted, strict, listen)
     listen(events.Event(events.TEXT, text=_greeting(ref)))
 
-    def names() -> list[str]:
+    def names(picture: Picture) -> list[str]:
         at_digest = f"{ref.name}@{source.digest}"
         # Docker: a tag beside a digest is not looked at, and not given.
-        return [at_digest] if ref.digest else [str(ref), at_digest]
+        found = [at_digest] if ref.digest else [str(ref), at_digest]
+        if any(not documents.compression(layer["mediaType"]) for layer in _layers(picture)):
+            found.append(f"{ref.name}@{picture.digest}")  # by it `push` knows that plain layers are to stay so
+        return list(dict.fromkeys(found))
 
     before = _known(engine, str(ref))
     try:
-        here = _complete(engine, f"{ref.name}@{source.locate()}", wanted)
-        if here is not None:
-            images.store.tag(str(ref) if not ref.digest else here[1], here[0].manifest_digest)
+        name = f"{ref.name}@{source.locate()}"
+        here = _complete(engine, name, wanted)
+        if here is not None and _taken(engine, here, str(ref) if not ref.digest else name, lease):
             engine.events.emit("image", "pull", ref.familiar(), {"name": ref.familiar_name()})
-            return Pulled(ref, here[1].partition("@")[2], here[0].id, before != here[0].manifest_digest)
+            return Pulled(ref, name.partition("@")[2], here, before != here.manifest_digest)
         from sampan.store import gc
         from sampan.transfer import pull as moving
 
         gc.sweep(engine.store.paths, remove_tree=engine.remove_tree)
-        picture, replaced = moving.pull(
+        found, _ = moving.pull(
             engine.store,
             source,
             names,
@@ -132,18 +154,27 @@ def _one(
             images.mount_point(),
             moving.crew(speaker.interrupt),
             listen=listen,
+            lease=lease,
         )
     except SampanError as exc:
         _name(exc, ref)
         raise
-    del replaced
-    found = engine.store.images.resolve(picture.digest)
-    if any(not documents.compression(layer["mediaType"]) for layer in _layers(picture)):
-        # By this name `push` knows that its plain layers are not to be compressed.
-        images.store.tag(f"{ref.name}@{picture.digest}", picture.digest)
     _warn_of_platform(engine, found.config, wanted, ref)
     engine.events.emit("image", "pull", ref.familiar(), {"name": ref.familiar_name()})
-    return Pulled(ref, source.digest, found.id, before != found.manifest_digest)
+    return Pulled(ref, source.digest, found, before != found.manifest_digest)
+
+
+def _taken(engine: Engine, found: Image, name: str, lease: Lease | None) -> bool:
+    """Name an image that is here, and keep it; False when it was removed meanwhile."""
+    images = engine.store.images
+    try:
+        with engine.store.db.transaction():
+            images.tag(name, found.manifest_digest)
+            if lease is not None:
+                images.hold(found, lease)
+    except NotFound:
+        return False
+    return True
 
 
 def _layers(picture: Picture) -> list[dict[str, Any]]:
@@ -182,7 +213,7 @@ def _source(
     return RegistrySource(ref, places, wanted, strict=strict, listen=listen, local=local, once=once)
 
 
-def _complete(engine: Engine, name: str, wanted: platforms.Platform) -> tuple[Image, str] | None:
+def _complete(engine: Engine, name: str, wanted: platforms.Platform) -> Image | None:
     """Give the image that a repository's digest is known to mean, if all of it is here."""
     store = engine.store
     try:
@@ -192,7 +223,7 @@ def _complete(engine: Engine, name: str, wanted: platforms.Platform) -> tuple[Im
     if found is None or not platforms.matches(wanted, platforms.from_descriptor(found.config)):
         return None
     whole = all(store.snapshots.find(diff_id) for diff_id in found.diff_ids)
-    return (found, name) if whole and _has_blobs(store, found) else None
+    return found if whole and _has_blobs(store, found) else None
 
 
 def _has_blobs(store: Store, found: Image) -> bool:
@@ -231,24 +262,29 @@ def _warn_of_platform(engine: Engine, config: dict[str, Any], wanted: platforms.
         engine.warn([f"{ref.familiar()} is for {offered}, this host is {wanted}"])
 
 
-def obtain(engine: Engine, name: str, policy: str, platform: str = "", listen: Listen = events.ignore) -> None:
-    """Pull an image where `policy` asks for it: "always", "missing" (when it is not here), "never".
+def obtain(
+    engine: Engine,
+    name: str,
+    policy: str,
+    platform: str = "",
+    listen: Listen = events.ignore,
+    lease: Lease | None = None,
+) -> Image:
+    """Pull an image where `policy` asks for it: "always", "missing" (when it is not here), "never"; give it.
 
-    NotFound says both: that it is not here, and why it cannot be pulled.
+    NotFound says both: that it is not here, and why it cannot be pulled. With a `lease` that one keeps it.
     """
     absent: NotFound | None = None
     try:
-        found = engine.images.resolve(name)
+        found: Image = engine.images.resolve(name) if lease is None else engine.store.images.claim(name, lease)
     except NotFound as exc:
         absent = exc
     else:
         fits = not platform or platforms.matches(platforms.parse(platform), platforms.from_descriptor(found.config))
-        if policy != "always" and fits:
-            return
-    if policy == "never":
-        if absent is not None:
-            raise absent
-        return
+        if policy == "never" or (policy != "always" and fits):
+            return found
+    if policy == "never" and absent is not None:
+        raise absent
     try:
         reference.parse(name)
     except InvalidArgument:
@@ -258,7 +294,7 @@ def obtain(engine: Engine, name: str, policy: str, platform: str = "", listen: L
     if absent is not None:
         listen(events.Event(events.TEXT, text=f"Unable to find image '{name}' locally"))
     try:
-        pull(engine, name, platform=platform, listen=listen)
+        return pull(engine, name, platform=platform, listen=listen, lease=lease)[0].image
     except SampanError as exc:
         if absent is None:
             raise

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.store.content import Content
+    from sampan.store.leases import Lease
 
 _HEX = frozenset("0123456789abcdef")
 _COLUMNS = "manifest_digest, id, config, diff_ids, size, created"
@@ -156,6 +157,20 @@ class Images:
         if found is None:
             raise NotFound(f"no such image: {text[:300]}")
         return self._image(found)
+
+    def claim(self, text: str, lease: Lease) -> Image:
+        """Return what `resolve` does, and have a lease keep all of it, blobs and unpacked layers."""
+        with self._db.transaction(durable=False):
+            found = self.resolve(text)
+            self.hold(found, lease)
+        return found
+
+    def hold(self, image: Image, lease: Lease) -> bool:
+        """Have a lease keep all that an image consists of; tell whether the image is still recorded."""
+        with self._db.transaction(durable=False):
+            blobs = self.blobs(image)
+            lease.hold(*blobs, *image.diff_ids)
+        return bool(blobs)
 
     def blobs(self, image: Image) -> list[str]:
         """Return the digests of what an image consists of: manifest, config, layers."""

@@ -39,7 +39,7 @@ class _Server:
         self._pipe = pipe
         self._lease = lease
         self._names: list[str] = []
-        self._destination = StoreDestination(store, facts, target, lease, lambda: self._names)
+        self._destination = StoreDestination(store, facts, target, lease, lambda picture: self._names)
         self._body: Body | None = None
         self._verbs: dict[str, Callable[[dict[str, Any]], None]] = {
             "look": self._look,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.runtime.compile import Facts
+    from sampan.store.images import Image
     from sampan.store.leases import Lease
     from sampan.store.partials import Partial
     from sampan.store.parts import Store
@@ -69,11 +70,12 @@ class StoreDestination:
         facts_factory: Callable[[], Facts],
         target: str,
         lease: Lease,
-        names: Callable[[], Sequence[str]],
+        names: Callable[[Picture], Sequence[str]],
         listen: Listen = events.ignore,
         limit: int = 0,
     ) -> None:
         self.store = store
+        self.image: Image | None = None  # once it is recorded
         self.replaced: dict[str, str] = {}
         self._facts_factory = facts_factory
         self._target = target
@@ -215,30 +217,37 @@ class StoreDestination:
                 raise IntegrityError(f"cannot keep layer {part.digest}: nobody has seen that it holds {part.diff_id}")
         digest = self.store.content.add(picture.data, expected=picture.digest, lease=self._lease)
         with self.store.db.transaction():
-            self.store.images.put(digest)
-            self.replaced.update(retag(self.store, self._names(), digest))
+            self.image = self.store.images.put(digest)
+            self.replaced.update(retag(self.store, self._names(picture), digest))
 
 
 def pull(
     store: Store,
     source: Source,
-    names: Callable[[], Sequence[str]],
+    names: Callable[[Picture], Sequence[str]],
     facts_factory: Callable[[], Facts],
     target: str,
     crew: Crew,
     *,
     listen: Listen = events.ignore,
     limit: int = 0,
-) -> tuple[Picture, dict[str, str]]:
-    """Bring an image into the store; give its picture, and for each name that another image had, that one's id.
+    lease: Lease | None = None,
+) -> tuple[Image, dict[str, str]]:
+    """Bring an image into the store; give it, and for each name that another image had, that one's id.
 
-    `facts_factory` gives facts of the host with id maps filled in; `target` is a directory to mount roots on.
+    `facts_factory` gives facts of the host with id maps filled in; `target` is a directory to mount roots on. With a
+    `lease` all of the image stays for as long as that one lasts.
     """
-    with Leases(store.db).take("pull") as lease:
-        destination = StoreDestination(store, facts_factory, target, lease, names, listen, limit)
+    own = lease or Leases(store.db).take("pull")
+    try:
+        destination = StoreDestination(store, facts_factory, target, own, names, listen, limit)
         crew.stopping.append(destination.cancel)
-        picture = copy(source, destination, crew)
-    return picture, destination.replaced
+        copy(source, destination, crew)
+    finally:
+        if lease is None:
+            own.release()
+    assert destination.image is not None
+    return destination.image, destination.replaced
 
 
 def crew(interrupt: Callable[[], None]) -> Crew:

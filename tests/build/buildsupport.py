@@ -16,6 +16,18 @@ from sampan.runtime import idmap
 needs_ids = pytest.mark.skipif(idmap.detect().single, reason="needs a range of ids (subuid(5), newuidmap)")
 
 
+PROGRAMS = [
+    *("sh", "cat", "ls", "id", "sleep", "env", "mkdir", "rm", "rmdir", "touch", "chmod", "chown", "ln", "stat", "head"),
+    *("true", "false", "dd", "cp", "mv", "mknod", "mkfifo", "truncate", "sed", "setfattr", "setcap", "find", "nohup"),
+    *("setsid", "sort", "chattr"),
+]
+
+
+def programs() -> list[str]:
+    path = os.environ["PATH"].split(":") + ["/usr/sbin", "/sbin"]
+    return [name for name in PROGRAMS if any(os.path.exists(f"{place}/{name}") for place in path)]
+
+
 class Link(str):
     """The target of a symbolic link to be made."""
 
@@ -45,7 +57,8 @@ class Built:
         self.engine = engine
         self.directory = directory
         self.events: list[Event] = []
-        self.id: str = engine.build(directory, on_event=self.events.append, **settings)
+        listen = settings.pop("on_event", lambda event: None)
+        self.id: str = engine.build(directory, on_event=lambda e: (self.events.append(e), listen(e)), **settings)
         self.image = engine.store.images.resolve(self.id)
 
     @property

@@ -9,20 +9,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 import pytest
-from buildsupport import Built, write_tree
+from buildsupport import Built, programs, write_tree
 
 import sampan
-
-PROGRAMS = [
-    *("sh", "cat", "ls", "id", "sleep", "env", "mkdir", "rm", "rmdir", "touch", "chmod", "chown", "ln", "stat", "head"),
-    *("true", "false", "dd", "cp", "mv", "mknod", "mkfifo", "truncate", "sed", "setfattr", "setcap", "find", "nohup"),
-    *("setsid", "sort", "chattr"),
-]
-
-
-def programs() -> list[str]:
-    path = os.environ["PATH"].split(":") + ["/usr/sbin", "/sbin"]
-    return [name for name in PROGRAMS if any(os.path.exists(f"{place}/{name}") for place in path)]
 
 
 @pytest.fixture(scope="session")
