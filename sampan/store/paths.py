@@ -118,7 +118,8 @@ class Paths:
         try:
             self._make_root()
             fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            _refuse_others(self.root, os.fstat(fd), "store", "SAMPAN_ROOT")
+            if not _taken(fd):
+                _refuse_others(self.root, os.fstat(fd), "store", "SAMPAN_ROOT")
             fcntl.flock(fd, fcntl.LOCK_SH)
         except OSError as exc:
             raise _cannot_make(self.root, exc) from exc
@@ -177,6 +178,22 @@ def _make(path: str, mode: int, tries: int = 9) -> None:
         _make(path, mode, tries - 1)
         return
     os.chmod(path, mode)  # whatever the umask took away
+
+
+def _taken(fd: int) -> bool:
+    """Close an empty directory of this user's to all others, such as a pod's emptyDir; False where it stays as it is.
+
+    One that is sticky is meant for everybody (/tmp).
+    """
+    state = os.fstat(fd)
+    mode = state.st_mode & 0o7777
+    if state.st_uid != os.geteuid() or not mode & 0o022 or mode & 0o1000:
+        return False
+    os.fchmod(fd, mode & ~0o022)
+    if os.listdir(fd):
+        os.fchmod(fd, mode)  # what is in it may be somebody else's
+        return False
+    return True
 
 
 def _refuse_others(path: str, state: os.stat_result, what: str, variable: str) -> None:

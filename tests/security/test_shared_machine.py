@@ -24,11 +24,28 @@ CLOSED = (errno.EPERM, errno.EACCES)
 def test_a_store_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
     root = tmp_path / "store"
     root.mkdir()
+    (root / "something").touch()
     root.chmod(mode)
     with pytest.raises(Denied, match="other users may write to it") as caught:
         sampan.Engine(str(root)).images.ls()
-    assert not os.listdir(root) and f"{root}/sampan" in caught.value.hint
+    assert os.listdir(root) == ["something"] and f"{root}/sampan" in caught.value.hint
+    assert root.stat().st_mode & 0o7777 == mode
     assert ("chmod" in caught.value.hint) == (mode != 0o1777)  # nobody is told to close /tmp
+
+
+def test_an_empty_directory_that_is_open_to_all_is_closed_unless_it_is_everybodys(tmp_path: Path) -> None:
+    """A pod's emptyDir has mode 0777."""
+    for mode, expected in [(0o777, 0o755), (0o2775, 0o2755)]:
+        root = tmp_path / f"store{mode:o}"
+        root.mkdir()
+        root.chmod(mode)
+        assert sampan.Engine(str(root)).images.ls() == [] and root.stat().st_mode & 0o7777 == expected
+    root = tmp_path / "everybodys"
+    root.mkdir()
+    root.chmod(0o1777)
+    with pytest.raises(Denied):
+        sampan.Engine(str(root)).images.ls()
+    assert root.stat().st_mode & 0o7777 == 0o1777
 
 
 @pytest.mark.parametrize("mode", [0o700, 0o755, 0o775])
@@ -45,11 +62,12 @@ def test_a_store_that_its_owner_made_is_taken(tmp_path: Path, mode: int) -> None
 def test_a_store_of_somebody_else_is_refused_also_by_root(tmp_path: Path, uid: int, gid: int, mode: int) -> None:
     root = tmp_path / "store"
     root.mkdir()
+    (root / "something").touch()
     os.chown(root, uid, gid)
     root.chmod(mode)
     with pytest.raises(Denied, match=str(ANOTHER) if uid else "others|other users"):
         sampan.Engine(str(root)).images.ls()
-    assert not os.listdir(root)
+    assert os.listdir(root) == ["something"]
 
 
 def test_sockets_are_not_looked_for_where_others_may_put_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
