@@ -3,6 +3,7 @@
  * What happens in groups that the container made itself is counted by version 2 alone; of version 1 the end tells it. */
 #include "supervise.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
@@ -47,7 +48,9 @@ void oom_begin(struct supervisor *s)
 		else if (op->code == OP_CGROUP_V1)
 			s->oom = ask_version_1(text(op, 0));
 	}
-	if (s->oom >= 0 && !s->oom_counts && oom_kills(plan) > 0) { /* before it was asked for */
+	uint64_t times;
+	if (s->oom >= 0 && !s->oom_counts && oom_kills(plan) > 0 /* before it was asked for, or since: then it is told here too */
+	    && (read(s->oom, &times, sizeof times) == sizeof times || errno == EAGAIN)) {
 		event(s, "oom", "");
 		s->oom_told = 1;
 	}

@@ -29,6 +29,13 @@ def _utc(moment: float | str) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{nanoseconds:09d}Z"
 
 
+def _inode(path: str) -> int:
+    try:
+        return os.stat(path, follow_symlinks=False).st_ino
+    except FileNotFoundError:
+        return 0
+
+
 class Files:
     """Read the files of a log in order, across rotations, nothing twice: `log.2`, `log.1`, `log`.
 
@@ -40,37 +47,43 @@ class Files:
         self.pending = b""
         self.fd = -1
 
-    def _names(self) -> list[str]:
-        """List the files, oldest first."""
-        names, number = [self.path], 1
-        while os.path.exists(f"{self.path}.{number}"):
-            names.insert(0, f"{self.path}.{number}")
-            number += 1
-        return names
+    def _look(self) -> list[tuple[str, int]]:
+        """List the files that there are, oldest first, with their inodes."""
+        directory, name = os.path.split(self.path)
+        try:
+            older = [word[len(name) + 1 :] for word in os.listdir(directory) if word.startswith(f"{name}.")]
+        except FileNotFoundError:
+            return []
+        numbers = sorted((int(word) for word in older if word.isdecimal()), reverse=True)
+        names = [*(f"{self.path}.{number}" for number in numbers), self.path]
+        return [(name, inode) for name in names if (inode := _inode(name))]
 
     def _open_next(self) -> bool:
-        """Open the file that follows the one that was read to its end; say whether there is one."""
-        names = self._names()
-        place = next((i for i, name in enumerate(names) if self._is(name)), -1)
-        if place == len(names) - 1:
-            return False
-        self.close()
-        try:
-            self.fd = os.open(names[place + 1], os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            return False
-        return True
+        """Open the file that follows the one that was read to its end; say whether there is one.
 
-    def _is(self, path: str) -> bool:
-        try:
-            return self.fd >= 0 and os.path.samestat(os.stat(path), os.fstat(self.fd))
-        except FileNotFoundError:
-            return False
+        They may be renamed meanwhile, one after the other (helper/log.c): then it looks again.
+        """
+        own = os.fstat(self.fd).st_ino if self.fd >= 0 else 0
+        while True:
+            files = self._look()
+            place = next((i for i, (_, inode) in enumerate(files) if inode == own), -1)
+            if place == len(files) - 1:
+                return False
+            try:
+                fd = os.open(files[place + 1][0], os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except FileNotFoundError:
+                continue
+            if self._look() == files:
+                self.close()
+                self.fd = fd
+                return True
+            os.close(fd)
 
     def lines(self) -> Iterator[bytes]:
         """Give the whole lines since the last call."""
         while True:
-            rotated = self.fd < 0 or not self._is(self.path)  # asked first: what is written until then is read below
+            # Asked first: what is written until then is read below.
+            rotated = self.fd < 0 or os.fstat(self.fd).st_ino != _inode(self.path)
             while self.fd >= 0 and (part := os.read(self.fd, 1 << 16)):
                 *whole, self.pending = (self.pending + part).split(b"\n")
                 yield from (line + b"\n" for line in whole)

@@ -34,6 +34,13 @@ def waits_for_a_lock(pid: int) -> bool:
     return any("-> FLOCK" in line and line.split()[5] == str(pid) for line in lines)
 
 
+def is_waited_for(directory: str) -> bool:
+    """Say whether any process is blocked in flock(2) on a directory."""
+    inode = str(os.stat(directory).st_ino)
+    lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return any(line[1:3] == ["->", "FLOCK"] and line[6].rpartition(":")[2] == inode for line in lines)
+
+
 @pytest.fixture
 def in_background(engine: sampan.Engine) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     begun: list[subprocess.Popen[str]] = []
@@ -122,14 +129,16 @@ def test_a_container_with_rm_that_is_started_again_is_not_removed_by_its_first_e
         process.send(record.pid, record.pid_start, record.boot_id, 9)
         until(lambda: engine.containers.get(name).status == "exited")
         engine.containers.start(name)
-    until(lambda: not any("-> FLOCK" in line for line in Path("/proc/locks").read_text().splitlines()))
+        until(lambda: is_waited_for(home))
+    until(lambda: not is_waited_for(home))
     assert engine.containers.get(name).status == "running"
     engine.containers.remove(name, force=True)
 
 
 def test_a_start_waits_for_a_supervisor_that_has_no_more_to_tell(
-    tmp_path: Path, listener: Callable[[float], tuple[str, int]]
+    tmp_path: Path, listener: Callable[[float], tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(supervisors, "PATIENCE", 60.0)
     supervisors.require_told(str(tmp_path), listener(0.3)[0], "one")
 
 
@@ -144,7 +153,7 @@ def test_the_supervisor_of_the_next_start_is_not_asked_about_the_last_end(
         target=lambda: ends.append(supervisors.await_end(str(tmp_path), path, 1, before, patience=1000)), daemon=True
     )
     asking.start()
-    asking.join(30)
+    asking.join(60)
     assert ends and (ends[0].holder, ends[0].lost) == (pid, False)
 
 
@@ -158,7 +167,7 @@ def test_the_end_of_what_was_gone_before_its_start_was_noted_is_waited_for(
     assert not process.alive(program.pid, began, process.boot_id())
     write = threading.Timer(0.3, lambda: (tmp_path / "exit").write_bytes(b"768 0 1.000000001 2.000000002\n"))
     write.start()
-    end = supervisors.await_end(str(tmp_path), path, program.pid, began)
+    end = supervisors.await_end(str(tmp_path), path, program.pid, began, patience=60)
     write.join()
     assert (end.code, end.holder) == (3, 0)
 

@@ -214,6 +214,7 @@ def test_a_client_that_says_nothing_holds_nobody_up(
     import socket
 
     name = started(COUNTER)
+    heard(engine, name)
     silent = [socket.socket(socket.AF_UNIX) for _ in range(40)]
     for client in silent:
         client.connect(engine.containers.socket(engine.containers.get(name).id))

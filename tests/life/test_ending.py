@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lifesupport import Run, heard
+from lifesupport import Run, heard, holds
 from waiting import until
 
 import sampan
-from sampan.engine import supervisors
+from sampan.engine import stopping, supervisors
 from sampan.runtime import cgroup, process
 
 COUNTER = "trap 'exit 3' TERM; i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done"
@@ -32,6 +32,13 @@ def supervisor_of(engine: sampan.Engine, name: str) -> int:
     return supervisors.supervisor(engine.containers.socket(engine.containers.get(name).id))
 
 
+def lives(pid: int) -> bool:
+    try:
+        return process.parse_stat(Path(f"/proc/{pid}/stat").read_bytes())[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 # ---- pause ----
 
 
@@ -39,23 +46,22 @@ def supervisor_of(engine: sampan.Engine, name: str) -> int:
 def test_a_paused_container_stands_still_and_goes_on(
     engine: sampan.Engine, started: Callable[..., str], sampan_run: Run
 ) -> None:
-    name = started(COUNTER)
-    log = Path(engine.store.paths.container(name), "log")
-    until(lambda: log.stat().st_size > 500)
+    name = started(COUNTER.replace("do i=", "do echo $i > /count; i="))
+    count = Path(engine.store.paths.container(name), "upper/count")
+    heard(engine, name)
     assert sampan_run("pause", name).stdout == name + "\n"
     assert sampan_run("inspect", "-f", "{{.State.Status}} {{.State.Paused}} {{.State.Running}}", name).stdout == (
         "paused true true\n"
     )
     assert "(Paused)" in sampan_run("ps", "--format", "{{.Status}}", "--filter", "status=paused").stdout
-    time.sleep(0.2)
-    before = log.stat().st_size
+    before = count.read_text()
     time.sleep(0.3)
-    assert log.stat().st_size == before
+    assert count.read_text() == before
     for words in (["exec", name, "true"], ["attach", name], ["pause", name], ["start", name], ["rm", name]):
         done = sampan_run(*words)
         assert done.returncode != 0 and "paused" in done.stderr.splitlines()[0], done
     assert sampan_run("unpause", name).returncode == 0
-    until(lambda: log.stat().st_size > before)
+    until(lambda: count.read_text() not in ("", before))
     assert sampan_run("unpause", name).returncode != 0
 
 
@@ -67,6 +73,7 @@ def test_a_paused_container_can_be_ended(
     engine: sampan.Engine, started: Callable[..., str], sampan_run: Run, words: list[str], code: int | None
 ) -> None:
     name = started(COUNTER)
+    heard(engine, name)
     sampan_run("pause", name)
     assert sampan_run(*words, name).returncode == 0
     if code is not None:
@@ -107,8 +114,11 @@ def test_one_that_cannot_be_stopped_does_not_keep_the_others(started: Callable[.
     assert (done.returncode, done.stdout) == (1, name + "\n") and "nobody" in done.stderr
 
 
-def test_full_wait_waits_for_what_cannot_happen(started: Callable[..., str], sampan_run: Run) -> None:
+def test_full_wait_waits_for_what_cannot_happen(
+    engine: sampan.Engine, started: Callable[..., str], sampan_run: Run
+) -> None:
     name = started("sleep 100; :")
+    until(lambda: stopping.others(engine.containers.get(name)))
     done = sampan_run("stop", name)
     assert done.returncode == 0 and "its other processes got it" in done.stderr
     assert sampan_run("wait", name).stdout == "0\n"
@@ -137,20 +147,29 @@ def test_bad_signals_are_named(started: Callable[..., str], sampan_run: Run, bad
 
 
 def test_wait_for_several_and_for_conditions(
-    engine: sampan.Engine, started: Callable[..., str], sampan_run: Run
+    engine: sampan.Engine, started: Callable[..., str], sampan_run: Run, tmp_path: Path
 ) -> None:
+    def waiting(name: str, condition: str) -> subprocess.Popen[str]:
+        words = engine.command(["wait", "--condition", condition, name])
+        return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+
+    tmp_path.chmod(0o777)
     codes = [started(f"sleep 0.{n}; exit {n}") for n in (3, 1, 2)]
     assert sampan_run("wait", *codes).stdout == "3\n1\n2\n"
     assert sampan_run("wait", codes[0]).stdout == "3\n"
-    following = subprocess.Popen(
-        engine.command(["wait", "--condition", "next-exit", codes[0]]), stdout=subprocess.PIPE, text=True
-    )
-    time.sleep(0.3)
-    assert following.poll() is None
-    sampan_run("start", codes[0])
-    assert following.communicate(timeout=60)[0] == "3\n"
-    own = started("sleep 0.3; exit 9", "--rm")
-    assert sampan_run("wait", "--condition", "removed", own).stdout == "9\n"
+    script = "while [ ! -e /go/on ]; do sleep 0.02; done; exit 9"
+    (tmp_path / "on").touch()
+    again = started(script, "-v", f"{tmp_path}:/go")
+    assert sampan_run("wait", again).stdout == "9\n"
+    (tmp_path / "on").unlink()
+    following = waiting(again, "next-exit")
+    sampan_run("start", again)
+    until(lambda: holds(following.pid, "/exit.new"))  # it has not ended with the end of before, and sees the next one
+    own = started(script, "--rm", "-v", f"{tmp_path}:/go")
+    removed = waiting(own, "removed")
+    until(lambda: holds(removed.pid, "/exit.new"))
+    (tmp_path / "on").touch()
+    assert [process_.communicate(timeout=60)[0] for process_ in (following, removed)] == ["9\n"] * 2
     assert sampan_run("ps", "-aq", "--filter", f"id={own}").stdout == ""
     assert sampan_run("wait", "--condition", "never", own).returncode != 0
 
@@ -174,7 +193,7 @@ def test_a_supervisor_that_is_told_to_end_gives_the_time_of_a_stop_and_no_more(
     name = started("echo ready; while :; do sleep 0.02; done", "--stop-timeout", "1", "--restart", "always")
     heard(engine, name)
     os.kill(supervisor_of(engine, name), signal.SIGTERM)
-    until(lambda: engine.containers.get(name).status == "exited", 30)
+    until(lambda: engine.containers.get(name).status == "exited")
     assert engine.containers.get(name).exit_code == 137
     patient = started("echo ready; while :; do sleep 0.02; done", "--stop-timeout", "-1")
     heard(engine, patient)
@@ -227,7 +246,7 @@ def test_a_supervisor_that_is_told_to_end_does_not_wait_for_a_caller_who_is_gone
     os.kill(supervisor, signal.SIGTERM)
     os.kill(supervisor, signal.SIGCONT)
     try:
-        until(lambda: engine.containers.get("left").status == "exited", 30)
+        until(lambda: engine.containers.get("left").status == "exited")
         assert engine.containers.get("left").exit_code == 137
     finally:
         sampan_run("rm", "-f", "left")
@@ -304,11 +323,7 @@ def test_rm_of_a_container_with_a_stopped_supervisor(
     os.kill(pid, signal.SIGSTOP)
     assert sampan_run("rm", "-f", name).returncode == 0
     os.kill(pid, signal.SIGCONT)
-    until(
-        lambda: (
-            not Path(f"/proc/{pid}").exists() or process.parse_stat(Path(f"/proc/{pid}/stat").read_bytes())[0] == "Z"
-        )
-    )
+    until(lambda: not lives(pid))
 
 
 def test_another_boot_is_an_end(engine: sampan.Engine, started: Callable[..., str], sampan_run: Run) -> None:
@@ -338,7 +353,7 @@ def test_orphans_of_a_first_process_that_does_not_reap_end_with_it(
     pid = supervisor_of(engine, name)
     heard(engine, name)
     assert sampan_run("rm", "-f", name).returncode == 0
-    until(lambda: not Path(f"/proc/{pid}/task").exists())
+    until(lambda: not lives(pid))
 
 
 def test_an_init_reaps(engine: sampan.Engine, started: Callable[..., str], sampan_run: Run) -> None:

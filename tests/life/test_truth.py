@@ -7,11 +7,13 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lifesupport import Run
+from lifesupport import Run, heard
 from waiting import until
 
 import sampan
@@ -49,6 +51,31 @@ def test_memory_that_runs_out_is_an_event_when_it_happens(started: Callable[...,
 
 
 @pytest.mark.usefixtures("memory")
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("strace"), reason="needs root and strace, to hold up a write")
+def test_memory_that_runs_out_while_its_supervisor_asks_for_it_is_told_once(
+    engine: sampan.Engine, sampan_run: Run
+) -> None:
+    """On cgroup v1: the kernel tells it then, and its count has it already when that is read for the first time."""
+    base = cgroup.detect().v1.get("memory")
+    if not base:
+        pytest.skip("needs the memory controller on cgroup v1")
+    name = sampan_run("create", *LIMITED, "base", "sh", "-c", f"{EAT}; sleep 600").stdout.strip()
+    group = Path(base, cgroup.group_name(name))
+    held = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-P", str(group / "cgroup.event_control")]
+    held += ["-e", "inject=write:delay_exit=1500000"]
+    words = ("events", "--since", "5m", "--until", "0s", "--filter", f"container={name}", "--format", "{{.Action}}")
+    try:
+        assert subprocess.run([*held, *engine.command(["start", name])], timeout=60).returncode == 0
+        until(lambda: "oom_kill 1" in (group / "memory.oom_control").read_text())
+        until(lambda: "oom" in sampan_run(*words).stdout)
+        sampan_run("kill", name)
+        assert state(sampan_run, name) == (137, True)
+        assert sampan_run(*words).stdout.split() == ["create", "start", "oom", "kill", "die"]
+    finally:
+        sampan_run("rm", "-f", name)
+
+
+@pytest.mark.usefixtures("memory")
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
@@ -71,8 +98,12 @@ def test_memory_that_ran_out_is_told_whoever_it_was(
 
 
 @pytest.mark.usefixtures("memory")
-def test_memory_that_ran_out_in_exec_is_told(started: Callable[..., str], sampan_run: Run) -> None:
-    name = started("trap 'exit 7' TERM; while :; do sleep 0.02; done", *LIMITED)
+def test_memory_that_ran_out_in_exec_is_told(
+    engine: sampan.Engine, started: Callable[..., str], sampan_run: Run
+) -> None:
+    # It forks no more when memory runs out: where that fails, the shell ends.
+    name = started("trap 'exit 7' TERM; sleep 600 & echo ready; wait", *LIMITED)
+    heard(engine, name)
     assert sampan_run("exec", name, *EAT.split()).returncode == 137
     assert sampan_run("exec", name, "true").returncode == 0
     sampan_run("stop", name)
