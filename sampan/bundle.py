@@ -8,7 +8,8 @@
 Rules (docs/decisions/0007): it is a cache beside the .pyc files, trusted as they are: written by whoever may write
 there, replaced in one step, bound to the interpreter; an entry counts only for a source of the same time and size.
 What does not fit is imported as if there were no bundle, and the command that met it writes a new one (lean.py) at its
-end.
+end. Where the package was replaced or removed while the command runs (an upgrade), it goes on with the code that it has
+begun with.
 """
 
 # This file is not in the bundle itself: its annotations are text, because `__future__` would be a module to load.
@@ -121,6 +122,8 @@ class Bundle:
         self._fd, self._code = -1, _HEAD
         self.index: dict[str, Entry] = {}
         self._found: set[str] = set()
+        self._package = _identity()
+        self._is_stale = False  # some source had changed when the command began
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -138,7 +141,7 @@ class Bundle:
     def find_spec(self, name: str, path: "Sequence[str] | None" = None, target: object = None) -> ModuleSpec | None:
         """Find a module whose source is the one that its entry was made of."""
         entry = self.index.get(name)
-        if entry is None or entry != _entry(name, entry):
+        if entry is None or (entry != _entry(name, entry) and not self._outlived()):
             return None
         self._found.add(name)
         source = _source(name, entry[4])
@@ -148,6 +151,12 @@ class Bundle:
         if spec.submodule_search_locations is not None:
             spec.submodule_search_locations.append(os.path.dirname(source))
         return spec
+
+    def _outlived(self) -> bool:
+        """Say whether the package that this process began with is replaced or gone, and all of this one is of it."""
+        if _identity() == self._package:
+            self._is_stale = True
+        return not self._is_stale
 
     def code(self, name: str) -> bytes:
         """Give a module's code as marshal wrote it; less than all of it if the file is cut short."""
@@ -197,6 +206,15 @@ def _entry(name: str, known: "Entry | None" = None) -> "Entry | None":
     return offset, length, state.st_mtime_ns, state.st_size, is_package
 
 
+def _identity() -> "tuple[int, int] | None":
+    """Tell one installed package from the next: each writes this file anew."""
+    try:
+        state = os.stat(f"{_ABOVE}/sampan/__init__.py")
+    except OSError:
+        return None
+    return state.st_ino, state.st_ctime_ns
+
+
 _used: Bundle | None = None
 
 
@@ -227,7 +245,10 @@ def refresh() -> None:
     names = [name for name in sys.modules if name.startswith("sampan.") and name not in (__name__, "sampan.__main__")]
     if not _used.lacks(names) or not os.access(os.path.dirname(_used.path), os.W_OK):
         return
-    from sampan import lean
+    try:
+        from sampan import lean
+    except ImportError:
+        return  # the package was removed meanwhile
 
     parts = list["tuple[str, Entry, bytes]"]()
     try:

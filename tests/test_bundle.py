@@ -198,3 +198,40 @@ def test_the_environment_of_a_command_is_as_ever(tmp_path: pathlib.Path) -> None
         assert done.returncode == 0, done.stderr
         told.append(done.stdout)
     assert told[0] == told[1] == told[2]
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_a_command_goes_on_with_the_code_that_it_began_with(copy: pathlib.Path, how: str) -> None:
+    """An upgrade while it runs: what it imports later is of the same version, and its exit code is its own."""
+    bundled(copy)
+    source = copy / "sampan" / "cli" / "version.py"
+    text = source.read_text()
+    change = f"import shutil; shutil.rmtree({str(copy / 'sampan')!r}); "
+    if how == "replaced":
+        change += f"shutil.copytree({str(ROOT / 'sampan')!r}, {str(copy / 'sampan')!r}); "
+        change += f"open({str(source)!r}, 'w').write({text.replace('old', 'younger')!r}); "
+    end = "from sampan.cli import version; print(version.MARK, flush=True); "
+    end += "import sampan.errors, sampan.cli.main; sampan.cli.main.entry()"
+    assert python(copy, START + change + end, "version", "--short").split()[0] == "old"
+
+
+def test_a_bundle_that_is_older_than_the_command_does_not_count_after_an_upgrade_either(copy: pathlib.Path) -> None:
+    bundled(copy)
+    source = copy / "sampan" / "cli" / "version.py"
+    source.write_text(source.read_text().replace("'old'", "'younger'"))
+    replace = f"import os; os.utime({str(copy / 'sampan' / '__init__.py')!r}); "
+    again = "del sys.modules['sampan.cli.version']; " + replace
+    code = START + f"from sampan.cli import version; {again}from sampan.cli import version as v; print(v.MARK)"
+    assert python(copy, code) == "younger"
+
+
+def test_what_the_removed_package_had_no_code_for_is_told(copy: pathlib.Path) -> None:
+    bundled(copy)
+    code = START + "import sampan.cli.main as m, sampan.cli.failure as f, shutil; "
+    code += f"shutil.rmtree({str(copy / 'sampan')!r}); "
+    code += "sys.stderr = sys.stdout; code = m.main(['volume', 'ls']); sys.exit(0 if code == 125 else 1)"
+    assert python(copy, code).startswith("sampan: sampan was replaced or removed while this command ran: ")
+    code = START + f"import sampan.cli.main as m, shutil; shutil.rmtree({str(copy / 'sampan')!r}); "
+    shutil.copytree(ROOT / "sampan", copy / "sampan", ignore=shutil.ignore_patterns("__pycache__", "_helper"))
+    code += "sys.stderr = sys.stdout; code = m.main(['volume', 'ls']); sys.exit(0 if code == 125 else 1)"
+    assert python(copy, code) == "sampan: sampan was removed while this command ran"

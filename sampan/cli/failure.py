@@ -82,6 +82,9 @@ def describe(exc: BaseException) -> tuple[int, list[str]]:
         return EXIT_OURS, lines
     if isinstance(exc, FileNotFoundError) and not exc.filename and _without_directory():
         return EXIT_OURS, ["sampan: the current directory is gone", "hint: go to another one first: cd"]
+    if isinstance(exc, ImportError) and (exc.name or "").partition(".")[0] == "sampan":
+        why = printable(exc.msg)
+        return EXIT_OURS, [f"sampan: sampan was replaced or removed while this command ran: {why}", "hint: run again"]
     text = printable(f"{type(exc).__name__}: {exc}")
     return EXIT_OURS, [
         f"sampan: internal error: {text}",

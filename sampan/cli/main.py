@@ -106,8 +106,11 @@ def main(argv: list[str]) -> int:
         flush()
         return code
     except BaseException as exc:
-        from sampan.cli.failure import report
-
+        try:
+            from sampan.cli.failure import report
+        except ImportError:
+            sys.stderr.write("sampan: sampan was removed while this command ran\n")
+            return ours[0]
         return report(exc, debug, ours[0])
 
 
