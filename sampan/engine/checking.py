@@ -3,6 +3,9 @@
 Order: the database, then blobs by their digests, then unpacked layers against their blobs, then what containers and
 volumes need, then what nobody owns. Nothing is repaired by guessing: a layer comes from its blob, a blob from what its
 digest proves, and what only a registry has is named with the command that brings it.
+
+Others may use the store meanwhile. So what seems to be missing is looked for again before it is told (`_lacks`), a
+layer is compared under a lease, and only the very file that was found damaged is deleted.
 """
 
 from __future__ import annotations
@@ -135,24 +138,29 @@ class Check:
         return sorted(self._owners.get(digest, ()))
 
     def _blobs(self) -> Iterator[Fault]:
-        here = self.store.content.ls()
-        for digest in here:
+        for digest in self.store.content.ls():
             self.checked.blobs += 1
+            inode = self.store.content.inode(digest)
             try:
                 if self.store.content.verify(digest):
                     continue
             except NotFound:
                 continue  # removed while we looked
             except SampanError as exc:
-                yield self._blob_fault(digest, str(exc))
+                yield self._blob_fault(digest, str(exc), inode)
                 continue
-            yield self._blob_fault(digest, "its content has another digest")
+            yield self._blob_fault(digest, "its content has another digest", inode)
         for row in self.store.db.query("SELECT blobs FROM images"):
             for digest in jsontext.loads(row[0]):
-                if digest not in here and digest not in self._bad:
+                if digest not in self._bad and self._lacks("blobs", digest, self.store.content.has):
                     yield self._blob_fault(digest, "it is missing")
 
-    def _blob_fault(self, digest: str, why: str) -> Fault:
+    def _lacks(self, column: str, digest: str, is_here: Callable[[str], object]) -> bool:
+        """Tell whether something that an image needs is not here: it may have come, or its image gone, as we look."""
+        needed = f"SELECT 1 FROM images WHERE instr({column}, ?)"
+        return not any(is_here(digest) or self.store.db.one(needed, (digest,)) is None for _ in range(_LOOKS))
+
+    def _blob_fault(self, digest: str, why: str, inode: int = 0) -> Fault:
         self._bad.add(digest)
         fault = Fault("blob", digest, why, self._named(digest), _REPAIR)
         if not self.store.content.has(digest) and not self._may_mend(digest):
@@ -162,7 +170,8 @@ class Check:
             if fault.repaired:
                 self._bad.discard(digest)
             else:
-                self.store.content.delete(digest)
+                if inode and self.store.content.inode(digest) == inode:  # another may have brought it again
+                    self.store.content.delete(digest)
                 fault.hint = self._bring(fault.users)
         return fault
 
@@ -215,18 +224,30 @@ class Check:
         return found
 
     def _layers(self) -> Iterator[Fault]:
-        _, needed = gc.reachable(self.store.db)
         for diff_id, digest in self._sources().items():
             self.checked.layers += 1
-            number = self.store.snapshots.find(diff_id)
-            if number is None or not os.path.isdir(self.store.paths.snapshot(number)):
-                if diff_id in self._owners:
+            if not self._directory(diff_id):
+                if self._lacks("diff_ids", diff_id, self._directory):
                     yield self._layer_fault(diff_id, digest, "it is not unpacked")
             elif digest in self._bad or not self.store.content.has(digest):
-                if digest not in self._bad and diff_id in needed:  # else the next collection takes it
+                if digest not in self._bad and self._is_needed(diff_id) and not self.store.content.has(digest):
                     yield Fault("layer", diff_id, "it cannot be compared: its blob is not here", self._named(diff_id))
             elif not self.quick:
-                yield from self._compared(diff_id, digest, self.store.paths.snapshot(number))
+                with self.store.leases.take("check") as lease:
+                    lease.hold(diff_id, digest)
+                    directory = self._directory(diff_id)
+                    if directory and self.store.content.has(digest):
+                        yield from self._compared(diff_id, digest, directory)
+
+    def _directory(self, diff_id: str) -> str:
+        """Give the directory of an unpacked layer, "" when there is none."""
+        number = self.store.snapshots.find(diff_id)
+        path = self.store.paths.snapshot(number) if number is not None else ""
+        return path if path and os.path.isdir(path) else ""
+
+    def _is_needed(self, diff_id: str) -> bool:
+        """Tell whether an image or a step needs a layer with its blob; else the next collection takes it."""
+        return diff_id in gc.reachable(self.store.db)[1]
 
     def _compared(self, diff_id: str, digest: str, directory: str) -> Iterator[Fault]:
         from itertools import islice
@@ -301,18 +322,26 @@ class Check:
             except NotFound:
                 continue  # removed while we looked
             home = self.store.paths.container(record.id)
-            if record.started and not os.path.isdir(home) and not alone.is_going(home):
+            if record.started and not os.path.isdir(home) and not alone.is_going(home) and self._is_there(record.id):
                 yield Fault("container", record.name, "its directory is missing", hint=hint)
             for diff_id in record.config.get("layers") or ():
-                if self.store.snapshots.find(diff_id) is None:
+                if self.store.snapshots.find(diff_id) is None and self._is_there(record.id):
                     yield Fault("container", record.name, f"its layer {diff_id} is missing", hint=hint)
+
+    def _is_there(self, container_id: str) -> bool:
+        return self.store.db.one("SELECT 1 FROM containers WHERE id = ?", (container_id,)) is not None
 
     def _volumes(self) -> Iterator[Fault]:
         for volume in self.store.volumes.ls():
             self.checked.volumes += 1
             if not os.path.isdir(volume.path) and not self.store.volumes.recover(volume.name):
+                if not self._has_volume(volume.name):
+                    continue  # removed while we looked
                 users = self.store.volumes.users(volume.name)
                 yield Fault("volume", volume.name, "its directory is missing", users, f"sampan volume rm {volume.name}")
+
+    def _has_volume(self, name: str) -> bool:
+        return self.store.db.one("SELECT 1 FROM volumes WHERE name = ?", (name,)) is not None
 
     def _strays(self) -> Iterator[Fault]:
         from sampan.engine import disk
@@ -326,6 +355,7 @@ def _bytes(value: bytes | str) -> bytes:
     return value.encode() if isinstance(value, str) else value
 
 
+_LOOKS = 3  # for what seems to be missing: it would have to come and go in each of them
 _MOST = 10  # differences of one layer that are told
 _ROOM = "free some space, or use --quick"
 _REPAIR = "run `sampan system check --repair`"

@@ -73,6 +73,13 @@ class Content:
         """Return the size of a blob in bytes; raise NotFound."""
         return os.stat(self.path(digest)).st_size
 
+    def inode(self, digest: str) -> int:
+        """Return the number of a blob's file, 0 if there is none: one that came again is another file."""
+        try:
+            return os.lstat(self._paths.blob(digest)).st_ino
+        except FileNotFoundError:
+            return 0
+
     def open(self, digest: str) -> int:
         """Return a descriptor for reading a blob; raise NotFound."""
         try:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _OURS = ("oci", "ingest", "snapshots", "containers", "volumes", "cache", "events", "run", ".reserve")
 _OURS_OF_RUN = ("containers", "attach", "rootfs")
-_TABLES = ("images", "containers", "volumes", "build_cache", "snapshots", "leases")
+_TABLES = ("images", "containers", "volumes", "build_cache", "snapshots", "leases", "manifest_lists")
 
 
 def erase_if_empty(

@@ -84,7 +84,8 @@ class _Records:
         """Tell whose a blob or an unpacked layer is: images', else the build cache's, else an operation's in flight."""
         users = self.images.get(digest, set())
         if users:
-            names = sorted(self.names[image_id] for image_id in users)
+            # One that was recorded while we asked has no name here.
+            names = sorted(self.names.get(image_id, image_id[7:19]) for image_id in users)
             return Line(IMAGE, path, size, names, not users & self.used_images and digest not in self.held, digest)
         if digest in self.held:
             return Line(IN_FLIGHT, path, size, [], False, digest)

@@ -25,7 +25,7 @@ LOST = "lost-"
 KEPT = ".damaged-"  # sampan.db.damaged-<unix time>
 _TABLES = (
     *("images", "image_references", "snapshots", "containers", "container_volumes", "volumes", "build_cache"),
-    *("leases", "lease_items"),
+    *("leases", "lease_items", "manifest_lists"),
 )
 
 
@@ -38,7 +38,7 @@ def faults(db: Database) -> list[str]:
 
 def lost(db: Database, paths: Paths) -> list[str]:
     """Say what is on the disk although the database, a new one it seems, knows of nothing at all."""
-    if db.one("SELECT 1 FROM images UNION SELECT 1 FROM containers UNION SELECT 1 FROM volumes") is not None:
+    if _knows_something(db):
         return []
     entries = listed(paths)
     count = sum(1 for one in entries or () if os.path.exists(paths.blob(one["digest"])))
@@ -51,7 +51,13 @@ def lost(db: Database, paths: Paths) -> list[str]:
         if directory == paths.volumes:  # one whose making was cut short is empty
             names = [name for name in names if volumes.has_content(paths, name)]
         found += [f"{len(names)} {kind} in {directory}"] if names else []
-    return [f"it is empty, but there are {', '.join(found)}"] if found else []
+    # What another process has just made was recorded before it could be seen.
+    return [f"it is empty, but there are {', '.join(found)}"] if found and not _knows_something(db) else []
+
+
+def _knows_something(db: Database) -> bool:
+    found = "SELECT 1 FROM images UNION SELECT 1 FROM containers UNION SELECT 1 FROM volumes"
+    return db.one(found) is not None
 
 
 def listed(paths: Paths) -> list[dict[str, Any]] | None:

@@ -11,7 +11,7 @@ import pytest
 import sampan
 from sampan.cli.main import main
 from sampan.engine import pruning
-from sampan.engine.checking import Checked, Fault, check
+from sampan.engine.checking import Check, Checked, Fault, check
 from sampan.errors import IntegrityError, Unavailable
 from sampan.oci.options import RunOptions
 
@@ -279,6 +279,36 @@ def test_an_empty_volume_without_a_record_is_no_lost_database(tmp_path: pathlib.
     pathlib.Path(engine.store.paths.volume_data("begun"), "file").touch()
     with pytest.raises(Unavailable):
         faults(engine)
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_what_others_bring_and_remove_meanwhile_is_no_fault(own: sampan.Engine, repair: bool) -> None:
+    """The pause is the first fault: a config whose bit has flipped, which the database mends."""
+    other = sampan.Engine(own.store.paths.root)
+    archive = own.store.paths.root + "-app.tar"
+    own.images.save(["app"], archive)
+    own.images.remove("app")
+    flip(own.store.content.path(own.images.resolve("base").id), 100)
+    own.images.import_(archive, "gone")  # any tar will do
+    looking = Check(own, repair=repair).run()
+    assert next(looking).kind == "blob"
+    other.images.load(archive)
+    other.images.remove("gone")
+    assert [(fault.what, fault.why) for fault in looking] == []
+    assert runs(own) and faults(own, repair=True)[1] == 0 and faults(own)[0] == []
+
+
+def test_a_layer_that_is_compared_stays_meanwhile(own: sampan.Engine) -> None:
+    layer = own.store.images.resolve("app").diff_ids[1]
+    damage_content(pathlib.Path(own.store.snapshots.path(layer)))
+    looking = Check(own).run()
+    assert next(looking).what == layer  # its lease ends with its faults
+    sampan.Engine(own.store.paths.root).images.remove("app")
+    pruning.everything(sampan.Engine(own.store.paths.root), pruning.Wanted(), all=True)
+    assert own.store.snapshots.find(layer) is not None
+    assert list(looking) == []
+    pruning.everything(own, pruning.Wanted(), all=True)
+    assert own.store.snapshots.find(layer) is None
 
 
 def test_the_command(own: sampan.Engine, capsys: pytest.CaptureFixture[str]) -> None:

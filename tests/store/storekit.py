@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,20 @@ class Store:
     def collect(self) -> gc.Collected:
         """Run the collector."""
         return gc.collect(self.db, self.content, self.paths)
+
+
+class Interrupted(Database):
+    """A database of which another process makes something, right after the first question that begins so."""
+
+    def __init__(self, paths: Paths, question: str, work: Callable[[], object]) -> None:
+        super().__init__(paths)
+        self._question, self._works = question, [work]
+
+    def query(self, sql: str, args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        answer = super().query(sql, args)
+        if self._works and sql.startswith(self._question):
+            self._works.pop()()
+        return answer
 
 
 def finish(process: subprocess.Popen[str]) -> str:

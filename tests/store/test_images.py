@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from storekit import Spawn, Store, finish
+from storekit import Interrupted, Spawn, Store, finish
 
 from sampan.errors import Conflict, IntegrityError, InvalidArgument, NotFound
 from sampan.oci import digest, image
@@ -138,6 +138,15 @@ def test_the_first_image_is_in_the_index_once_it_is_recorded(store: Store) -> No
     store.images.tag("d", two.manifest_digest)
     assert sorted(index(store)) == [f"docker.io/library/{name}:latest" for name in "abd"]
     other.db.close()
+
+
+def test_an_image_that_comes_while_one_looks_for_a_lost_database(store: Store) -> None:
+    gone = store.image(b"one", tag="app:1")
+    store.images.remove("app:1")
+    db = Interrupted(store.paths, "SELECT 1 FROM images UNION", lambda: store.image(b"one", tag="app:1"))
+    assert salvage.lost(db, store.paths) == []
+    assert store.images.resolve("app:1").id == gone.id
+    db.close()
 
 
 def test_a_container_that_a_removal_left_is_told_from_one_whose_database_was_lost(store: Store) -> None:

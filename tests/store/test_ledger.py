@@ -8,11 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from storekit import Store
+from storekit import Interrupted, Store
 
 from sampan.errors import IntegrityError
 from sampan.store import erase, files, gc, ledger
 from sampan.store.db import Database
+from sampan.store.manifestlists import ManifestLists
 from sampan.store.paths import Paths
 
 
@@ -77,6 +78,14 @@ def test_blobs_under_a_lease_are_in_flight(store: Store) -> None:
     assert kinds(store, ledger.LEFTOVER)[digest].reclaimable is True
 
 
+def test_an_image_that_comes_meanwhile_is_listed(store: Store) -> None:
+    store.image(b"one", tag="app:1")
+    db = Interrupted(store.paths, "SELECT id, name FROM images", lambda: store.image(b"two"))
+    found = [line.owners for line in ledger.read(db, store.paths) if line.kind == ledger.IMAGE]
+    assert len(found) == 8 and ["app:1"] in found
+    db.close()
+
+
 @pytest.mark.parametrize("place", ["root", "run", "root/volumes", "root/containers"])
 def test_what_is_not_the_stores_is_never_erased(tmp_path: Path, place: str) -> None:
     """SAMPAN_ROOT=$HOME, SAMPAN_RUN=/run: what else lies there is somebody's."""
@@ -106,6 +115,9 @@ def test_an_empty_store_is_erased_and_made_again(store: Store) -> None:
     store.images.remove("app:1")
     assert not erase.erase_if_empty(store.db, store.paths, held)  # the snapshot is still there
     gc.collect(store.db, store.content, store.paths)
+    ManifestLists(store.db).put("registry.example/list:1", [])
+    assert not erase.erase_if_empty(store.db, store.paths, held)  # a list that is being made, which no prune takes
+    ManifestLists(store.db).remove("registry.example/list:1")
     other = store.paths.hold()
     assert not erase.erase_if_empty(store.db, store.paths, held)  # somebody else uses it
     os.close(other)
