@@ -175,7 +175,7 @@ def test_simultaneous_builds_of_the_same_thing(engine: sampan.Engine, tmp_path: 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_build(engine: sampan.Engine, tmp_path: pathlib.Path, number: int) -> None:
-    mark = f"sleep 98{os.getpid() % 100:02d}{number}"
+    mark = f"sleep 98{os.getpid()}{number}"
     (tmp_path / "Dockerfile").write_text(
         f"FROM base\nRUN echo {number} >/first\nRUN echo part >/part; {mark} & {mark}\n"
     )
@@ -185,13 +185,9 @@ def test_an_interrupted_build(engine: sampan.Engine, tmp_path: pathlib.Path, num
         f"engine.build({str(tmp_path)!r}, on_event=lambda event: print(event.text, flush=True))"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert child.stdout is not None
-    for line in child.stdout:
-        if mark in line:
-            break
-    time.sleep(0.3)
+    until(lambda: len(running(mark)) == 2)
     child.send_signal(number)
-    child.wait(timeout=60)
+    child.communicate(timeout=60)
     until(lambda: running(mark) == [])
     if number == signal.SIGINT:
         assert left_over(engine) == []
@@ -215,7 +211,7 @@ def running(words: str) -> list[str]:
 
 
 def test_a_step_that_leaves_daemons_ends_them(build: Build) -> None:
-    mark = f"sleep 97{os.getpid() % 1000:03d}"
+    mark = f"sleep 97{os.getpid()}"
     built = build(f"FROM base\nRUN (setsid {mark} >/dev/null 2>&1 &) ; (nohup {mark} &) ; echo done >/f\n")
     assert built.read("f") == b"done\n"
     assert running(mark) == []

@@ -17,10 +17,15 @@ needs_registry = pytest.mark.skipif(not shutil.which("docker-registry"), reason=
 needs_skopeo = pytest.mark.skipif(not shutil.which("skopeo"), reason="needs skopeo")
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+def held_port() -> socket.socket:
+    """A free port of loopback that the kernel gives to nobody else while this is open.
+
+    A server that sets SO_REUSEADDR, as all do, may bind and listen beside a socket that has it too and does not listen.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 class Registry:
@@ -54,7 +59,8 @@ def running(
 ) -> Iterator[Registry]:
     """Start docker-registry with an `auth` section (YAML, in one line) and perhaps TLS (certificate, key)."""
     directory.mkdir(parents=True, exist_ok=True)
-    registry = Registry(directory, free_port())
+    port = held_port()
+    registry = Registry(directory, port.getsockname()[1])
     registry.data.mkdir()
     clients = f", clientcas: ['{client_ca}']" if client_ca else ""
     secure = f", tls: {{certificate: '{tls[0]}', key: '{tls[1]}'{clients}}}" if tls else ""
@@ -78,6 +84,7 @@ def running(
     finally:
         process.terminate()
         process.wait(60)
+        port.close()
 
 
 def _await(registry: Registry, process: subprocess.Popen[bytes]) -> None:

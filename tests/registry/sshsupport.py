@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from registrysupport import free_port
+from registrysupport import held_port
 
 ROOT = Path(__file__).parents[2]
 SSHD = shutil.which("sshd") or (shutil.which("sshd", path="/usr/sbin") or "")
@@ -23,7 +23,8 @@ class Host:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.port = free_port()
+        self.held = held_port()
+        self.port = self.held.getsockname()[1]
         self.address = f"ssh://127.0.0.1:{self.port}"
         self.programs = directory / "programs"
         self.store = directory / "store"
@@ -75,3 +76,4 @@ def running(directory: Path) -> Iterator[Host]:
     finally:
         server.terminate()
         server.wait(60)
+        host.held.close()

@@ -27,6 +27,7 @@ from sampan.engine import registries
 from sampan.errors import Denied, InvalidArgument, NotFound, Unauthorized, Unavailable
 from sampan.registry import brief
 from sampan.registry.pools import translated
+from sampan.registry.transport import HttpTransport
 
 ROOT = Path(__file__).parent.parent.parent
 needs_openssl = pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
@@ -246,8 +247,8 @@ def test_a_proxy_that_does_not_answer_is_told(
     engine: sampan.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sampan.registry.connect.Registries._sleep", lambda self, seconds: None)
-    for limit in ("CONNECT", "READ"):
-        monkeypatch.setattr(f"sampan.registry.transport.{limit}", 0.2)
+    for limit in ("connect", "read"):
+        monkeypatch.setitem(HttpTransport.__init__.__kwdefaults__, limit, 0.2)  # type: ignore[arg-type]
     for scheme in ("http", "https"):
         with socket.create_server(("127.0.0.1", 0)) as silent:
             monkeypatch.setenv("HTTPS_PROXY", f"{scheme}://127.0.0.1:{silent.getsockname()[1]}")
@@ -304,7 +305,7 @@ def test_a_mirror_that_denies_is_passed_over(
 
 def test_what_is_sent_does_not_wait_for_an_acknowledgement(plain: Registry) -> None:
     host, _, port = plain.host.partition(":")
-    with contextlib.closing(brief.connect(host, int(port), 5)) as sock:
+    with contextlib.closing(brief.connect(host, int(port), 60)) as sock:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 

@@ -15,6 +15,7 @@ import pytest
 import transfersupport as ts
 from lyingregistry import Answer, Asked, lying
 from registrysupport import Registry, needs_registry, needs_skopeo, skopeo
+from waiting import until
 
 import sampan
 from sampan.errors import NotFound
@@ -41,7 +42,7 @@ def fill(registry: Registry, tmp_path: Path, name: str, **settings: str) -> None
 
 
 def fetched(registry: Registry, since: int = 0) -> list[str]:
-    """Digests of the blobs that were got, from the registry's log."""
+    """Digests of the blobs that were got, from the registry's log; it writes of a large one after all was sent."""
     log = registry.log.read_bytes()[since:].decode()
     return re.findall(r'"GET /v2/\S+/blobs/(sha256:[0-9a-f]+)', log)
 
@@ -66,7 +67,7 @@ def test_a_second_pull_fetches_nothing(plain: Registry, engine: sampan.Engine, t
     fill(plain, tmp_path, "second:1")
     before = plain.log.stat().st_size
     engine.images.pull(f"{plain.host}/second:1")
-    first = fetched(plain, before)
+    first = until(lambda: len(found := fetched(plain, before)) >= 3 and found)
     assert len(first) == len(set(first)) == 3  # the config and two layers
     before = plain.log.stat().st_size
     (pulled,) = engine.images.pull(f"{plain.host}/second:1")

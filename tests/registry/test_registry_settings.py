@@ -230,7 +230,7 @@ def test_logins_at_once_are_all_kept(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join()
     assert len(json.loads((tmp_path / "new/config.json").read_text())["auths"]) == 12
 
 

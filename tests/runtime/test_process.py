@@ -69,7 +69,7 @@ def test_signal_reaches_this_process_only(sleeper: subprocess.Popen[bytes]) -> N
         process.send(sleeper.pid, start - 1, boot, signal.SIGKILL)
     assert sleeper.poll() is None
     process.send(sleeper.pid, start, boot, signal.SIGTERM)
-    assert process.wait(sleeper.pid, start, boot, 5)
+    assert process.wait(sleeper.pid, start, boot, 60)
     assert sleeper.wait() == -signal.SIGTERM
 
 
@@ -77,7 +77,7 @@ def test_a_dead_process_that_nobody_collected_is_gone(sleeper: subprocess.Popen[
     start, boot = process.start_time(sleeper.pid), process.boot_id()
     assert start is not None
     os.kill(sleeper.pid, signal.SIGKILL)
-    assert process.wait(sleeper.pid, start, boot, 5)
+    assert process.wait(sleeper.pid, start, boot, 60)
     assert not process.alive(sleeper.pid, start, boot)
     with pytest.raises(NotFound):
         process.send(sleeper.pid, start, boot, signal.SIGTERM)

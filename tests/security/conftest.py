@@ -41,7 +41,7 @@ def image(engine: sampan.Engine, attack: str) -> str:
 
 @pytest.fixture
 def container(engine: sampan.Engine, image: str) -> Iterator[str]:
-    result = command(engine, "run", "-d", image, "/attack", "sleep", "60")
+    result = command(engine, "run", "-d", image, "/attack", "sleep", "600")
     assert result.returncode == 0, result.stderr
     name = result.stdout.decode().strip()
     yield name

@@ -54,11 +54,11 @@ def can_limit() -> bool:
 @pytest.mark.skipif(not can_limit(), reason="this user has no control group of its own (cgroup v2 with delegation)")
 def test_a_container_and_what_enters_it_stay_in_its_limited_group(engine: sampan.Engine, image: str) -> None:
     """CVE-2025-47291, and what is seen inside: the own group alone, with the limit that was asked for."""
-    words = ["run", "-d", "--memory", "64m", "--pids-limit", "77", image, "/attack", "sleep", "60"]
+    words = ["run", "-d", "--memory", "64m", "--pids-limit", "77", image, "/attack", "sleep", "600"]
     name = command(engine, *words).stdout.decode().strip()
     try:
         record = engine.containers.get(name)
-        entered = subprocess.Popen(engine.command(["exec", name, "/attack", "sleep", "50"]))
+        entered = subprocess.Popen(engine.command(["exec", name, "/attack", "sleep", "600"]))
         inside = command(engine, "exec", name, "/attack", "identity").stdout.decode()
         with open(f"/proc/{record.pid}/cgroup", encoding="ascii") as file:
             groups = file.read()
@@ -181,7 +181,7 @@ def test_all_ways_in_are_confined_alike(engine: sampan.Engine, image: str, attac
     ways["start"] = command(engine, "start", "-a", name).stdout
     ways["started again"] = command(engine, "start", "-a", name).stdout
     command(engine, "rm", name)
-    container = command(engine, "run", "-d", image, "/attack", "sleep", "60").stdout.decode().strip()
+    container = command(engine, "run", "-d", image, "/attack", "sleep", "600").stdout.decode().strip()
     ways["exec"] = command(engine, "exec", container, "/attack", "identity").stdout
     command(engine, "restart", "-t", "0", container)
     ways["exec after restart"] = command(engine, "exec", container, "/attack", "identity").stdout
@@ -229,7 +229,7 @@ def test_mounts_travel_neither_in_nor_out(engine: sampan.Engine, image: str) -> 
         os.mkdir(source + "/sub")
         script = (
             'mount --make-rshared /; n=$("$@" run -d --cap-add SYS_ADMIN --security-opt seccomp=unconfined'
-            f" -v {source}:/v base sleep 60); mount -t tmpfs x {source}/sub; echo in > {source}/sub/file;"
+            f" -v {source}:/v base sleep 600); mount -t tmpfs x {source}/sub; echo in > {source}/sub/file;"
             ' "$@" exec $n ls /v/sub; "$@" exec $n sh -c \'mkdir /v/out && mount -t tmpfs y /v/out && echo mounted\';'
             f' grep -c {source}/out /proc/self/mountinfo; "$@" rm -f $n >/dev/null'
         )

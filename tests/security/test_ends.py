@@ -17,23 +17,31 @@ from sampan.runtime import cgroup, launch
 
 
 def test_orphans_leave_nothing_behind(engine: sampan.Engine, image: str) -> None:
-    result = command(engine, "run", "-d", image, "/attack", "orphans", "300", "60")
+    result = command(engine, "run", "-d", image, "/attack", "orphans", "300", "600")
     name = result.stdout.decode().strip()
     record = engine.containers.get(name)
     until(lambda: len(descendants(record.pid)) >= 300)
     zombies = [pid for pid, _ in descendants(record.pid)]
     engine.containers.remove(name, force=True)
     assert not [pid for pid in zombies if os.path.exists(f"/proc/{pid}")]
-    launch.reap()
-    assert not [state for _, state in descendants(os.getpid()) if state == "Z"]
+
+    def zombies_of_ours() -> list[int]:
+        launch.reap()
+        return [pid for pid, state in descendants(os.getpid()) if state == "Z"]
+
+    until(lambda: not zombies_of_ours())
 
 
 def test_init_reaps_orphans(engine: sampan.Engine, image: str) -> None:
-    result = command(engine, "run", "-d", "--init", image, "/attack", "orphans", "300", "60")
+    result = command(engine, "run", "-d", "--init", image, "/attack", "orphans", "300", "600")
     name = result.stdout.decode().strip()
     record = engine.containers.get(name)
-    until(lambda: [len(descendants(pid)) for pid, _ in descendants(record.pid)] == [300])
-    assert [state for _, state in descendants(record.pid)] == ["S"]
+
+    def seen() -> list[tuple[str, list[str]]]:
+        """The states of the program and of its 300 children, which end after theirs were born."""
+        return [(state, [of for _, of in descendants(pid)]) for pid, state in descendants(record.pid)]
+
+    until(lambda: seen() == [("S", ["Z"] * 300)])
     engine.containers.remove(name, force=True)
 
 
@@ -74,7 +82,7 @@ def test_signals_start_out_as_they_do_in_a_login(engine: sampan.Engine, containe
 
 
 def test_a_killed_supervisor_takes_its_container_along(engine: sampan.Engine, image: str) -> None:
-    name = command(engine, "run", "-d", image, "/attack", "sleep", "60").stdout.decode().strip()
+    name = command(engine, "run", "-d", image, "/attack", "sleep", "600").stdout.decode().strip()
     record = engine.containers.get(name)
     parent = int(open(f"/proc/{record.pid}/stat", encoding="ascii").read().rsplit(")", 1)[1].split()[1])
     os.kill(parent, 9)
@@ -104,14 +112,14 @@ def test_a_full_input_does_not_hold_up_a_signal(engine: sampan.Engine, image: st
     with tempfile.TemporaryFile() as data:
         data.truncate(8 << 20)
         running = subprocess.Popen(
-            engine.command(["run", "-i", "--name", "full", image, "/attack", "sleep", "60"]), stdin=data
+            engine.command(["run", "-i", "--name", "full", image, "/attack", "sleep", "600"]), stdin=data
         )
         until(lambda: command(engine, "kill", "full").returncode == 0)
         assert running.wait(timeout=60) == 137
 
 
 def test_starts_at_once_are_one(engine: sampan.Engine, image: str) -> None:
-    name = command(engine, "create", image, "/attack", "sleep", "60").stdout.decode().strip()
+    name = command(engine, "create", image, "/attack", "sleep", "600").stdout.decode().strip()
     words = engine.command(["start", name])
     started = [subprocess.Popen(words, stdout=subprocess.DEVNULL) for _ in range(6)]
     assert [one.wait() for one in started] == [0] * 6

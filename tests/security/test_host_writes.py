@@ -116,7 +116,7 @@ def eventually(engine: sampan.Engine, *words: str) -> bool:
 @pytest.fixture(scope="module")
 def held(engine: sampan.Engine) -> Iterator[None]:
     for name, script in (("held", ""), ("bare", "rm /dev/null; mkdir /removed; ")):  # a user's is mounted, and stays
-        result = command(engine, "run", "-d", "--name", name, "base", "sh", "-c", script + "sleep 120")
+        result = command(engine, "run", "-d", "--name", name, "base", "sh", "-c", script + "sleep 900")
         assert result.returncode == 0, result
     assert eventually(engine, "bare", "ls", "/removed")
     yield

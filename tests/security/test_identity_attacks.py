@@ -20,7 +20,7 @@ def test_capabilities_are_the_same_for_run_and_exec_and_none_for_a_user(
     many_ids: None, engine: sampan.Engine, container: str
 ) -> None:
     for user, expected in (("", None), ("1000", 0)):
-        words = ["run", "-d", *(("-u", user) if user else ()), "base", "sleep", "60"]
+        words = ["run", "-d", *(("-u", user) if user else ()), "base", "sleep", "600"]
         name = command(engine, *words).stdout.decode().strip()
         first = status(open(f"/proc/{engine.containers.get(name).pid}/status", "rb").read())
         other = status(command(engine, "exec", name, "cat", "/proc/self/status").stdout)
@@ -34,7 +34,7 @@ def test_capabilities_are_the_same_for_run_and_exec_and_none_for_a_user(
 
 
 def test_no_new_privileges_is_kept_by_exec(engine: sampan.Engine) -> None:
-    words = ["run", "-d", "--security-opt", "no-new-privileges", "--cap-drop", "ALL", "base", "sleep", "60"]
+    words = ["run", "-d", "--security-opt", "no-new-privileges", "--cap-drop", "ALL", "base", "sleep", "600"]
     name = command(engine, *words).stdout.decode().strip()
     first = status(open(f"/proc/{engine.containers.get(name).pid}/status", "rb").read())
     other = status(command(engine, "exec", name, "cat", "/proc/self/status").stdout)
@@ -76,7 +76,7 @@ def test_supplementary_groups_are_exact(many_ids: None, engine: sampan.Engine, i
     )
     name = made.load(engine, "groups")
     with tempfile.TemporaryDirectory():
-        container = command(engine, "run", "-d", "-u", "app", "--group-add", "77", name, "/attack", "sleep", "60")
+        container = command(engine, "run", "-d", "-u", "app", "--group-add", "77", name, "/attack", "sleep", "600")
     try:
         record = engine.containers.get(container.stdout.decode().strip())
         seen = status(open(f"/proc/{record.pid}/status", "rb").read())

@@ -211,7 +211,7 @@ def test_masks_are_the_hosts_null_device_whatever_the_image_has(
 ) -> None:
     """CVE-2025-31133: what is bound over a masked file must not be the image's idea of /dev/null."""
     name = Image(attack).add("victim", b"kept").add("dev/x").link("dev/null", target).load(engine, "fakenull")
-    started = command(engine, "run", "-d", name, "/attack", "sleep", "60").stdout.decode().strip()
+    started = command(engine, "run", "-d", name, "/attack", "sleep", "600").stdout.decode().strip()
     record = engine.containers.get(started)
     try:
         root = f"/proc/{record.pid}/root"

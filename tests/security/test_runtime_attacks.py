@@ -138,7 +138,7 @@ def test_programs_have_three_descriptors_on_every_way_in(engine: sampan.Engine, 
 
 # ---- 6, 7, 8: images with traps in the places of the kernel's file systems ----
 
-CANARY = "/var/tmp/sampan-canary"
+CANARY = f"/var/tmp/sampan-canary-{os.getpid()}"
 
 
 TRAPS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc as garbage
 import os
 import subprocess
 import time
@@ -95,9 +96,15 @@ class Interrupted(Database):
 
 def finish(process: subprocess.Popen[str]) -> str:
     """Wait for the end of a process that must succeed; return its output."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return out
+
+
+def descriptors() -> int:
+    """Count the open descriptors, without those that garbage of earlier tests still holds."""
+    garbage.collect()
+    return len(os.listdir("/proc/self/fd"))
 
 
 def killed(process: subprocess.Popen[str], after: str = "", delay: float = 0.0) -> None:

@@ -135,7 +135,7 @@ def test_a_forked_child_opens_its_own_connection(store: Store) -> None:
     queue = context.Queue()
     child = context.Process(target=_in_child, args=(store, queue))
     child.start()
-    assert queue.get(timeout=20) == 2
+    assert queue.get(timeout=60) == 2
     child.join()
     assert count(store) == 2
 

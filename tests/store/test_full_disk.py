@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from storekit import ROOT, Spawn, Store, finish
+from storekit import ROOT, Spawn, Store, descriptors, finish
 
 from sampan.store import walfiles
 from sampan.store.db import Database
@@ -170,13 +170,13 @@ def test_an_index_in_use_is_left_alone(store: Store, spawn: Spawn) -> None:
 
 
 def test_connections_leave_no_descriptor(store: Store) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     others = [Database(store.paths) for _ in range(3)]
     for other in others:
         other.query("SELECT 1")
     for other in others:
         other.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_files_that_vanish_are_made_again(store: Store) -> None:

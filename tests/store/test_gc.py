@@ -212,9 +212,10 @@ def rest(path: Path) -> os.stat_result:
     return os.stat(path)
 
 
-def context(store: Store, directory: Path, *, later: float = 0) -> buildcache.ContextCache:
+def context(store: Store, directory: Path, *, later: float = 0, than: int = 0) -> buildcache.ContextCache:
+    """A cache whose hashing began so many seconds later than now, or than a time in unix ns."""
     found = store.cache.context(str(directory))
-    found._began += int(later * 10**9)
+    found._began = (than or found._began) + int(later * 10**9)
     return found
 
 
@@ -245,7 +246,7 @@ def test_a_file_that_was_fresh_when_it_was_hashed_is_hashed_again(store: Store, 
     path = tmp_path / "file"
     path.write_text("x")
     state = os.stat(path)
-    found = context(store, tmp_path, later=1)
+    found = context(store, tmp_path, later=1, than=state.st_ctime_ns)
     found.put("file", state, LAYER)
     found.save()
     racy = context(store, tmp_path, later=10)

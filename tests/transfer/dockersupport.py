@@ -50,7 +50,7 @@ class Docker:
         self._close()
 
     def _wait_ready(self) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while subprocess.run(["docker", "version"], env=self.env, capture_output=True, check=False).returncode:
             said = Path(self.top, "log").read_text(errors="replace")[-800:]
             assert self.daemon.poll() is None, said
@@ -72,5 +72,5 @@ class Docker:
         """Ask it to end, and wait: it ends its containerd and unmounts."""
         if self.daemon.poll() is None:
             self.daemon.send_signal(signal.SIGTERM)
-            self.daemon.wait(timeout=60)
+            self.daemon.wait(timeout=180)
         shutil.rmtree(self.run, ignore_errors=True)
