@@ -105,7 +105,7 @@ print(attempt.trouble, attempt.errnos.get("user"), *sorted(attempt.errnos), sep=
     if not os.access("/usr/bin/python3", os.X_OK):
         pytest.skip("no interpreter that every user may run")
     for path in (tmp_path, *tmp_path.parents):
-        if path.stat().st_mode & 0o055 != 0o055:
+        if path != Path("/tmp") and path.is_relative_to("/tmp"):
             path.chmod(0o755)
     own = tmp_path / "own"
     own.mkdir()

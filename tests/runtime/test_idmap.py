@@ -48,7 +48,7 @@ def as_user(code: str) -> str:
 
 def test_full_map_with_range_and_tools(tmp_path: Path) -> None:
     for path in (tmp_path, *tmp_path.parents):
-        if path.stat().st_mode & 0o055 != 0o055:
+        if path != Path("/tmp") and path.is_relative_to("/tmp"):
             path.chmod(0o755)
     for name in ("subuid", "subgid"):
         (tmp_path / name).write_text("54321:600000:65536\n")
