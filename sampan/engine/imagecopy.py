@@ -239,7 +239,9 @@ class _Copy:
 
         name = str(reference.parse(self.end.name)) if self.end.name and named else ""
         if self.end.kind == LAYOUT:
-            return LayoutDestination(self.end.where, name, self.listen, self.end.given)
+            made = LayoutDestination(self.end.where, name, self.listen, self.end.given)
+            self.stack.push(made.settle)
+            return made
         return ArchiveDestination(self.end.where, name, self.listen)
 
     def _named(self) -> reference.Reference:

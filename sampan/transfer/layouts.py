@@ -1,25 +1,23 @@
 """OCI image layouts as the ends of a copy: a directory to write to, a directory or an archive to read from.
 
 A layout's index.json gains the image under its name at the very end, by a rename; whatever other images the directory
-has stay. Two writers at once are kept apart by a lock on the directory. A new layout can be read from its first blob
-on: where a copy fails it has no image yet, and the blobs that another attempt need not fetch again.
+has stay (layoutdir.py).
 """
 
 from __future__ import annotations
 
 import os
-import stat
 import threading
 import weakref
-from contextlib import contextmanager, suppress
 
-from sampan.errors import IntegrityError, InvalidArgument, NotFound, NotSupported
+from sampan.errors import InvalidArgument, NotFound, NotSupported
 from sampan.oci import digest as digests
 from sampan.oci import image, reference
 from sampan.store import files, unnamed, wholefile
 from sampan.transfer import events, layout
 from sampan.transfer.copy import Part, Picture, of_manifest
 from sampan.transfer.events import Event
+from sampan.transfer.layoutdir import STEP, LayoutDirectory, receive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,9 +29,6 @@ if TYPE_CHECKING:
     from sampan.transfer.copy import Source, Stream
     from sampan.transfer.events import Listen
     from sampan.transfer.found import Found
-
-STEP = 1 << 20
-_MARK = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 class LayoutSource:
@@ -144,8 +139,8 @@ class Taker:
     def __init__(self, listen: Listen) -> None:
         self._listen = listen
 
-    def _size(self, digest: str) -> int:
-        """Give the size of a blob that is there, else -1."""
+    def _has(self, digest: str, size: int) -> bool:
+        """Tell whether a blob is there, whole."""
         raise NotImplementedError
 
     def _write(self, digest: str, read: Callable[[int], bytes]) -> None:
@@ -153,11 +148,11 @@ class Taker:
         raise NotImplementedError
 
     def take(self, source: Source, part: Part) -> dict[str, Any]:
-        """Write one blob, unless it is there with its size."""
+        """Write one blob, unless it is there."""
         known = source.known(part)
         if known is None:
             raise NotSupported("cannot write a layer whose digest shows at its end only")
-        if self._size(known["digest"]) == known["size"]:
+        if self._has(known["digest"], known["size"]):
             self._listen(Event(events.EXISTS, part.short, part.size, part.size))
             return known
         self._listen(Event(events.BEGIN, part.short, 0, part.size))
@@ -176,105 +171,56 @@ class Taker:
         return known
 
     def _document(self, picture: Picture) -> None:
-        if self._size(picture.digest) != len(picture.data):
+        if not self._has(picture.digest, len(picture.data)):
             pieces = iter((picture.data, b""))
             self._write(picture.digest, lambda count: next(pieces))
-
-
-def receive(fd: int, digest: str, read: Callable[[int], bytes]) -> None:
-    """Write a blob to a descriptor; IntegrityError when it is not what its digest says."""
-    running = digests.sha256(bulk=True)
-    while data := read(STEP):
-        running.update(data)
-        files.write_all(fd, data)
-    if digests.PREFIX + running.hexdigest() != digest:
-        raise IntegrityError(f"cannot copy blob {digest}: its content has another digest")
 
 
 class LayoutDestination(Taker):
     """A directory that is, or becomes, a layout; the image gets `name` there, and `ref_name`, as skopeo looks for it.
 
-    Below the directory no link is followed: who else may write in it does not choose where blobs go.
+    `settle` is for the end of the copy, as a context manager's `__exit__`.
     """
 
     def __init__(self, directory: str, name: str, listen: Listen = events.ignore, ref_name: str = "") -> None:
         super().__init__(listen)
-        self.directory = directory
         self._name = name
         self._ref_name = ref_name
-        self._fd = -1
+        self._directory = LayoutDirectory(directory)
+        self._is_made = False
         self._lock = threading.Lock()
 
+    def settle(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        """Let go of the directory; a copy that failed leaves it as it was."""
+        if exc is not None:
+            self._directory.undo()
+        self._directory.close()
+
     @property
-    def _blobs(self) -> int:
-        """The directory of blobs; made for the first of them, so that an image that is nowhere leaves no layout."""
+    def _layout(self) -> LayoutDirectory:
+        """The directory; made for the first blob, so that an image that is nowhere leaves no layout."""
         with self._lock:
-            if self._fd < 0:
-                self._fd = self._make()
-                weakref.finalize(self, os.close, self._fd)
-            return self._fd
+            if not self._is_made:
+                self._directory.make()
+                self._is_made = True
+            return self._directory
 
-    def _make(self) -> int:
-        directory = self.directory
-        try:
-            os.makedirs(directory, exist_ok=True)
-            blobs = _made(directory, "blobs/sha256")
-            unnamed.sweep(blobs)
-            with _locked(directory) as at:
-                unnamed.sweep(at)
-                there = os.listdir(at)
-                for name, data in ((layout.INDEX, image.build_index([])), (layout.MARK, _MARK)):
-                    if name not in there:
-                        unnamed.write(at, name, data, 0o644)
-        except OSError as exc:
-            raise files.failure(f"make the image layout {directory}", exc) from exc
-        return blobs
-
-    def _size(self, digest: str) -> int:
-        try:
-            found = os.stat(digests.hex_of(digest), dir_fd=self._blobs, follow_symlinks=False)
-        except FileNotFoundError:
-            return -1
-        return found.st_size if stat.S_ISREG(found.st_mode) else -1
+    def _has(self, digest: str, size: int) -> bool:
+        return self._layout.has(digest, size)
 
     def _write(self, digest: str, read: Callable[[int], bytes]) -> None:
-        try:
-            with unnamed.Unnamed(self._blobs, 0o644) as file:
-                receive(file.fd, digest, read)
-                os.fsync(file.fd)
-                file.publish(digests.hex_of(digest))
-        except OSError as exc:
-            raise files.failure(f"write blob {digest} in {self.directory}", exc) from exc
+        self._layout.write(digest, read)
 
     def finish(self, picture: Picture) -> None:
         """Write the manifests, then name the image in index.json."""
         for one in picture.walk():
             self._document(one)
-        os.fsync(self._blobs)
-        self._enter(picture)
+        self._layout.enter(lambda entries: self._entered(entries, picture))
 
-    def _enter(self, picture: Picture) -> None:
-        try:
-            with _locked(self.directory) as at:
-                entries = [one for one in self._entries() if not self._is_replaced(one, picture)]
-                extra = {"annotations": self._notes()} if self._name else {}
-                entries.append(image.descriptor(picture.media_type, picture.digest, len(picture.data), **extra))
-                unnamed.write(at, layout.INDEX, image.build_index(entries), 0o644)
-        except OSError as exc:
-            raise files.failure(f"write {self.directory}/{layout.INDEX}", exc) from exc
-
-    def _notes(self) -> dict[str, str]:
-        return layout.notes(self._name, self._ref_name)
-
-    def _entries(self) -> list[dict[str, Any]]:
-        try:
-            path = f"{self.directory}/{layout.INDEX}"
-            with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-                data = file.read(image.MAX_DOCUMENT)
-        except FileNotFoundError:
-            return []
-        found: list[dict[str, Any]] = image.parse_index(data, image.OCI_INDEX)["manifests"]
-        return found
+    def _entered(self, entries: list[dict[str, Any]], picture: Picture) -> list[dict[str, Any]]:
+        kept = [one for one in entries if not self._is_replaced(one, picture)]
+        extra = {"annotations": layout.notes(self._name, self._ref_name)} if self._name else {}
+        return [*kept, image.descriptor(picture.media_type, picture.digest, len(picture.data), **extra)]
 
     def _is_replaced(self, entry: dict[str, Any], picture: Picture) -> bool:
         notes = entry.get("annotations") or {}
@@ -282,32 +228,6 @@ class LayoutDestination(Taker):
         if not self._name:
             return bool(entry["digest"] == picture.digest and not named)
         return bool(named) and named in (self._name, reference.parse(self._name).tag)
-
-
-@contextmanager
-def _locked(directory: str) -> Iterator[int]:
-    import fcntl
-
-    at = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(at, fcntl.LOCK_EX)
-        yield at
-    finally:
-        os.close(at)
-
-
-def _made(directory: str, below: str) -> int:
-    """Make directories and open the last of them."""
-    at = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    for name in below.split("/"):
-        try:
-            with suppress(FileExistsError):
-                os.mkdir(name, dir_fd=at)
-            following = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
-        finally:
-            os.close(at)
-        at = following
-    return at
 
 
 class ArchiveDestination(Taker):
@@ -331,8 +251,8 @@ class ArchiveDestination(Taker):
         except OSError as exc:
             raise files.failure(f"write {path}", exc) from exc
 
-    def _size(self, digest: str) -> int:
-        return os.fstat(self._held[digest].fd).st_size if digest in self._held else -1
+    def _has(self, digest: str, size: int) -> bool:
+        return digest in self._held
 
     def _write(self, digest: str, read: Callable[[int], bytes]) -> None:
         try:

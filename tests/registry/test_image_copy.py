@@ -143,7 +143,7 @@ def test_a_copy_of_what_is_nowhere_makes_no_layout(filled: sampan.Engine, tmp_pa
     assert not (tmp_path / "below").exists()
 
 
-def test_a_copy_that_fails_leaves_a_layout_that_can_be_read_and_filled(filled: sampan.Engine, tmp_path: Path) -> None:
+def test_a_copy_that_fails_can_be_repeated(filled: sampan.Engine, tmp_path: Path) -> None:
     place = tmp_path / "layout"
     filled.images.copy("app:2", f"oci:{place}")
     blob = place / "blobs/sha256" / layers(filled, "app:2")[-1][7:]
@@ -151,8 +151,7 @@ def test_a_copy_that_fails_leaves_a_layout_that_can_be_read_and_filled(filled: s
     blob.write_bytes(whole[:600] + bytes([whole[600] ^ 1]) + whole[601:])
     with pytest.raises(SampanError, match="another digest|digest"):
         filled.images.copy(f"oci:{place}", f"oci:{tmp_path}/second:x:1")
-    with pytest.raises(SampanError, match="it has no image$"):
-        filled.images.load(f"{tmp_path}/second")
+    assert not (tmp_path / "second").exists()
     blob.write_bytes(whole)
     filled.images.copy(f"oci:{place}", f"oci:{tmp_path}/second:x:1")
     assert filled.images.load(f"{tmp_path}/second") == ["Loaded image: x:1"]
