@@ -98,7 +98,7 @@ def image(
     else:
         created = timestamp.format(time.time_ns() // 1_000_000_000 * 1_000_000_000)
     image_id, manifest = _store(store, claim.lease(), _document(state, created), _layers(store, state), full)
-    store.buildcache.put(key, {"manifest": manifest, "created": created}, state.diff_ids)
+    store.buildcache.put(key, {"manifest": manifest, "created": created})
     return image_id, full
 
 

@@ -15,7 +15,7 @@ import os
 from sampan.engine import alone
 from sampan.errors import IntegrityError, NotFound, SampanError, Unavailable
 from sampan.oci import jsontext, reference
-from sampan.store import content, gc, ledger, salvage
+from sampan.store import content, ledger, salvage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -233,11 +233,7 @@ class Check:
                 if digest not in self._bad and self._is_needed(diff_id) and not self.store.content.has(digest):
                     yield Fault("layer", diff_id, "it cannot be compared: its blob is not here", self._named(diff_id))
             elif not self.quick:
-                with self.store.leases.take("check") as lease:
-                    lease.hold(diff_id, digest)
-                    directory = self._directory(diff_id)
-                    if directory and self.store.content.has(digest):
-                        yield from self._compared(diff_id, digest, directory)
+                yield from self._kept_and_compared(diff_id, digest)
 
     def _directory(self, diff_id: str) -> str:
         """Give the directory of an unpacked layer, "" when there is none."""
@@ -247,7 +243,26 @@ class Check:
 
     def _is_needed(self, diff_id: str) -> bool:
         """Tell whether an image or a step needs a layer with its blob; else the next collection takes it."""
-        return diff_id in gc.reachable(self.store.db)[1]
+        return any(
+            self.store.db.one(f"SELECT 1 FROM {table} WHERE instr({column}, ?)", (diff_id,)) is not None
+            for table, column in (("images", "diff_ids"), ("build_cache", "result"))
+        )
+
+    def _kept_and_compared(self, diff_id: str, digest: str) -> Iterator[Fault]:
+        try:
+            lease = self.store.leases.take("check")
+        except Unavailable as exc:
+            yield self._not_compared(diff_id, exc)
+            return
+        with lease:
+            lease.hold(diff_id, digest)
+            directory = self._directory(diff_id)
+            if directory and self.store.content.has(digest):
+                yield from self._compared(diff_id, digest, directory)
+
+    def _not_compared(self, diff_id: str, exc: Unavailable) -> Fault:
+        why = f"it cannot be compared, as it must be unpacked once more for that: {exc.message}"
+        return Fault("layer", diff_id, why, self._named(diff_id), _ROOM)
 
     def _compared(self, diff_id: str, digest: str, directory: str) -> Iterator[Fault]:
         from itertools import islice
@@ -258,8 +273,7 @@ class Check:
         try:
             fresh = compare.unpack_again(self.store, self._facts(), self._target(), digest, diff_id)
         except Unavailable as exc:
-            why = f"it cannot be compared, as it must be unpacked once more for that: {exc.message}"
-            yield Fault("layer", diff_id, why, self._named(diff_id), _ROOM)
+            yield self._not_compared(diff_id, exc)
             return
         try:
             try:

@@ -12,7 +12,7 @@ import time
 from sampan.engine import terminal
 from sampan.engine.alone import Alone
 from sampan.engine.containers import SHARED
-from sampan.errors import Conflict
+from sampan.errors import Conflict, NotFound
 from sampan.runtime import process
 from sampan.store import files
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from sampan.oci.spec import RunOptions
     from sampan.runtime.launch import Child, Exit
     from sampan.store.containers import Record
+    from sampan.store.images import Image
+    from sampan.store.snapshots import Locks
 
 
 def create(
@@ -46,16 +48,40 @@ def _enter(engine: Engine, record: Record, durable: bool) -> Alone:
         engine.containers.discard(record)
         alone.__exit__()
         raise
+    finally:
+        record.recorded()
     engine.events.container("create", record)
     return alone
 
 
 def new(engine: Engine, image: str, options: RunOptions, name: str, auto_remove: bool) -> Record:
-    """Make the record of a container that is not in the store yet."""
+    """Make the record of a container that is not in the store yet; its `use` keeps the image's layers until it is."""
+    found, use = _held(engine, image)
+    try:
+        record = _new(engine, found, image, options, name, auto_remove)
+    except BaseException:
+        use.close()
+        raise
+    record.use = use
+    return record
+
+
+def _held(engine: Engine, image: str) -> tuple[Image, Locks]:
+    """Find an image and keep its layers, whoever removes it."""
+    for tries_left in (2, 1, 0):
+        found = engine.images.runnable(image)  # NotFound where it was removed meanwhile
+        try:
+            return found, engine.store.snapshots.use(found.diff_ids)
+        except NotFound:
+            if not tries_left:  # the image is here, but not all of it
+                raise
+    raise AssertionError
+
+
+def _new(engine: Engine, found: Image, image: str, options: RunOptions, name: str, auto_remove: bool) -> Record:
     from sampan.oci import spec as specs
 
     name = name.removeprefix("/") or name  # `inspect` prints names with one
-    found = engine.images.runnable(image)
     if options.restart:
         from sampan.engine import restarting
 

@@ -62,10 +62,12 @@ def launch(
             record.status, record.pid, record.started = "running", child.pid, child.started_ns
             record.pid_start, record.boot_id = process.started(child.pid), process.boot_id()
             containers.store.insert(record, durable=False)
+            record.recorded()
     except BaseException:
         if child is not None:
             child.close()  # which ends what nobody supervises
         if record is not None:
+            record.recorded()
             containers.discard(record)
             containers.engine.events.container("destroy", record)
         raise

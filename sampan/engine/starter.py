@@ -426,7 +426,7 @@ def start_record(engine: Engine, record: Record, *, foreground: bool, interactiv
     def ready() -> None:
         if meanwhile is not None:
             meanwhile()
-        facts.lowers = engine.store.snapshots.lowers(record.config["layers"])
+        facts.lowers = record.use.lowers if record.use else engine.store.snapshots.lowers(record.config["layers"])
         _write_names(engine, spec, asked, engine.store.paths.container(record.id), facts)
 
     try:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from sampan.store.snapshots import Locks
+
 STATUSES = ("created", "running", "paused", "restarting", "exited")
 _STATE = ("status", "pid", "pid_start", "boot_id", "exit_code", "oom", "started", "finished")
 _COLUMNS = ("id", "name", "image_id", "image_reference", "created", "config", "auto_remove", "labels", *_STATE)
@@ -34,9 +36,10 @@ _HEX = frozenset("0123456789abcdef")
 class Record:
     """One container: `id` (64 hex), `name`, `image_id`, `image_reference`, `created` (unix ns), `config` (dict),
     `auto_remove`, `labels`; `volumes` (names that it uses, written by insert only); and its last known state: `status`,
-    `pid`, `pid_start`, `boot_id`, `exit_code`, `oom`, `started` and `finished` (unix ns, 0 if never)."""
+    `pid`, `pid_start`, `boot_id`, `exit_code`, `oom`, `started` and `finished` (unix ns, 0 if never).  `use` keeps the
+    layers of one that is not in the store yet."""
 
-    __slots__ = (*_COLUMNS, "volumes")
+    __slots__ = (*_COLUMNS, "use", "volumes")
 
     def __init__(
         self,
@@ -68,6 +71,12 @@ class Record:
         self.oom = 0
         self.started = 0
         self.finished = 0
+        self.use: Locks | None = None
+
+    def recorded(self) -> None:
+        """Let go of what kept its layers: the record does now, or it will never be there."""
+        if self.use is not None:
+            self.use.close()
 
     def __repr__(self) -> str:
         return f"Record({self.id[:12]}, {self.name}, {self.status})"
@@ -86,7 +95,7 @@ class Containers:
 
     def insert(self, record: Record, *, durable: bool = True) -> Record:
         """Add a container; without a name it gets a random one. Raises Conflict when id or name is taken, NotFound when
-        its image was removed meanwhile."""
+        its image was removed meanwhile, unless it was started: then its layers stay for as long as the record."""
         if len(record.id) != 64 or not _HEX.issuperset(record.id):
             raise InvalidArgument(f"invalid container id {record.id[:100]!r}: it must be 64 hexadecimal digits")
         if record.name:
@@ -95,7 +104,8 @@ class Containers:
             names.check(record.name, "container")
         config, labels = jsontext.dumps(record.config), jsontext.dumps(record.labels)
         with self._db.transaction(durable=durable):
-            self._check_image(record)
+            if not record.started:
+                self._check_image(record)
             self._choose_name(record)
             values = [getattr(record, column) for column in _COLUMNS]
             values[5:8] = config, int(record.auto_remove), labels

@@ -1,12 +1,14 @@
 """Collects what nothing refers to any more: blobs, snapshots, and what crashed processes left behind.
 
-Roots are image records, build cache entries, and live leases. Everything is decided and blobs are deleted under the
-database's write lock; whoever makes content visible holds a lease on it first, so content in flight is never taken.
-Rows go before blobs and directories, durably, so a crash leaves files without a row, which the next collection finds.
+Roots are image records, build cache entries, live leases, and unpacked layers that a process has locked. Everything is
+decided and blobs are deleted under the database's write lock; whoever makes content visible holds a lease on it first,
+so content in flight is never taken. Rows go before blobs and directories, durably, so a crash leaves files without a
+row, which the next collection finds.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 
@@ -16,6 +18,7 @@ from sampan.store.content import Content
 from sampan.store.db import Database
 from sampan.store.leases import Leases
 from sampan.store.paths import Paths
+from sampan.store.snapshots import Locks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,10 +56,10 @@ def collect(
     volumes.Volumes(db, paths).forget_abandoned()
     Leases(db).sweep()
     doomed: list[str] = []
-    with db.transaction(frees=True):
-        _, layers = _roots(db)
+    with Locks(paths, frees=True) as locks, db.transaction(frees=True):
+        layers = _roots(db)[1] | _of_containers(db)
         for diff_id, number, size in db.query("SELECT diff_id, id, size FROM snapshots"):
-            if diff_id not in layers:
+            if diff_id not in layers and locks.take(number, fcntl.F_WRLCK):
                 db.execute("DELETE FROM snapshots WHERE id = ?", (number,))
                 done.snapshots.append(diff_id)
                 done.bytes += size
@@ -82,12 +85,8 @@ def sweep(paths: Paths, *, remove_tree: Callable[[str], None] = files.remove_tre
         _remove(path, remove_tree)
 
 
-def reachable(db: Database) -> tuple[set[str], set[str]]:
-    """Return the blobs (digests) and the snapshots (diff_ids) that something refers to."""
-    return _roots(db)
-
-
 def _roots(db: Database) -> tuple[set[str], set[str]]:
+    """Return the blobs (digests) and the snapshots (diff_ids) that something refers to."""
     held = Leases(db).held()
     blobs, layers = set(held), set(held)
     for listed, diff_ids in db.query("SELECT blobs, diff_ids FROM images"):
@@ -99,6 +98,12 @@ def _roots(db: Database) -> tuple[set[str], set[str]]:
         blobs.update(kept)
         layers.update(kept)
     return blobs, layers
+
+
+def _of_containers(db: Database) -> set[str]:
+    """Return the layers of containers whose image was removed while they were being started."""
+    rows = db.query("SELECT config FROM containers WHERE image_id NOT IN (SELECT id FROM images)")
+    return {diff_id for (config,) in rows for diff_id in jsontext.loads(config).get("layers") or ()}
 
 
 def _orphans(db: Database, paths: Paths) -> list[str]:
@@ -148,8 +153,6 @@ def _is_container(name: str) -> bool:
 def is_starting(home: str, seconds: float = _SECONDS_TO_LOCK) -> bool:
     """Say whether a container without a record may be about to get one, or be removed: who does that locks its
     directory, a new one at once."""
-    import fcntl
-
     try:
         fd = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:

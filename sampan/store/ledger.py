@@ -146,6 +146,8 @@ def _blob(records: _Records, name: str, path: str, size: int) -> Line:
 def _snapshot(records: _Records, name: str, path: str, size: int) -> Line:
     if name == "empty":
         return Line(STORE, path, size, ["the root of an image without layers"], False)
+    if name == ".used":
+        return Line(STORE, path, size, ["locks of layers"], False)
     diff_id = records.snapshots.get(name)
     return records.content(path, size, diff_id) if diff_id else _leftover(name, path, size)
 

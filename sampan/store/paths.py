@@ -4,7 +4,8 @@
       sampan.db               the record of truth (store/db.py)
       oci/                    an OCI image layout: oci-layout, index.json, blobs/sha256/<hex>
       ingest/                 blobs that are still being written
-      snapshots/<id>/         one unpacked layer; .active/<id>/{upper,work} while it is being made
+      snapshots/<id>/         one unpacked layer; .active/<id>/{upper,work} while it is being made;
+                              .used: locks (store/snapshots.py)
       containers/<id>/        upper, work, log, exit …
       volumes/<name>/_data    named volumes
       cache/                  all of it may be deleted at any time
@@ -44,6 +45,7 @@ class Paths:
         "cache",
         "events",
         "reserve",
+        "used",
     )
 
     def __init__(self, root: str, run: str = "") -> None:
@@ -60,6 +62,7 @@ class Paths:
         self.cache = self.root + "/cache"
         self.events = self.root + "/events"
         self.reserve = self.root + "/.reserve"
+        self.used = self.snapshots + "/.used"
 
     def blob(self, digest: str) -> str:
         """Return the path of a blob by its digest text."""

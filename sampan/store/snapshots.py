@@ -3,17 +3,21 @@
     active = snapshots.prepare()            .active/<id>/upper and work, owned by this process
     … something fills active.upper …
     snapshots.commit(active, diff_id)       upper becomes snapshots/<number>, for good
+    with snapshots.use(diff_ids):           they stay, for a process that has no record of what it does with them yet
 
 Rules: a snapshot is found by the diff_id of its layer alone, so layers with the same content are one directory; numbers
 are short, because mount options are limited to a page. Commit makes file contents durable (syncfs) before it records
 them. A build of many steps leaves that to its end: such a snapshot is marked with the boot, and counts during that boot
-only, until `seal` has synced it. So one that the database knows is whole, also after a power cut.
+only, until `seal` has synced it. So one that the database knows is whole, also after a power cut. Who uses snapshots
+without a record or a lease (which cost a transaction) locks their numbers, bytes of one file (`Locks`); the
+collector leaves what it cannot lock alone. The kernel ends a lock with its process.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from _struct import Struct
 
 from sampan.errors import NotFound
 from sampan.oci import digest as digests
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from sampan.store.leases import Lease
 
 _WHOLE = "boot_id IN ('', ?)"
+_LOCK = Struct("hhqqi4x")  # struct flock with 64-bit offsets: type, whence, start, len, pid
 
 
 class Active:
@@ -40,6 +45,57 @@ class Active:
         self.path = path
         self.upper = path + "/upper"
         self.work = path + "/work"
+
+
+class Locks:
+    """Locks on numbers of snapshots, until it is closed: of open file descriptions (fcntl(2), Linux 3.15), so that
+    threads exclude each other too. `lowers` are those that `Snapshots.use` has locked."""
+
+    __slots__ = ("_fd", "lowers")
+
+    def __init__(self, paths: Paths, *, frees: bool = False) -> None:
+        """Open them; with `frees` a full disk is no hindrance."""
+        self._fd = -1
+        self.lowers: list[str] = []
+        for tries_left in (1, 0):
+            try:
+                self._fd = os.open(paths.used, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError as exc:
+                if not tries_left:
+                    raise files.failure(f"open {paths.used}", exc) from exc
+                paths.make()
+            except OSError as exc:
+                if frees and exc.errno in files.FULL and not os.path.lexists(paths.used):
+                    return  # nobody has locked anything, and nobody can
+                raise files.failure(f"open {paths.used}", exc) from exc
+            else:
+                return
+
+    def take(self, number: int, kind: int) -> bool:
+        """Lock a number, fcntl.F_RDLCK or F_WRLCK; False where somebody else has locked it."""
+        from fcntl import F_OFD_SETLK, fcntl
+
+        if self._fd < 0:
+            return True
+        try:
+            fcntl(self._fd, F_OFD_SETLK, _LOCK.pack(kind, os.SEEK_SET, number, 1, 0))
+        except BlockingIOError:
+            return False
+        except OSError as exc:
+            raise files.failure("lock an unpacked layer", exc) from exc
+        return True
+
+    def close(self) -> None:
+        """Give back what is locked."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Locks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Snapshots:
@@ -77,6 +133,23 @@ class Snapshots:
             if diff_id not in numbers:
                 raise NotFound(f"cannot find the unpacked layer {diff_id}", "pull or build its image again")
         return [numbers[diff_id] for diff_id in wanted]
+
+    def use(self, diff_ids: Iterable[str]) -> Locks:
+        """Keep layers unpacked until what is returned is closed, or this process ends; raise NotFound."""
+        from fcntl import F_RDLCK
+
+        wanted = list(diff_ids)
+        lowers = self.lowers(wanted)
+        locks = Locks(self._paths)
+        try:
+            # Looked up once more under the lock: a collector may have been faster. Numbers are never given again.
+            if all(locks.take(int(number), F_RDLCK) for number in lowers) and self.lowers(wanted) == lowers:
+                locks.lowers = lowers
+                return locks
+            raise NotFound("cannot use an unpacked layer: it is being removed")
+        except BaseException:
+            locks.close()
+            raise
 
     def prepare(self) -> Active:
         """Make the directories of a new snapshot; commit or abort it."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
-from storekit import Spawn, Store, finish, killed
+from storekit import Interrupted, Spawn, Store, finish, killed
 
-from sampan.errors import InvalidArgument, NotFound
+from sampan.errors import InvalidArgument, NotFound, Unavailable
 from sampan.oci import digest
 from sampan.store import files, owner
+from sampan.store.snapshots import Snapshots
 
 
 def content(store: Store, layer: bytes) -> bytes:
@@ -121,7 +124,7 @@ def test_kill_in_the_middle_of_commits_leaves_whole_snapshots_only(spawn: Spawn,
         killed(spawn(code), "begun", 0.01 * attempt)
     store.collect()  # these layers belong to no image
     assert store.snapshots.ls() == []
-    assert os.listdir(store.paths.snapshots) == [".active"]
+    assert sorted(os.listdir(store.paths.snapshots)) == [".active", ".used"]
     assert os.listdir(store.paths.active) == []
     store.snapshot(b"after")
     assert content(store, b"after") == b"after"
@@ -136,4 +139,48 @@ def test_a_directory_from_before_a_crash_does_not_become_a_snapshot(store: Store
     os.makedirs(store.paths.snapshots + "/empty")
     store.image(b"1", b"2", unpack=False)
     store.collect()
-    assert sorted(os.listdir(store.paths.snapshots)) == [".active", "1", "2", "empty"]
+    assert sorted(os.listdir(store.paths.snapshots)) == [".active", ".used", "1", "2", "empty"]
+
+
+def test_layers_in_use_stay_until_they_are_let_go(store: Store) -> None:
+    used, other = store.snapshot(b"used"), store.snapshot(b"other")
+    path = store.snapshots.path(used)
+    with store.snapshots.use([used]) as first, store.snapshots.use([used, other]) as second:
+        assert first.lowers == second.lowers[1:]
+        assert store.collect().snapshots == []
+        second.close()
+        assert store.collect().snapshots == [other]
+    assert os.path.isdir(path)
+    assert store.collect().snapshots == [used] and not os.path.exists(path)
+
+
+def test_layers_in_use_are_let_go_by_a_process_that_is_killed(store: Store, spawn: Spawn) -> None:
+    used = store.snapshot(b"used")
+    process = spawn("use = store.snapshots.use([sys.argv[4]]); print('used', flush=True); time.sleep(1000)", used)
+    assert process.stdout is not None and process.stdout.readline() == "used\n"
+    assert store.collect().snapshots == []
+    process.kill()
+    process.wait()
+    assert store.collect().snapshots == [used]
+
+
+def test_a_layer_that_a_collector_takes_first_cannot_be_used(store: Store) -> None:
+    layer = store.snapshot(b"layer")
+    db = Interrupted(store.paths, "SELECT diff_id, id FROM snapshots WHERE diff_id IN", store.collect)
+    with pytest.raises(NotFound):
+        Snapshots(db, store.paths).use([layer])
+    db.close()
+
+
+def test_on_a_full_disk_what_nobody_can_use_is_collected(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, real = store.snapshot(b"layer"), os.open
+
+    def full(path: str, flags: int, *more: Any, **words: Any) -> int:
+        if path == store.paths.used:
+            raise OSError(errno.ENOSPC, "full", path)
+        return real(path, flags, *more, **words)
+
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(Unavailable):
+        store.snapshots.use([layer])
+    assert store.collect().snapshots == [layer]
