@@ -14,7 +14,7 @@ LAUNCHER = pathlib.Path(__file__).parent.parent.parent / "bin" / "sampan"
 
 SCRIPT = """
 set -e
-mount -t tmpfs -o size=24m none "$1"
+mount -t tmpfs -o size=24m,mode=755 none "$1"
 sampan() { "$LAUNCHER" --root "$DISK" "$@"; }
 DISK=$1
 sampan bootstrap -t base host sh dd true
@@ -33,7 +33,7 @@ done
 
 WITHOUT_RESERVE = """
 set -e
-mount -t tmpfs -o size=24m none "$1"
+mount -t tmpfs -o size=24m,mode=755 none "$1"
 sampan() { "$LAUNCHER" --root "$DISK" "$@"; }
 DISK=$1
 sampan bootstrap -t base host sh dd true

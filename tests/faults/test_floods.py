@@ -53,7 +53,7 @@ def test_a_line_of_a_gibibyte(store: Store) -> None:
 
 FLOOD = """
 set -e
-mount -t tmpfs -o size=24m none "$1"
+mount -t tmpfs -o size=24m,mode=755 none "$1"
 export SAMPAN_ROOT="$1"
 sampan="$2"
 "$sampan" bootstrap -t base host sh yes sleep true

@@ -250,7 +250,7 @@ def test_bad_options_are_named(driver: str, key: str, value: str, kind: type[Exc
 
 FULL = """
 set -e
-mount -t tmpfs -o size=24m none "$1"
+mount -t tmpfs -o size=24m,mode=755 none "$1"
 sampan() { "$@"; }
 $SAMPAN bootstrap -t base host sh dd true yes sleep
 mkdir "$2/go"

@@ -317,7 +317,7 @@ def test_a_silent_peer_is_not_waited_for(registry: LyingRegistry) -> None:
 
 FULL = """
 set -e
-mount -t tmpfs -o size="$1" none "$2"
+mount -t tmpfs -o size="$1",mode=755 none "$2"
 shift 2
 code=0
 "$@" pull "$IMAGE" > "$SCRATCH/out" 2> "$SCRATCH/err" || code=$?
