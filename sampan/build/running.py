@@ -64,11 +64,20 @@ def perform(solver: Solver, stage: Stage, state: State, step: Run) -> None:
     solver.layer(stage, state, step, text, ["run", *fields], work)
 
 
+# What to do until there are mounts.
+_WITHOUT = {
+    "bind": "COPY what the step needs from the context or a stage, in a stage that the image does not come from",
+    "cache": "leave the mount out: the step does the same, and fetches each time what the cache would keep",
+    "tmpfs": "leave the mount out, and remove in the same step what it wrote there",
+    "secret": "do what needs the secret before the build, and COPY the result",
+    "ssh": "fetch what needs the key before the build, and COPY it",
+}
+
+
 def _refuse_unsupported(step: Run) -> None:
     if step.mounts:
-        raise step.error(
-            "RUN --mount is not supported yet", "copy what the step needs with COPY, and remove it in the same step"
-        )
+        kind = step.mounts[0]["type"]
+        raise step.error(f"RUN --mount=type={kind} is not supported yet", _WITHOUT.get(kind, ""))
     if step.security == "insecure":
         raise step.error(
             "RUN --security=insecure is not supported", "a build step never gets more rights than a container"

@@ -61,7 +61,7 @@ class Subject:
         self.rootless = rootless
         self.release = release
         self.sudo = "sudo " if rootless and sudo else ""
-        self.user = os.environ.get("USER", "") or str(os.getuid())
+        self.user = idmap.user_name(os.geteuid())
 
     def install(self, package: dict[str, str]) -> str:
         """Return the command that installs a package on this distribution."""
@@ -128,10 +128,7 @@ def _start(subject: Subject) -> Iterator[Finding]:
 
     parent = host.existing_parent(subject.root)
     if not os.access(parent, os.W_OK):
-        yield Finding(
-            "store", MISSING, f"{parent} is not writable", "nothing can be stored", "export SAMPAN_ROOT=DIRECTORY"
-        )
-        return
+        return  # as the check of the store says
     with _Scratch(parent) as directory:
         attempt = host.try_start(subject.rootless, directory)
     yield from judge_start(attempt, subject.rootless)
@@ -212,7 +209,9 @@ def _ids(subject: Subject) -> Iterator[Finding]:
         return
     note = found.notes[0] if found.notes else "no range"
     remedy = subject.install(_NEWUIDMAP) if rights.may_gain() else ""
-    if "has no range" in note:
+    if "has no entry" in note:
+        remedy = ""
+    elif "has no range" in note:
         first = idmap.free_range(host.read_text("/etc/subuid") + "\n" + host.read_text("/etc/subgid"))
         ids = f"{first}-{first + 65535}"
         remedy = f"sudo usermod --add-subuids {ids} --add-subgids {ids} {subject.user}"
@@ -270,7 +269,9 @@ def _store(subject: Subject) -> Iterator[Finding]:
         yield Finding("store", WARN, disk, "a network file system cannot hold all owners and attributes", elsewhere)
     elif "ro" in options.split(","):
         yield Finding("store", MISSING, f"{disk}, mounted read-only", "nothing can be stored", elsewhere)
-    elif os.access(parent, os.W_OK) and not _takes_attributes(parent):
+    elif not os.access(parent, os.W_OK):
+        yield Finding("store", MISSING, f"{parent} is not writable", "nothing can be stored", elsewhere)
+    elif not _takes_attributes(parent):
         yield Finding(
             "store", WARN, f"{disk}, without user attributes", "deleted files may reappear in images", elsewhere
         )

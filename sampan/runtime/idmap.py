@@ -103,7 +103,8 @@ def _has_file_capability(path: str) -> bool:
         return False
 
 
-def _user_name(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """Return the name of a user's account, or ""."""
     from pwd import getpwuid
 
     try:
@@ -127,13 +128,14 @@ def detect(etc: str = "/etc", directories: tuple[str, ...] = _DIRECTORIES) -> Id
         return IdMap([], [], "", "", [])
     if uid == 0 and rights.holds(rights.CAP_SETUID, rights.CAP_SETGID, rights.CAP_SETFCAP):
         return IdMap(same(_read("/proc/self/uid_map")), same(_read("/proc/self/gid_map")), "", "", [])
-    user = _user_name(uid)
+    user = user_name(uid)
     uids = parse_ranges(_read(f"{etc}/subuid"), user, uid)
     gids = parse_ranges(_read(f"{etc}/subgid"), user, uid)
     newuidmap, no_newuidmap = find_tool("newuidmap", directories)
     newgidmap, no_newgidmap = find_tool("newgidmap", directories)
     reasons = [] if rights.may_gain() else ["this process may gain no privileges, so newuidmap cannot help it"]
     reasons += [reason for reason in (no_newuidmap, no_newgidmap) if reason]
+    reasons += [] if user else [f"user {uid} has no entry in {etc}/passwd, without which newuidmap does nothing"]
     reasons += [
         f"{etc}/{name} has no range for {user or uid}"
         for name, found in (("subuid", uids), ("subgid", gids))

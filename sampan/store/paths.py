@@ -151,10 +151,21 @@ def locate(root: str | None = None) -> Paths:
 
 def _user_root() -> str:
     data = _absolute("XDG_DATA_HOME")
-    home = data or os.path.expanduser("~")
+    if data:
+        return data + "/sampan"
+    home = _absolute("HOME") or _home_of_account()  # an empty or relative HOME is none, as for Docker
     if not home.startswith("/"):
         raise InvalidArgument("cannot find the store: this user has no home directory", "set SAMPAN_ROOT")
-    return home + ("/sampan" if data else "/.local/share/sampan")
+    return home.rstrip("/") + "/.local/share/sampan"
+
+
+def _home_of_account() -> str:
+    from pwd import getpwuid
+
+    try:
+        return getpwuid(os.geteuid()).pw_dir
+    except KeyError:
+        return ""
 
 
 def _absolute(variable: str) -> str:

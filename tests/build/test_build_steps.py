@@ -291,7 +291,7 @@ def test_network_hint_and_consent(build: Build) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("RUN --mount=type=cache,target=/c true", "RUN --mount is not supported yet"),
+        ("RUN --mount=type=cache,target=/c true", "RUN --mount=type=cache is not supported yet"),
         ("RUN --security=insecure true", "not supported"),
         ("ADD https://example.com/x /x", "ADD of https://example.com/x is not supported yet"),
         ("ADD --checksum=sha256:abc f /x", "ADD --checksum is for HTTP(S) sources"),
@@ -307,6 +307,17 @@ def test_located_errors(build: Build, line: str, words: str) -> None:
         build(f"FROM base\n{line}\n", {"f": "", "g": ""})
     assert words in caught.value.message
     assert caught.value.excerpt
+
+
+@pytest.mark.parametrize("kind", ["bind", "cache,target=/c", "tmpfs,target=/t", "secret,id=s", "ssh"])
+def test_a_mount_that_is_not_there_yet_says_what_to_do_instead(build: Build, kind: str) -> None:
+    with pytest.raises(BuildError, match=f"--mount=type={kind.partition(',')[0]} is not supported yet") as caught:
+        build(
+            f"FROM base\nRUN --mount=type={kind},target=/m true\n"
+            if kind == "bind"
+            else f"FROM base\nRUN --mount=type={kind} true\n"
+        )
+    assert "leave the mount out" in caught.value.hint or "COPY" in caught.value.hint
 
 
 def test_missing_source_names_the_nearest(build: Build) -> None:

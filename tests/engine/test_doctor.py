@@ -92,6 +92,22 @@ def test_failed_trial_names_what_failed() -> None:
     assert trouble.status == WARN
 
 
+def test_a_store_that_cannot_be_written_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: str, mode: int) -> bool:
+        return False
+
+    monkeypatch.setattr(os, "access", refused)
+    found = [one for one in doctor.report(str(tmp_path / "store")) if one.status == MISSING and one.name == "store"]
+    assert only(found).detail == f"{tmp_path} is not writable" and "SAMPAN_ROOT" in only(found).remedy
+
+
+def test_a_user_without_an_account_is_not_told_to_change_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    note = "x (user 7 has no entry in /etc/passwd, without which newuidmap does nothing)"
+    monkeypatch.setattr(idmap, "detect", lambda: idmap.IdMap(["0 7 1"], ["0 7 1"], "", "", [note]))
+    found = only(list(doctor._ids(user())))
+    assert found.status == WARN and found.remedy == ""
+
+
 def test_missing_newuidmap_and_missing_range(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = ["0 7 1"]
     monkeypatch.setattr(idmap, "detect", lambda: idmap.IdMap(lines, lines, "", "", ["x (newuidmap is not installed)"]))

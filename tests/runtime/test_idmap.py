@@ -57,6 +57,9 @@ def test_full_map_with_range_and_tools(tmp_path: Path) -> None:
         (tmp_path / name).chmod(0o4755)
     code = f"m = idmap.detect({str(tmp_path)!r}, ({str(tmp_path)!r},)); "
     code += "print(m.uid_lines, m.gid_lines, m.single, m.notes, m.newuidmap)"
+    nameless = as_user(code)  # newuidmap: Cannot determine your user name
+    assert nameless.startswith("['0 54321 1'] ['0 54321 1'] True") and "has no entry in" in nameless
+    code = "idmap.user_name = lambda uid: 'somebody'; " + code
     want = f"['0 54321 1', '1 600000 65536'] ['0 54321 1', '1 600000 65536'] False [] {tmp_path}/newuidmap\n"
     assert as_user(code) == want
 

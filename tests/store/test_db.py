@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pwd
 import signal
 import sqlite3
 import stat
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 from storekit import ROOT, Spawn, Store, finish, killed
 
-from sampan.errors import Conflict, IntegrityError, NotSupported, Unavailable
+from sampan.errors import Conflict, IntegrityError, InvalidArgument, NotSupported, Unavailable
 from sampan.store import dbfile, schema
 from sampan.store.db import Database
 from sampan.store.paths import Paths
@@ -277,6 +278,20 @@ def test_locate_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("HOME", "/home/u")
     assert found() == ("/home/u/.local/share/sampan", "/home/u/.local/share/sampan/run")
+    monkeypatch.setenv("HOME", "/")
+    assert found()[0] == "/.local/share/sampan"
+    monkeypatch.setattr(os, "geteuid", lambda: 65534 if os.getuid() else 1)
+    account = pwd.getpwuid(os.geteuid()).pw_dir
+    for none in ("", "relative"):
+        monkeypatch.setenv("HOME", none)
+        assert found()[0] == f"{account}/.local/share/sampan"
+    monkeypatch.delenv("HOME")
+    assert found()[0] == f"{account}/.local/share/sampan"
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    with pytest.raises(InvalidArgument, match="no home directory"):
+        found()
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("HOME", "/home/u")
     monkeypatch.setenv("XDG_DATA_HOME", "relative")
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
     assert found() == ("/home/u/.local/share/sampan", "/run/user/1000/sampan")
