@@ -68,20 +68,21 @@ class Shell:
     def type(self, text: str) -> None:
         os.write(self.fd, text.encode())
 
-    def until(self, mark: str) -> str:
-        seen, deadline = "", time.monotonic() + 30
+    def until(self, mark: str, key: str = "") -> str:
+        """Read until there is a mark; press a key whenever the shell has been silent for a while."""
+        seen, deadline = "", time.monotonic() + 60
         while mark not in seen:
             assert time.monotonic() < deadline, f"no {mark!r} in {seen!r}"
-            if select.select([self.fd], [], [], 0.5)[0]:
+            if select.select([self.fd], [], [], 0.2)[0]:
                 seen += os.read(self.fd, 65536).decode(errors="replace")
+            else:
+                self.type(key)
         return seen
 
     def tab(self, line: str) -> str:
         """Return the words that are run when Tab and Enter are pressed after a line."""
         self.type(line + "\t")
-        time.sleep(0.2)  # a shell may drop a key that comes while it completes
-        self.type("\r")
-        seen = self.until("END\r\n")
+        seen = self.until("END\r\n", "\r")  # a shell may drop a key that comes while it completes
         return seen[seen.rindex("\n<") + 1 : seen.rindex(">") + 1] if "\n<" in seen else seen
 
     def close(self) -> None:

@@ -9,10 +9,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 
 import pytest
+from waiting import until
 
 LAUNCHER = pathlib.Path(__file__).parent.parent.parent / "bin" / "sampan"
 
@@ -68,7 +68,7 @@ def test_input_environment_directory_and_user(sampan: Sampan, tmp_path: pathlib.
 
 def test_life_of_a_detached_container(sampan: Sampan, tmp_path: pathlib.Path) -> None:
     cid = tmp_path / "cid"
-    program = "echo started; trap 'exit 5' TERM; while :; do sleep 0.05; done"
+    program = "trap 'exit 5' TERM; echo started; while :; do sleep 0.05; done"
     whole = sampan("run", "-d", "--name", "web", "-l", "tier=front", "--cidfile", str(cid), "base", "sh", "-c", program)
     assert whole.strip() == cid.read_text()
     assert sampan("ps", "--format", '{{.Names}} {{.State}} {{.Label "tier"}}') == "web running front\n"
@@ -76,11 +76,7 @@ def test_life_of_a_detached_container(sampan: Sampan, tmp_path: pathlib.Path) ->
     assert sampan("exec", "web", "sh", "-c", "echo inside") == "inside\n"
     sampan("exec", "web", "sh", "-c", "exit 3", code=3)
     assert sampan("inspect", "-f", "{{.Name}} {{.State.Running}}", "web") == "/web true\n"
-    for _ in range(3000):
-        if sampan("logs", "web") == "started\n":
-            break
-        time.sleep(0.02)
-    assert sampan("logs", "web") == "started\n"
+    until(lambda: sampan("logs", "web") == "started\n")
     assert sampan("stop", "web") == "web\n"
     assert sampan("wait", "web") == "5\n"
     assert "Exited (5)" in sampan("ps", "-a")
@@ -124,7 +120,6 @@ def test_an_interrupt_reaches_the_program(sampan: Sampan) -> None:
     child = subprocess.Popen(words, stdout=subprocess.PIPE, env=sampan.env)
     assert child.stdout is not None
     assert child.stdout.readline() == b"ready\n"
-    time.sleep(0.2)
     child.send_signal(signal.SIGINT)
     assert child.wait(60) == 9
     child.stdout.close()

@@ -121,7 +121,7 @@ def test_zeros_without_end_are_no_archive(shell: Shell, source: str, verb: str) 
         stdin = endless.stdout if source == "pipe" else None
         place = "-" if source == "pipe" else source
         words = ["import", place, "empty"] if verb == "import" else ["load", "-i", place]
-        done = subprocess.run(shell.words(*words), stdin=stdin, timeout=30, capture_output=True, text=True, check=False)
+        done = subprocess.run(shell.words(*words), stdin=stdin, timeout=60, capture_output=True, text=True, check=False)
         assert endless.stdout is not None
         endless.stdout.close()
     what, why = "the archive" if source == "pipe" else source, "no tar" if verb == "import" else "an empty"
@@ -133,7 +133,7 @@ def test_zeros_without_end_are_no_archive(shell: Shell, source: str, verb: str) 
 @pytest.mark.parametrize("size", [1024, 10240, 1 << 20])
 def test_an_archive_of_no_files_is_an_image(shell: Shell, size: int) -> None:
     """Two blocks, a record of tar's, the largest record."""
-    done = subprocess.run(shell.words("import", "-"), input=bytes(size), timeout=30, capture_output=True, check=False)
+    done = subprocess.run(shell.words("import", "-"), input=bytes(size), timeout=60, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
@@ -142,7 +142,7 @@ def test_what_follows_an_archive_without_end_is_let_be(shell: Shell, tmp_path: p
     line = '{ tar -C "$1" -c f; cat /dev/zero; } | "$2" --root "$3" import - tailed && '
     line += '"$2" --root "$3" image inspect -f {{.Size}} tailed'
     words = ["bash", "-c", line, "bash", str(tmp_path), str(LAUNCHER), shell.root]
-    done = subprocess.run(words, timeout=30, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, timeout=60, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and int(done.stdout.split()[-1]) < 16 << 20, done
 
 

@@ -7,7 +7,8 @@ import os
 import pathlib
 import subprocess
 import tarfile
-import time
+
+from waiting import until
 
 import sampan
 from sampan.oci.options import RunOptions
@@ -37,11 +38,7 @@ def said(engine: sampan.Engine, name: str, script: str) -> str:
 
 def ready(engine: sampan.Engine, name: str) -> None:
     upper = engine.store.paths.container(engine.containers.get(name).id) + "/upper/ready"
-    for _ in range(3000):
-        if os.path.exists(upper):
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"container {name} did not begin")
+    until(lambda: os.path.exists(upper))
 
 
 def tree(top: pathlib.Path) -> dict[str, str]:

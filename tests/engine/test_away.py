@@ -63,7 +63,7 @@ def test_what_is_detached_outlives_the_unit(engine: sampan.Engine, unit: Path) -
     assert tree(parent(record.pid)) == "/sampan/supervisors"
     inside(engine, procs, "exec", "-d", name, "sh", "-c", "sleep 1000; :")
     assert not (unit / "cgroup.procs").read_text()
-    assert len(engine.containers.top(name)["Processes"]) == 3
+    until(lambda: len(engine.containers.top(name)["Processes"]) == 3)
     inside(engine, procs, "restart", "-t", "0", name)
     assert tree(parent(engine.containers.get(name).pid)) == "/sampan/supervisors"
     record = engine.containers.get(name)

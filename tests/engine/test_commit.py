@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from waiting import until
 
 import sampan
 from sampan.errors import InvalidArgument, NotFound, SampanError
@@ -146,7 +147,8 @@ def test_a_running_container_is_committed_whole_and_goes_on(engine: sampan.Engin
     script = "i=0; while :; do i=$((i+1)); echo $i >/one; echo $i >/two; done"
     name = str(engine.containers.run(options("sh", "-c", script), image="base", detach=True))
     try:
-        time.sleep(0.2)
+        second = pathlib.Path(engine.store.paths.container(name), "upper/two")
+        until(lambda: second.exists() and second.read_text())
         for _ in range(3):
             made = engine.containers.commit(name)
             one, two = _pair(engine, made)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import pathlib
 import signal
 import subprocess
+import sys
 import tarfile
-import time
+import termios
+from typing import IO
 
 import pytest
 from copysupport import ENDED, ROOT, RUNNING, SETUP, inside, options, ready, said, tree
+from waiting import until
 
 import sampan
 from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
@@ -174,13 +178,24 @@ def test_tars_go_in_and_out(engine: sampan.Engine, box: str) -> None:
         engine.containers.write_archive(box, "/d", io.BytesIO(b"no archive").read)
 
 
+def left_in(pipe: IO[bytes] | None) -> int:
+    """Count the bytes of a pipe that nobody has read (pipe(7): FIONREAD)."""
+    assert pipe is not None
+    count = bytearray(4)
+    fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return int.from_bytes(count, sys.byteorder)
+
+
 def test_an_interrupt_ends_a_copy(engine: sampan.Engine, running: str) -> None:
-    child = subprocess.Popen(engine.command(["cp", "-", f"{running}:/d"]), stdin=subprocess.PIPE)
-    time.sleep(0.5)
+    child = subprocess.Popen(engine.command(["cp", "-", f"{running}:/d"]), stdin=subprocess.PIPE, bufsize=0)
+    assert child.stdin is not None
+    half = tarfile.TarInfo("half")
+    half.size = 1 << 30
+    child.stdin.write(half.tobuf() + b"some of it")
+    until(lambda: not left_in(child.stdin))  # it reads
     child.send_signal(signal.SIGINT)
     assert child.wait(60) == 130
     assert said(engine, running, "cat /d/x") == "x\n"
-    assert child.stdin is not None
     child.stdin.close()
 
 

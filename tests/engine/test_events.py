@@ -36,6 +36,7 @@ def cli(engine: sampan.Engine, *words: str) -> list[str]:
 def test_a_run_tells_its_life_in_order(engine: sampan.Engine) -> None:
     since = time.time()
     engine.run("base", ["sh", "-c", "exit 7"], labels={"team": "blue"})
+    most = int(time.time() - since) + 1
     found = told(engine, since, type=["container"])
     assert actions(found) == ["create", "attach", "start", "die", "destroy"]
     assert len({event["Actor"]["ID"] for event in found}) == 1
@@ -44,7 +45,8 @@ def test_a_run_tells_its_life_in_order(engine: sampan.Engine) -> None:
         assert attributes["image"] == event["from"] == "base" and attributes["team"] == "blue" and attributes["name"]
         assert event["status"] == event["Action"] and event["id"] == event["Actor"]["ID"]
         assert event["time"] == event["timeNano"] // 10**9 >= int(since)
-    assert found[3]["Actor"]["Attributes"]["exitCode"] == "7" and found[3]["Actor"]["Attributes"]["execDuration"] == "0"
+    ended = found[3]["Actor"]["Attributes"]
+    assert ended["exitCode"] == "7" and 0 <= int(ended["execDuration"]) <= most
 
 
 @pytest.mark.parametrize("timeout", [None, 0.0])
@@ -128,7 +130,7 @@ def test_following_gives_events_as_they_come(engine: sampan.Engine) -> None:
         engine.events.emit("image", "tag", "new", {})
         time.sleep(0.05)
     engine.events.emit("image", "last", "new", {})
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
     assert {event["Actor"]["ID"] for event in found} == {"new"}
 

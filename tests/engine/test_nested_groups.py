@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,18 @@ def box(engine: sampan.Engine) -> Iterator[Box]:
         for directory in (group.parent.parent, group.parent):
             (directory / "cgroup.subtree_control").write_text(f"+{controller}")
         (group / "init").mkdir()
-        while pids := (group / "cgroup.procs").read_text().split():
-            (group / "init/cgroup.procs").write_text(pids[0])
-        (group / "cgroup.subtree_control").write_text(f"+{controller}")
+
+        def is_empty() -> bool:
+            try:
+                for pid in (group / "cgroup.procs").read_text().split():
+                    (group / "init/cgroup.procs").write_text(pid)
+                (group / "cgroup.subtree_control").write_text(f"+{controller}")
+            except OSError as error:  # one has ended, or a check has begun
+                assert error.errno in (errno.ESRCH, errno.EBUSY), error
+                return False
+            return True
+
+        until(is_empty)
         return name, group / "init"
 
     yield start

@@ -42,7 +42,7 @@ def test_the_supervisor_holds_no_stream_that_the_program_has(running: tuple[Chil
     inside = os.readlink(f"/proc/{child.pid}/fd/1")
     assert inside.startswith("pipe:") and inside not in held and os.readlink(f"/proc/{child.pid}/fd/0") not in held
     os.close(into)
-    assert select.select([out], [], [], 5)[0] and os.read(out, 1) == b""
+    assert select.select([out], [], [], 60)[0] and os.read(out, 1) == b""
     assert child.wait().code == 0
 
 
@@ -126,7 +126,7 @@ def test_a_helper_that_has_only_the_network_to_make_ends_with_its_caller() -> No
     try:
         assert not select.select([watch], [], [], 0.2)[0]  # control: it waits for the rest
         child.close()
-        assert select.select([watch], [], [], 5)[0]
+        assert select.select([watch], [], [], 60)[0]
     finally:
         os.close(watch)
     launch.reap()

@@ -7,10 +7,10 @@ import os
 import pathlib
 import subprocess
 import tarfile
-import time
 from collections.abc import Iterator
 
 import pytest
+from waiting import flocks, until
 
 import sampan
 from sampan.errors import NotSupported
@@ -59,9 +59,10 @@ def test_a_start_waits_for_a_copy_into_a_stopped_container(engine: sampan.Engine
     try:
         copy.stdin.write(data.getvalue()[:600])
         copy.stdin.flush()
-        time.sleep(0.5)
+        home = engine.store.paths.container(name)
+        until(lambda: flocks(home)[0])
         start = subprocess.Popen(engine.command(["start", "-a", name]), stdout=subprocess.PIPE)
-        time.sleep(0.3)
+        until(lambda: flocks(home)[1])
         assert start.poll() is None
         copy.stdin.write(data.getvalue()[600:])
         copy.stdin.close()
@@ -96,10 +97,7 @@ def test_export_leaves_out_what_is_mounted(engine: sampan.Engine, tmp_path: path
     name = str(engine.containers.run(chosen, image="base", detach=True))
     try:
         upper = engine.store.paths.container(engine.containers.get(name).id) + "/upper/ready"
-        for _ in range(3000):
-            if os.path.exists(upper):
-                break
-            time.sleep(0.02)
+        until(lambda: os.path.exists(upper))
         words = engine.command(["export", "-o", str(tmp_path / "out.tar"), name])
         assert subprocess.run(words, check=False).returncode == 0
         with tarfile.open(tmp_path / "out.tar") as tar:

@@ -128,7 +128,7 @@ def test_cpuset(engine: sampan.Engine) -> None:
 
 def test_pids(engine: sampan.Engine) -> None:
     needs("pids")
-    script = "i=0; while [ $i -lt 30 ]; do sleep 1 & i=$((i+1)); done"
+    script = "i=0; while [ $i -lt 30 ]; do sleep 100 & i=$((i+1)); done"
     result = engine.run("base", ["sh", "-c", script], pids_limit=10)
     assert result.exit_code != 0 and b"ork" in result.stderr
     assert engine.run("base", ["sh", "-c", script], pids_limit=-1).exit_code == 0

@@ -11,6 +11,7 @@ import threading
 import time
 
 import pytest
+from waiting import until
 
 import sampan
 from sampan.errors import Conflict, InvalidArgument, NotFound, NotSupported, SampanError
@@ -185,12 +186,12 @@ def test_what_fails_while_the_helper_is_at_work_leaves_nothing(
     assert os.listdir(engine.store.paths.containers) == homes
     assert engine.containers.ls(all=True) == []
     ids = [event["Actor"]["ID"] for event in engine.events(since=began, until=time.time())]
-    for _ in range(200):
+
+    def is_clean() -> bool:
         launch.reap()
-        if children() <= before and not groups_of(ids):
-            break
-        time.sleep(0.01)
-    assert children() <= before and not groups_of(ids)
+        return children() <= before and not groups_of(ids)
+
+    until(is_clean)
 
 
 @pytest.mark.parametrize("sent", [0, 9, 30])
@@ -206,7 +207,7 @@ def test_a_helper_ends_with_its_caller_before_it_has_the_whole_plan(sent: int) -
     try:
         assert not select.select([watch], [], [], 0.2)[0]  # control: it waits for the rest
         child.close()
-        assert select.select([watch], [], [], 5)[0]
+        assert select.select([watch], [], [], 60)[0]
     finally:
         os.close(watch)
     launch.reap()
@@ -269,12 +270,12 @@ def test_detached_life(engine: sampan.Engine, capfd: pytest.CaptureFixture[str])
     with pytest.raises(Conflict):
         detached(engine, "true", name="life")
     assert engine.containers.exec("life", ["sh", "-c", "echo inside > /tmp/mark; exit 4"]) == 4
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
+
+    def says_hello() -> bool:
         engine.containers.logs(container[:12])
-        if "hello" in capfd.readouterr().out:
-            break
-        time.sleep(0.02)
+        return "hello" in capfd.readouterr().out
+
+    until(says_hello)
     engine.containers.stop("life")
     assert engine.containers.get("life").status == "exited"
     assert engine.containers.get("life").exit_code == 3

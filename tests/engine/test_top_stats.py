@@ -6,10 +6,10 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 
 import pytest
+from waiting import until
 
 import sampan
 from sampan.engine import top as columns
@@ -18,6 +18,7 @@ from sampan.oci.options import RunOptions
 from sampan.runtime import cgroup, cgroupstats
 
 BUSY = "sleep 1000 & while :; do :; done"
+PROCESSES = {f"sh -c {BUSY}", "sleep 1000", "sleep 2000"}
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +26,7 @@ def busy(engine: sampan.Engine) -> Iterator[str]:
     name = str(engine.containers.run(RunOptions(command=["sh", "-c", BUSY]), image="base", detach=True))
     words = engine.command(["exec", "-d", name, "sleep", "2000"])
     subprocess.run(words, check=True, timeout=60)
-    for _ in range(3000):
-        if len(engine.containers.top(name)["Processes"]) == 3:
-            break
-        time.sleep(0.02)
+    until(lambda: {row[7] for row in engine.containers.top(name)["Processes"]} == PROCESSES)
     yield name
     engine.containers.remove(name, force=True)
 
@@ -50,7 +48,7 @@ def test_top_shows_every_process_as_the_host_numbers_them(engine: sampan.Engine,
     found = engine.containers.top(busy)
     assert found["Titles"] == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
     rows = {row[7]: row for row in found["Processes"]}
-    assert set(rows) == {f"sh -c {BUSY}", "sleep 1000", "sleep 2000"}, "one of them came by exec"
+    assert set(rows) == PROCESSES, "one of them came by exec"
     assert rows["sleep 1000"][2] == rows[f"sh -c {BUSY}"][1] == str(engine.containers.get(busy).pid)
     for row in rows.values():
         with open(f"/proc/{row[1]}/cmdline", encoding="ascii") as file:
@@ -114,8 +112,8 @@ def test_top_of_what_does_not_run(engine: sampan.Engine, stopped: str) -> None:
 
 
 def test_stats_measure(engine: sampan.Engine, busy: str, stopped: str) -> None:
-    (row,) = next(engine.containers.stats([busy]))
-    assert row["CPU"] > 0 and row["PIDs"] == 3
+    (row,) = until(lambda: [row for row in next(engine.containers.stats([busy])) if row["CPU"] > 0])
+    assert row["PIDs"] == 3
     assert 50_000 < row["Memory"] < 50_000_000 < row["Limit"]
     assert row["Network"] == (0, 0)
     if not cgroup.named(engine.containers.get(busy).id).directories():

@@ -50,7 +50,7 @@ def test_limits_change_while_it_runs_and_stay(engine: sampan.Engine, box: str) -
     engine.containers.update(box, {"memory": 128 << 20, "memory_swap": 128 << 20, "pids_limit": 5, "cpus": 0.5})
     assert limit(box, "memory.limit_in_bytes", "memory.max") == str(128 << 20)
     assert limit(box, "pids.max", "pids.max") == "5"
-    result = engine.containers.exec(box, ["sh", "-c", "i=0; while [ $i -lt 9 ]; do sleep 5 & i=$((i+1)); done"])
+    result = engine.containers.exec(box, ["sh", "-c", "i=0; while [ $i -lt 9 ]; do sleep 100 & i=$((i+1)); done"])
     assert result != 0  # also what exec starts is within the limit
     shown = engine.containers.inspect(box)["HostConfig"]
     assert (shown["Memory"], shown["PidsLimit"], shown["NanoCpus"]) == (128 << 20, 5, 500_000_000)

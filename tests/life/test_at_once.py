@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from lifesupport import Run
-from waiting import until
+from waiting import flocks, until
 
 import sampan
 from sampan.engine import execute, outcome, stopping, supervisors
@@ -32,13 +32,6 @@ def waits_for_a_lock(pid: int) -> bool:
     """Say whether a process is blocked in flock(2) (proc(5): /proc/locks)."""
     lines = Path("/proc/locks").read_text().splitlines()
     return any("-> FLOCK" in line and line.split()[5] == str(pid) for line in lines)
-
-
-def is_waited_for(directory: str) -> bool:
-    """Say whether any process is blocked in flock(2) on a directory."""
-    inode = str(os.stat(directory).st_ino)
-    lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-    return any(line[1:3] == ["->", "FLOCK"] and line[6].rpartition(":")[2] == inode for line in lines)
 
 
 @pytest.fixture
@@ -129,8 +122,8 @@ def test_a_container_with_rm_that_is_started_again_is_not_removed_by_its_first_e
         process.send(record.pid, record.pid_start, record.boot_id, 9)
         until(lambda: engine.containers.get(name).status == "exited")
         engine.containers.start(name)
-        until(lambda: is_waited_for(home))
-    until(lambda: not is_waited_for(home))
+        until(lambda: flocks(home)[1])
+    until(lambda: not flocks(home)[1])
     assert engine.containers.get(name).status == "running"
     engine.containers.remove(name, force=True)
 
