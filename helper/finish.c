@@ -61,18 +61,50 @@ uint64_t oom_kills(const struct plan *plan)
 }
 
 static bool ended_;
+static const char *group_; /* the name of the container's own, which is being removed */
+
+/* Whether a process is in the group called NAME or in one below it (proc(5): /proc/PID/cgroup). */
+static bool is_member(long pid, const char *name)
+{
+	char path[40], lines[8192];
+	size_t length = strlen(name);
+	snprintf(path, sizeof path, "/proc/%ld/cgroup", pid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, lines, sizeof lines - 1);
+	close_once(&fd);
+	lines[n > 0 ? n : 0] = 0;
+	for (const char *at = lines; (at = strstr(at, name)) != NULL; at += length)
+		if (at > lines && at[-1] == '/' && (at[length] == '/' || at[length] == '\n'))
+			return true;
+	return false;
+}
+
+/* Looked up once it is held, so that no other process is meant that has the number by now. */
+static void kill_member(long pid, const char *name)
+{
+	int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (fd >= 0 && is_member(pid, name))
+		syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
+	close_once(&fd);
+}
 
 /* In a pid namespace of its own everything died with the first process; with the host's (--pid host) the rest goes now. */
 static void kill_rest(const char *directory)
 {
 	char path[4096], line[32];
 	FILE *list;
+	snprintf(path, sizeof path, "%s/cgroup.kill", directory);
+	int killer = open(path, O_WRONLY | O_CLOEXEC); /* cgroup2, kernel >= 5.14 */
+	bool killed = killer >= 0 && write_full(killer, "1", 1) == 0;
+	close_once(&killer);
+	if (killed)
+		return;
 	snprintf(path, sizeof path, "%s/cgroup.procs", directory);
 	list = fopen(path, "re");
 	while (list != NULL && fgets(line, sizeof line, list) != NULL) {
 		long pid = strtol(line, NULL, 10);
 		if (pid > 1)
-			kill((pid_t)pid, SIGKILL);
+			kill_member(pid, group_);
 	}
 	if (list != NULL)
 		fclose(list);
@@ -89,6 +121,8 @@ static int remove_group(const char *path, const struct stat *st, int kind, struc
 /* Says whether it is gone.  Busy: a process is still ending, or the container made groups of its own below. */
 static bool remove_cgroup(const char *directory)
 {
+	const char *slash = strrchr(directory, '/');
+	group_ = slash != NULL ? slash + 1 : directory;
 	for (int tries = 0; rmdir(directory) < 0; tries++) {
 		if (errno != EBUSY || tries == 50)
 			return errno == ENOENT;

@@ -26,10 +26,19 @@ def pids(record: Record) -> list[int]:
     """Give the processes of a running container in order; Conflict when it does not run."""
     if not running(record):
         raise Conflict(f"container {record.name} is not running", "start it first")
+    return found(record)
+
+
+def found(record: Record) -> list[int]:
+    """Give the processes of a container in order.
+
+    Without a control group, one that shares the process namespace of the host has its first process and what descends
+    from that: all others there are not its own.
+    """
     for directory in cgroup.named(record.id).directories():
-        found = tree_processes(directory)
-        if record.pid in found:
-            return sorted(set(found))
+        inside = tree_processes(directory)
+        if record.pid in inside:
+            return sorted(set(inside))
     return _related(record.pid, _own_namespace(record))
 
 

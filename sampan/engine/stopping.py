@@ -8,12 +8,11 @@ seconds to end, and the rest is killed. `timeout` as given always wins: with it 
 
 from __future__ import annotations
 
-import os
 import time
 
+from sampan.engine import members
 from sampan.errors import NotFound, Unavailable
 from sampan.runtime import cgroup, process
-from sampan.runtime.cgrouphost import tree_processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,22 +59,8 @@ def receives(pid: int, number: int) -> bool:
 
 
 def others(record: Record) -> list[int]:
-    """List the container's processes other than the first, from its cgroup or else its pid namespace."""
-    directory = cgroup.named(record.id).v2_dir
-    if directory and os.path.isdir(directory):
-        return [pid for pid in tree_processes(directory) if pid != record.pid]
-    try:
-        space = os.stat(f"/proc/{record.pid}/ns/pid").st_ino
-    except OSError:
-        return []
-    found = []
-    for name in os.listdir("/proc"):
-        try:
-            if name.isdigit() and int(name) != record.pid and os.stat(f"/proc/{name}/ns/pid").st_ino == space:
-                found.append(int(name))
-        except OSError:
-            continue  # gone, or another user's
-    return found
+    """List the container's processes other than the first."""
+    return [pid for pid in members.found(record) if pid != record.pid]
 
 
 def stop(record: Record, number: int, timeout: float | None, killing: Callable[[], object] = lambda: None) -> str:
@@ -121,8 +106,9 @@ def _pass_on(record: Record, number: int, killing: Callable[[], object]) -> str:
     """Signal the other processes; when there are none, nothing will ever happen, so the first one is killed at once."""
     name = process.signal_name(number)
     rest = [(pid, process.start_time(pid)) for pid in others(record)]
+    still = others(record)  # what had a pid of theirs when its start was looked up may be none of them
     for pid, start in rest:
-        if start is not None:
+        if start is not None and pid in still:
             _send(pid, start, record.boot_id, number)
     if rest:
         return f"container {record.name}: its first process has no handler for {name}, so its other processes got it"

@@ -1,7 +1,7 @@
 """What is done to a container's groups while it lives: look, freeze, thaw, kill; and what they count.
 
 Killing is certain: on cgroup2 the kernel does it (cgroup.kill, kernel >= 5.14); elsewhere the group is frozen first, so
-that nothing forks away and no pid is reused. Whatever fails, nothing is left frozen.
+that nothing forks away. Whatever fails, nothing is left frozen.
 """
 
 from __future__ import annotations
@@ -12,6 +12,12 @@ import time
 
 from sampan.errors import Conflict, NotSupported, Unavailable
 from sampan.runtime.cgrouphost import PATIENCE, Placement, read, tree_processes, write
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_AT_ONCE = 512  # descriptors
 
 
 def kill(placement: Placement, patience: float = PATIENCE) -> None:
@@ -37,27 +43,41 @@ def kill(placement: Placement, patience: float = PATIENCE) -> None:
 
 
 def _kill_all(placement: Placement, source: str) -> None:
-    """Freeze, so that nothing forks and no pid is reused; signal; thaw, so that the signals arrive."""
+    """Freeze, so that nothing forks; signal; thaw, so that the signals arrive. The caller repeats it."""
     still = True
     try:
         freeze(placement, 0.5)
-    except (NotSupported, Unavailable):  # the caller repeats until none is left
+    except (NotSupported, Unavailable):
         still = False
     try:
-        for pid in tree_processes(source):
-            _kill_one(pid)
+        _kill_members(lambda: tree_processes(source))
     finally:
         if still:
             thaw(placement)
 
 
-def _kill_one(pid: int) -> None:
-    if pid <= 0:
-        return  # of a pid namespace that is not seen from here (pid_namespaces(7)); kill(2) would take it for our group
+def _kill_members(members: Callable[[], list[int]]) -> None:
+    """Kill what is listed. A pid that has become another process's by then is not in the list any more, or the
+    descriptor means the one that is gone.
+    """
+    from _signal import pidfd_send_signal
+
+    held: dict[int, int] = {}
     try:
-        os.kill(pid, 9)
-    except ProcessLookupError:
-        return
+        for pid in [pid for pid in members() if pid > 0][:_AT_ONCE]:  # 0: of a pid namespace not seen from here
+            try:
+                held[pid] = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+        for pid in members():
+            try:
+                if pid in held:
+                    pidfd_send_signal(held[pid], 9)
+            except ProcessLookupError:
+                continue
+    finally:
+        for fd in held.values():
+            os.close(fd)
 
 
 def _freezer(placement: Placement) -> tuple[str, str, str]:

@@ -354,12 +354,3 @@ def test_controllers_that_are_mounted_together_have_their_names_in_the_container
     mounts.cgroups(plan, facts, 0)
     links = [op.fields for op in plan.operations if op.code == SYMLINK]
     assert links == [(f"/sys/fs/cgroup/{name}", "cpu,cpuacct") for name in ("cpu", "cpuacct")]
-
-
-def test_a_process_that_is_not_seen_from_here_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A group lists it as 0, and kill(0, 9) would end whoever calls it."""
-    killed: list[int] = []
-    monkeypatch.setattr(os, "kill", lambda pid, number: killed.append(pid))
-    for pid in (0, 7):
-        cgroupcontrol._kill_one(pid)
-    assert killed == [7]

@@ -11,7 +11,9 @@ from attackkit import ROOT, command, descendants, gone, status
 from waiting import until
 
 import sampan
-from sampan.runtime import cgroup, launch
+from sampan.engine import stopping
+from sampan.oci.options import RunOptions
+from sampan.runtime import cgroup, cgroupcontrol, launch
 
 # ---- 118, 119: zombies and the truth about ends ----
 
@@ -150,3 +152,62 @@ def test_nothing_survives_in_the_hosts_pid_namespace(engine: sampan.Engine) -> N
     rest = [pid for pid, _ in descendants(record.pid)]
     engine.containers.remove(record.id, force=True)
     assert len(rest) == 2 and all(gone(pid) for pid in rest)
+
+
+# ---- no process of the host is taken for one of a container's ----
+
+PRIVATE = ["unshare", "--mount", "--propagation", "private"]
+NO_CGROUP2 = (
+    'for m in $(awk \'/ - cgroup2/ { print $5 }\' /proc/self/mountinfo); do umount "$m" || exit 99; done; exec "$@"'
+)
+
+
+@pytest.mark.skipif(not ROOT, reason="procfs of the host's pid namespace can be mounted by root only")
+def test_what_is_left_is_killed_by_version_1_too(engine: sampan.Engine) -> None:
+    """There no kernel kills a group: each of its processes is looked up, held and looked at again."""
+    if "freezer" not in cgroup.detect().v1:
+        pytest.skip("this host has no cgroup v1")
+    words = engine.command(["run", "--rm", "--pid", "host", "base", "sh", "-c", "sleep 61 & echo $!; sleep 0.05"])
+    done = subprocess.run([*PRIVATE, "sh", "-c", NO_CGROUP2, "sh", *words], capture_output=True, check=True)
+    assert gone(int(done.stdout))
+
+
+def test_what_shares_the_hosts_processes_is_its_own_and_what_it_started(
+    engine: sampan.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it has no control group, as an ordinary user's without delegation."""
+    monkeypatch.setattr(cgroup, "named", lambda container_id: cgroup.Placement())
+    for pid in ("host", ""):
+        made = engine.containers.create("base", RunOptions(command=["sh", "-c", "sleep 63 & sleep 64"], pid=pid))
+        try:
+            engine.containers.start(made)
+            record = engine.containers.get(made)
+            until(lambda first=record.pid: len(descendants(first)) >= 2)
+            assert set(stopping.others(record)) == {pid for pid, _ in descendants(record.pid)}
+        finally:
+            engine.containers.remove(made, force=True)
+
+
+@pytest.mark.skipif(not ROOT, reason="procfs of the host's pid namespace can be mounted by root only")
+def test_a_stop_signals_no_process_of_the_host(engine: sampan.Engine) -> None:
+    """A program that ignores the signal, without a group, beside the host's processes (here: of another namespace)."""
+    script = (
+        'umount -R /sys/fs/cgroup || exit 99; sleep 65 & "$@" run -d --name deaf --pid host base'
+        " sh -c 'trap \"\" TERM; echo deaf; sleep 66' >/dev/null || exit 98;"
+        ' until [ "$("$@" logs deaf)" = deaf ]; do sleep 0.05; done;'
+        ' "$@" stop deaf >/dev/null 2>&1 || exit 97; "$@" rm -f deaf >/dev/null; kill $! && echo lives'
+    )
+    words = [*PRIVATE, "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", script, "sh", *engine.command([])]
+    done = subprocess.run(words, capture_output=True, check=False, timeout=120)
+    assert done.stdout == b"lives\n", done
+
+
+def test_a_pid_that_is_another_processes_by_now_is_not_killed() -> None:
+    ours, others = (subprocess.Popen(["sleep", "67"]) for _ in range(2))
+    lists = [[0, ours.pid, others.pid], [ours.pid], []]
+    try:
+        cgroupcontrol._kill_members(lambda: lists.pop(0))
+        assert ours.wait(timeout=60) == -9 and others.poll() is None and lists == [[]]
+    finally:
+        others.kill()
+        others.wait()
