@@ -196,7 +196,7 @@ def _expose(state: State, step: ins.Expose, expand: Callable[[str], str]) -> str
     ports: list[str] = []
     scope = state.scope()
     for word in step.ports:
-        parts = expand_words(word, scope)
+        parts = expand_words(word, scope, step.node.source.escape)
         step.node.charge(sum(map(len, parts)))
         for part in parts:
             ports += values.ports(part)

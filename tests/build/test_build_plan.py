@@ -170,6 +170,12 @@ def test_environment_keeps_places() -> None:
     assert state.scope()["A"] == "3"
 
 
+def test_ports_are_expanded_with_the_escape_character_of_the_file() -> None:
+    _, stages = instructions.stages(lexer.parse(b"# escape=`\nFROM a\nEXPOSE 8`0\n"))
+    state = metadata.State()
+    assert metadata.apply(state, stages[0].instructions[0], lambda word: word) == "EXPOSE 80/tcp"
+
+
 def test_a_stage_does_not_change_the_one_it_stands_on() -> None:
     state = metadata.scratch()
     new = state.copy()
