@@ -7,7 +7,6 @@ import pytest
 from sampan.cli import create, run
 from sampan.errors import InvalidArgument
 from sampan.nearest import did_you_mean, nearest
-from sampan.oci import options, spec
 
 KEYWORDS = ["RUN", "FROM", "COPY", "ENTRYPOINT", "CMD"]
 LONGS = [option.long for option in run.OPTIONS.options]
@@ -73,13 +72,3 @@ def test_an_option_like_no_other_leads_to_the_help(words: list[str]) -> None:
         with pytest.raises(InvalidArgument) as caught:
             parse(words, command)
         assert caught.value.hint.startswith("see ") or "--help" in caught.value.hint
-
-
-@pytest.mark.parametrize(
-    ("word", "hint"), [("net_admn", "NET_ADMIN"), ("CAP_CHWON", "CHOWN"), ("foo", "capabilities(7)")]
-)
-def test_an_unknown_capability(word: str, hint: str) -> None:
-    for given in ({"cap_add": [word]}, {"cap_drop": [word]}):
-        with pytest.raises(InvalidArgument) as caught:
-            spec.capabilities(options.RunOptions(**given))
-        assert hint in caught.value.hint

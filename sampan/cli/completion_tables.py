@@ -12,19 +12,14 @@ from __future__ import annotations
 from sampan.cli import main
 from sampan.cli.groups import ALIASES, GROUPED
 from sampan.cli.options import FLAG
+from sampan.oci.capabilities import NUMBERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.cli.options import Command, Option
 
 _SIGNALS = "HUP INT QUIT KILL USR1 USR2 TERM CONT STOP WINCH"
-_CAPABILITIES = (
-    "ALL AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE DAC_READ_SEARCH"
-    " FOWNER FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD NET_ADMIN"
-    " NET_BIND_SERVICE NET_BROADCAST NET_RAW PERFMON SETFCAP SETGID SETPCAP SETUID SYS_ADMIN SYS_BOOT"
-    " SYS_CHROOT SYS_MODULE SYS_NICE SYS_PACCT SYS_PTRACE SYS_RAWIO SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG"
-    " SYSLOG WAKE_ALARM"
-)
+_CAPABILITIES = " ".join(["ALL", *sorted([name.removeprefix("CAP_") for name in NUMBERS])])
 _LIMITS = "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack"
 _VALUES = {
     "attach": "words:stdin stdout stderr",

@@ -9,9 +9,9 @@ from __future__ import annotations
 import _struct
 import os
 
-from sampan.engine import terminal
+from sampan.engine import state, terminal
 from sampan.errors import InvalidArgument, Unavailable
-from sampan.runtime import launch, state
+from sampan.runtime import launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from sampan.engine import alone, restarting, stopping, supervisors
+from sampan.engine import alone, restarting, state, stopping, supervisors
 from sampan.engine.alone import Alone
-from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
+from sampan.errors import InvalidArgument, NotFound, SampanError
 from sampan.oci import restart as policies
-from sampan.runtime import cgroup, process, state
+from sampan.runtime import cgroup, process
 from sampan.store import files
 
 TYPE_CHECKING = False
@@ -162,11 +162,8 @@ def discard_unless_restarted(engine: Engine, record: Record) -> bool:
 def check_startable(engine: Engine, record: Record) -> None:
     """Raise Conflict or Unavailable where a start cannot be; call off a restart that is waited for."""
     containers = engine.containers
-    if record.status == state.PAUSED:
-        raise Conflict(f"cannot start container {record.name}: it is paused", "unpause it instead")
+    state.require(record.status, "start", record.name)
     if record.status == state.RESTARTING:
-        from sampan.engine import restarting
-
         restarting.call_off(engine, record)
     home = containers.paths.container(record.id)
     alone.restore(engine, record, "start")

@@ -11,7 +11,8 @@ import os
 
 from sampan.engine import starter, terminal
 from sampan.errors import Conflict, InvalidArgument, NotFound, SampanError
-from sampan.runtime import capabilities, cgroup, compile, confine, launch, process
+from sampan.oci import capabilities
+from sampan.runtime import cgroup, compile, confine, launch, process
 from sampan.runtime import plan as p
 from sampan.runtime.plan import Plan
 
@@ -104,9 +105,7 @@ def plan_for(
 
 
 def start(engine: Engine, record: Record, plan: Plan, spec: dict[str, Any], fds: tuple[int, int, int]) -> Child:
-    """Start the joining helper against a checked pidfd."""
-    if record.status != "running":
-        raise Conflict(f"cannot execute in container {record.name}: it is not running", "start it first")
+    """Start the joining helper against a checked pidfd; Conflict when the container has just ended."""
     ended = f"cannot execute in container {record.name}: it has just ended"
     try:
         target = process.open_pidfd(record.pid, record.pid_start, record.boot_id)
@@ -162,9 +161,9 @@ def exec(
     """Execute `args` in a running container and give its exit code (0 when detached)."""
     record = engine.containers.get(name)
     if record.status != "running":
-        hint = "unpause it first" if record.status == "paused" else "start it first"
-        why = "paused" if record.status == "paused" else "not running"
-        raise Conflict(f"cannot execute in container {record.name}: it is {why}", hint)
+        from sampan.engine import state
+
+        state.require(record.status, "exec", record.name)
     spec = spec_for(record, args, env or [], workdir, user, tty, privileged)
     flags = starter.stdio_flags(tty, interactive, not detach, False, (0, 1, 2))
     if detach and not tty:

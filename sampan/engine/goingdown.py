@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 
-from sampan.engine import ending, restarting, stopping, supervisors
+from sampan.engine import ending, restarting, state, stopping, supervisors
 from sampan.engine.alone import Alone
 from sampan.errors import NotFound, SampanError, Unavailable
-from sampan.runtime import process, state
+from sampan.runtime import process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ this: a user namespace makes no device.
 from __future__ import annotations
 
 from sampan.errors import NotSupported
+from sampan.oci.options import ALLOW_ALL
 from sampan.runtime import cgroup
-from sampan.runtime.devices import ALLOW_ALL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ never written down: `ps` reads it.
 
 from __future__ import annotations
 
+from sampan.engine import state
 from sampan.engine.alone import Alone
 from sampan.errors import NotSupported, SampanError, Unavailable
-from sampan.runtime import cgroup, state
+from sampan.runtime import cgroup
 from sampan.runtime.cgrouphost import Placement
 
 TYPE_CHECKING = False

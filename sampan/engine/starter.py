@@ -148,7 +148,7 @@ class Prepared:
 
 def fill(facts: Facts, spec: dict[str, Any], host: Host) -> list[str]:
     """Add rights and maps to the facts; return warnings about capabilities that this host lacks."""
-    from sampan.runtime import capabilities
+    from sampan.oci import capabilities
 
     wanted = (spec["process"].get("capabilities") or {}).get("bounding", [])
     mask, available = capabilities.mask(wanted), host.cap_mask()

@@ -48,7 +48,7 @@ def resources_for(
     if _integer(options.pids_limit, "--pids-limit") > 0:
         found["pids"] = {"limit": options.pids_limit}
     if options.privileged:
-        found["devices"] = [{"allow": True, "access": "rwm"}]
+        found["devices"] = list(defaults.ALLOW_ALL)
     else:
         rules = defaults.device_rules()
         for device in devices:

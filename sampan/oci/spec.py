@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from sampan.errors import InvalidArgument, NotSupported
+from sampan.oci import capabilities
 from sampan.oci import options as defaults
 from sampan.oci.mounts import is_path, mounts_for
 from sampan.oci.options import RunOptions, options_dict
@@ -116,20 +117,8 @@ def environment(config: dict[str, Any], options: RunOptions, hostname: str = "")
     return entries
 
 
-def capabilities(options: RunOptions) -> list[str]:
-    """Return the names of the container's capabilities, in the kernel's order."""
-    add, drop = _names(options.cap_add, "--cap-add"), _names(options.cap_drop, "--cap-drop")
-    chosen: set[str] = set(defaults.DEFAULT_CAPABILITIES)
-    if "ALL" in drop and "ALL" not in add:
-        chosen = set()
-    elif options.privileged or "ALL" in add:
-        chosen = set(defaults.ALL_CAPABILITIES)
-    chosen = (chosen - drop) | (add - {"ALL"})
-    return [name for name in defaults.ALL_CAPABILITIES if name in chosen]
-
-
 def _process(config: dict[str, Any], options: RunOptions, hostname: str, security: dict[str, Any]) -> dict[str, Any]:
-    names = capabilities(options)
+    names = capabilities.settle(options.cap_add, options.cap_drop, options.privileged)
     process: dict[str, Any] = {
         "terminal": bool(options.tty),
         "user": _user(config, options),
@@ -282,22 +271,6 @@ def _annotations(config: dict[str, Any], options: RunOptions) -> dict[str, str]:
     if not (signal.isascii() and signal.replace("+", "").replace("-", "").isalnum() or not signal) or len(signal) > 16:
         raise InvalidArgument(f"invalid stop signal {signal[:60]!r}", "name another with --stop-signal")
     return {"sampan.stop_signal": signal} if signal else {}
-
-
-def _names(words: list[str], option: str) -> set[str]:
-    found = set()
-    for word in words:
-        name = word.upper()
-        name = name if name == "ALL" or name.startswith("CAP_") else "CAP_" + name
-        name = "ALL" if name == "CAP_ALL" else name
-        if name != "ALL" and name not in defaults.ALL_CAPABILITIES:
-            from sampan.nearest import did_you_mean
-
-            known = [known.removeprefix("CAP_") for known in defaults.ALL_CAPABILITIES]
-            hint = did_you_mean(name.removeprefix("CAP_"), known) or "capabilities(7) lists them, from AUDIT_CONTROL on"
-            raise InvalidArgument(f"invalid {option} {word[:60]!r}: there is no such capability", hint)
-        found.add(name)
-    return found
 
 
 def _check_strings(values: Iterable[str], what: str) -> None:

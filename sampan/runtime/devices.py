@@ -21,27 +21,6 @@ _EVERYTHING = 7
 _MOST_NUMBER = 1 << 32
 
 
-def _rule(kind: str, major: int | None, minor: int | None, access: str) -> dict[str, Any]:
-    rule: dict[str, Any] = {"allow": True, "type": kind, "access": access}
-    if major is not None:
-        rule["major"] = major
-    if minor is not None:
-        rule["minor"] = minor
-    return rule
-
-
-# What every container needs: any node may be made, as with Docker, but only these opened.
-DEFAULT: list[dict[str, Any]] = [
-    {"allow": False, "access": "rwm"},
-    _rule("c", None, None, "m"),
-    _rule("b", None, None, "m"),
-    *[_rule("c", 1, minor, "rwm") for minor in (3, 5, 7, 8, 9)],  # null, zero, full, random, urandom
-    *[_rule("c", 5, minor, "rwm") for minor in (0, 1, 2)],  # tty, console, ptmx
-    _rule("c", 136, None, "rwm"),  # pts
-]
-ALLOW_ALL: list[dict[str, Any]] = [{"allow": True, "access": "rwm"}]
-
-
 class Rule:
     """One rule in numbers: `kind` 0 is both kinds; a major or minor of -1 is any."""
 

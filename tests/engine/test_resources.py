@@ -16,8 +16,9 @@ import pytest
 
 import sampan
 from sampan.errors import InvalidArgument, NotSupported, SampanError
+from sampan.oci import capabilities
 from sampan.oci.options import RunOptions
-from sampan.runtime import capabilities, cgroup
+from sampan.runtime import cgroup
 
 LAYOUT = cgroup.detect()
 CONTROLLERS = {*LAYOUT.v1, *LAYOUT.v2_controllers()} | ({"blkio"} if "io" in LAYOUT.v2_controllers() else set())

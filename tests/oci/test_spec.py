@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sampan.errors import InvalidArgument, NotSupported
-from sampan.oci import jsontext, options
+from sampan.oci import capabilities, jsontext, options
 from sampan.oci.spec import RunOptions, config_for, host_devices, options_dict
 
 IMAGE: dict[str, Any] = {"config": {"Cmd": ["sh"], "Env": ["PATH=/bin", "LANG=C"]}}
@@ -84,7 +84,7 @@ def test_nothing_of_the_hosts_environment_appears(monkeypatch: pytest.MonkeyPatc
 
 def test_default_capabilities_are_dockers_fourteen_and_not_inheritable() -> None:
     found = spec()["process"]["capabilities"]
-    assert set(found["bounding"]) == set(options.DEFAULT_CAPABILITIES) and len(found["bounding"]) == 14
+    assert set(found["bounding"]) == set(capabilities.DEFAULT) and len(found["bounding"]) == 14
     assert found["bounding"] == found["effective"] == found["permitted"]
     assert found["inheritable"] == found["ambient"] == []
 

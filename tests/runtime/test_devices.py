@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 
 from sampan.errors import InvalidArgument, NotSupported
+from sampan.oci.options import ALLOW_ALL, device_rules
 from sampan.runtime import cgroup, devices
 
 MKNOD, READ, WRITE = 1, 2, 4
 BLOCK, CHAR = 1, 2
+DEFAULT = device_rules()
 
 
 def run(program: bytes, kind: int, major: int, minor: int, access: int) -> int:
@@ -92,7 +94,7 @@ SIBLINGS = [
 ]
 
 
-@pytest.mark.parametrize("rules", [devices.DEFAULT, devices.ALLOW_ALL, MIXED, [], MIXED[:3], SIBLINGS])
+@pytest.mark.parametrize("rules", [DEFAULT, ALLOW_ALL, MIXED, [], MIXED[:3], SIBLINGS])
 def test_program_decides_as_the_rules_say(rules: list[dict[str, Any]]) -> None:
     program = devices.program(rules)
     numbers = [0, 1, 2, 3, 5, 8, 9, 136, 0x80000000, 0xFFFFFFFE]
@@ -102,14 +104,14 @@ def test_program_decides_as_the_rules_say(rules: list[dict[str, Any]]) -> None:
 
 
 def test_default_lets_make_any_node_but_open_harmless_ones_only() -> None:
-    program = devices.program(devices.DEFAULT)
+    program = devices.program(DEFAULT)
     assert run(program, BLOCK, 8, 0, MKNOD) == 1
     assert run(program, BLOCK, 8, 0, READ) == 0
     assert run(program, CHAR, 1, 1, READ) == 0  # /dev/mem
     assert run(program, CHAR, 10, 229, READ | WRITE) == 0  # /dev/fuse
     for major, minor in ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, 0), (136, 77)):
         assert run(program, CHAR, major, minor, READ | WRITE) == 1
-    added = [*devices.DEFAULT, {"allow": True, "type": "c", "major": 10, "minor": 229, "access": "rw"}]
+    added = [*DEFAULT, {"allow": True, "type": "c", "major": 10, "minor": 229, "access": "rw"}]
     assert run(devices.program(added), CHAR, 10, 229, READ | WRITE) == 1
 
 
@@ -122,10 +124,10 @@ def test_wrong_rule_is_refused(rule: dict[str, Any]) -> None:
 
 
 def test_v1_lines() -> None:
-    lines = devices.v1_lines(devices.DEFAULT)
+    lines = devices.v1_lines(DEFAULT)
     assert lines[:3] == [("devices.deny", "a"), ("devices.allow", "c *:* m"), ("devices.allow", "b *:* m")]
     assert ("devices.allow", "c 1:3 rwm") in lines and ("devices.allow", "c 136:* rwm") in lines
-    assert devices.v1_lines(devices.ALLOW_ALL) == [("devices.allow", "a")]
+    assert devices.v1_lines(ALLOW_ALL) == [("devices.allow", "a")]
 
 
 def test_v1_refuses_what_its_kernel_list_cannot_say() -> None:
@@ -188,7 +190,7 @@ os.mknod({str(tmp_path / "made")!r}, 0o20600, os.makedev(1, 1))
     placement = cgroup.create(f"test-devices-{os.getpid()}", {})
     child = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
-        attach(devices.program(devices.DEFAULT), placement.v2_dir)
+        attach(devices.program(DEFAULT), placement.v2_dir)
         Path(placement.v2_dir, "cgroup.procs").write_text(str(child.pid))
         out, _ = child.communicate("go\n", timeout=60)
     finally:

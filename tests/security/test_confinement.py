@@ -13,8 +13,8 @@ from attackkit import ROOT, Image, command, status, table
 
 import sampan
 from sampan.build.progress import Event
-from sampan.oci.options import DEFAULT_CAPABILITIES
-from sampan.runtime import capabilities, cgrouphost
+from sampan.oci import capabilities
+from sampan.runtime import cgrouphost
 
 # ---- 12, 37: control groups ----
 
@@ -122,9 +122,9 @@ def with_capability(engine: sampan.Engine, attack: str, name: str, capability: s
 
 def test_the_default_capabilities_are_dockers_fourteen(engine: sampan.Engine, image: str) -> None:
     docker = "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT"
-    assert set(DEFAULT_CAPABILITIES) == {f"CAP_{name}" for name in (*docker.split(), "KILL", "AUDIT_WRITE")}
+    assert set(capabilities.DEFAULT) == {f"CAP_{name}" for name in (*docker.split(), "KILL", "AUDIT_WRITE")}
     seen = status(engine.run(image, ["/attack", "identity"]).stdout)
-    wanted = capabilities.mask(list(DEFAULT_CAPABILITIES)) & engine.host.cap_mask()
+    wanted = capabilities.mask(capabilities.DEFAULT) & engine.host.cap_mask()
     assert [int(seen[key], 16) for key in ("CapBnd", "CapPrm", "CapEff")] == [wanted] * 3
     assert int(seen["CapInh"], 16) == int(seen["CapAmb"], 16) == 0
 
