@@ -116,7 +116,7 @@ class Tree:
         node.size = info.st_size
         self._put(node)
 
-    def add_tree(self, path: str, skip: Collection[str] = ()) -> list[str]:
+    def add_tree(self, path: str, skip: Collection[str]) -> list[str]:
         """Add a directory with all files below it not named in `skip`; return the real paths of its regular files."""
         top = self.add(path)
         files: list[str] = []
@@ -137,17 +137,17 @@ class Tree:
                     self.add(here)
         return files
 
-    def add_directory(self, path: str, mode: int = 0o755) -> None:
+    def add_directory(self, path: str, mode: int) -> None:
         """Add a directory of our own, with the directories above it."""
         real = self._above(path)
         kept = self._nodes.get(real)
         if kept is None or kept.type == "D":
             self._nodes[real] = Node(real, "D", mode)
 
-    def add_bytes(self, path: str, data: bytes, mode: int = 0o644) -> None:
+    def add_bytes(self, path: str, data: bytes) -> None:
         """Add a file of our own in place of what may be there."""
         real = self._above(path)
-        self._nodes[real] = Node(real, "F", mode, data=data)
+        self._nodes[real] = Node(real, "F", 0o644, data=data)
 
     def add_link(self, path: str, target: str) -> None:
         """Add a link of our own, unless the path is taken."""

@@ -154,7 +154,7 @@ class HelperExecutor:
 
     def _open(self, layers: list[str]) -> Session:
         root = Rootfs(self.store.paths.snapshots, self._lowers(layers))
-        read, request, child = rootfs.open_pack(self._facts(), root, self.target, "", tree.REQUESTS)
+        read, request, child = rootfs.open_pack(self._facts(), root, self.target, tree.REQUESTS)
         return Session(child, read, request)
 
     def _lowers(self, layers: list[str]) -> list[str]:

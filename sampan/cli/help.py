@@ -108,7 +108,7 @@ def _wrapped(words: list[str]) -> list[str]:
 def _row(option: Option) -> tuple[str, str]:
     left = (f"-{option.short}, " if option.short else "    ") + "--" + option.long
     if option.kind != FLAG:
-        left += " " + option.metavar
+        left += " " + option.kind
     right = option.help
     if option.choices:
         right += f" ({', '.join(option.choices)})"

@@ -34,7 +34,7 @@ class Option:
     `refuse` makes it an option that is known but not there yet: giving it raises NotSupported with that text.
     """
 
-    __slots__ = ("aliases", "choices", "default", "help", "hint", "kind", "long", "metavar", "refuse", "short")
+    __slots__ = ("aliases", "choices", "default", "help", "hint", "kind", "long", "refuse", "short")
 
     def __init__(
         self,
@@ -44,7 +44,6 @@ class Option:
         help: str = "",
         *,
         default: Any = None,
-        metavar: str = "",
         choices: Sequence[str] = (),
         aliases: Sequence[str] = (),
         refuse: str = "",
@@ -54,7 +53,6 @@ class Option:
         self.short = short
         self.kind = kind
         self.help = help
-        self.metavar = metavar or kind
         self.choices = choices
         self.aliases = aliases
         self.refuse = refuse

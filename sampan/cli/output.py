@@ -91,29 +91,29 @@ def json_text(value: Any) -> str:
     return in_json(jsontext.dumps(value).decode("utf-8", "surrogateescape"))
 
 
-def json_pretty(value: Any, indent: str = "    ") -> str:
+def json_pretty(value: Any) -> str:
     """Return indented JSON, in the form that `docker inspect` prints."""
-    return _pretty(value, "\n", indent)
+    return _pretty(value, "\n")
 
 
-def _pretty(value: Any, newline: str, indent: str) -> str:
-    inner = newline + indent
+def _pretty(value: Any, newline: str) -> str:
+    inner = newline + "    "
     if isinstance(value, dict) and value:
-        parts = [f"{json_text(str(key))}: {_pretty(item, inner, indent)}" for key, item in value.items()]
+        parts = [f"{json_text(str(key))}: {_pretty(item, inner)}" for key, item in value.items()]
         return "{" + inner + ("," + inner).join(parts) + newline + "}"
     if isinstance(value, (list, tuple)) and value:
-        return "[" + inner + ("," + inner).join(_pretty(item, inner, indent) for item in value) + newline + "]"
+        return "[" + inner + ("," + inner).join(_pretty(item, inner) for item in value) + newline + "]"
     return json_text(list(value) if isinstance(value, tuple) else value)
 
 
-def human_size(size: float, digits: int = 3) -> str:
-    """Return a size in powers of 1000 with so many significant digits: 1.23MB."""
-    return _scaled(size, 1000.0, _DECIMAL, digits)
+def human_size(size: float) -> str:
+    """Return a size in powers of 1000 with three significant digits: 1.23MB."""
+    return _scaled(size, 1000.0, _DECIMAL, 3)
 
 
-def human_bytes(size: float, digits: int = 4) -> str:
-    """Return a size in powers of 1024: 1.944GiB."""
-    return _scaled(size, 1024.0, _BINARY, digits)
+def human_bytes(size: float) -> str:
+    """Return a size in powers of 1024 with four significant digits: 1.944GiB."""
+    return _scaled(size, 1024.0, _BINARY, 4)
 
 
 def _scaled(size: float, base: float, units: Sequence[str], digits: int) -> str:

@@ -98,10 +98,10 @@ def cost(segments: list[Segment], value: str) -> int:
     return len(value) * (1 + wild + 4 * is_empty)
 
 
-def span(segments: list[Segment], value: str, start: int, greedy: bool) -> tuple[int, int] | None:
-    """Find the leftmost match at or after start, the longest there if greedy, else the shortest."""
+def span(segments: list[Segment], value: str, start: int) -> tuple[int, int] | None:
+    """Find the leftmost match at or after start, the longest there."""
     begin = segments[0].find(value, start)
-    return None if begin < 0 else _rest(segments, value, begin, greedy)
+    return None if begin < 0 else _rest(segments, value, begin, True)
 
 
 def _rest(segments: list[Segment], value: str, begin: int, greedy: bool) -> tuple[int, int] | None:
@@ -133,7 +133,7 @@ def trim_suffix(segments: list[Segment], value: str, greedy: bool) -> str:
 
 def replace_first(segments: list[Segment], value: str, replacement: str) -> str:
     """Replace the leftmost longest match."""
-    found = span(segments, value, 0, True)
+    found = span(segments, value, 0)
     return value if found is None else value[: found[0]] + replacement + value[found[1] :]
 
 
@@ -147,7 +147,7 @@ def replace_all(segments: list[Segment], value: str, replacement: str, limit: in
     out: list[str] = []
     size = copied = at = 0
     while at <= len(value):
-        found = span(segments, value, at, True)
+        found = span(segments, value, at)
         if found is None:
             break
         begin, end = found

@@ -45,7 +45,7 @@ class Below:
     def __init__(self, engine: Engine, record: Record) -> None:
         snapshots = engine.store.snapshots.lowers(record.config["layers"])
         root = Rootfs(engine.store.paths.snapshots, [*snapshots, "empty"] if snapshots else ["empty"])
-        read, request, self._child = rootfs.open_pack(facts_of(engine), root, _target(engine), "", tree.REQUESTS)
+        read, request, self._child = rootfs.open_pack(facts_of(engine), root, _target(engine), tree.REQUESTS)
         self._fds = (read, request)
         self._packer = tree.Packer(read, request, self._child.wait)
 
@@ -77,7 +77,7 @@ def entries(engine: Engine, record: Record, below: Below, contents: bool) -> Ite
     alone.restore(engine, record, "read the changes of")
     upper = Rootfs(directory=os.path.join(engine.store.paths.container(record.id), "upper"))
     flags = 0 if contents else tree.LIST
-    read, request, child = rootfs.open_pack(facts_of(engine), upper, _target(engine), "", flags)
+    read, request, child = rootfs.open_pack(facts_of(engine), upper, _target(engine), flags)
     os.close(request)
     made = _mount_points(engine, record)
     try:

@@ -160,7 +160,7 @@ def mapped_size(engine: Engine, path: str) -> int:
     target = os.path.join(engine.store.paths.run, "rootfs")
     os.makedirs(target, mode=0o700, exist_ok=True)
     root = rootfs.Rootfs(directory=path)
-    read, request, child = rootfs.open_pack(facts, root, target, flags=tree.REQUESTS)
+    read, request, child = rootfs.open_pack(facts, root, target, tree.REQUESTS)
     try:
         packer = tree.Packer(read, request, child.wait)
         packer.request(b"", contents=False)

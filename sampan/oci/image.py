@@ -23,7 +23,6 @@ OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 OCI_LAYER_GZIP = OCI_LAYER + "+gzip"
 OCI_LAYER_ZSTD = OCI_LAYER + "+zstd"
-OCI_EMPTY = "application/vnd.oci.empty.v1+json"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
@@ -233,19 +232,15 @@ def build_config(config: Document) -> bytes:
     return _dump(config, parse_config)
 
 
-def build_manifest(config: Document, layers: Iterable[Document], annotations: dict[str, str] | None = None) -> bytes:
+def build_manifest(config: Document, layers: Iterable[Document]) -> bytes:
     """Return the bytes of an OCI image manifest made of descriptors."""
     document: Document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": list(layers)}
-    if annotations:
-        document["annotations"] = annotations
     return _dump(document, parse_manifest)
 
 
-def build_index(manifests: Iterable[Document], annotations: dict[str, str] | None = None) -> bytes:
+def build_index(manifests: Iterable[Document]) -> bytes:
     """Return the bytes of an OCI index made of descriptors."""
     document: Document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": list(manifests)}
-    if annotations:
-        document["annotations"] = annotations
     return _dump(document, parse_index)
 
 

@@ -38,7 +38,6 @@ class TarReader:
     """
 
     def __init__(self, read: Read, *, max_size: int = 0, trailing: int = -1) -> None:
-        self.dropped_xattrs = 0
         self.complete = False  # the end mark was seen
         self.unpacked_size = 0
         self._read = read
@@ -239,11 +238,10 @@ class TarReader:
                 continue
             name = key[len(_XATTR) :]
             if entry.type not in "FD" or not kinds.xattr_accepted(name):
-                self.dropped_xattrs += 1
-            elif len(name) > kinds.MAX_XATTR_NAME or len(value) > kinds.MAX_XATTR_VALUE or b"\0" in name:
+                continue
+            if len(name) > kinds.MAX_XATTR_NAME or len(value) > kinds.MAX_XATTR_VALUE or b"\0" in name:
                 raise broken("an extended attribute is too large", entry.path)
-            else:
-                found[name] = value
+            found[name] = value
         return found or None
 
     # -- contents --

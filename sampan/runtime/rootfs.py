@@ -128,8 +128,8 @@ def settle(child: Child) -> None:
         return
 
 
-def open_pack(facts: Facts, root: Rootfs, target: str, base: str = "", flags: int = 0) -> tuple[int, int, Child]:
-    """Start a pack of `base`; give the descriptor to read entries from, the one for requests, and the child.
+def open_pack(facts: Facts, root: Rootfs, target: str, flags: int = 0) -> tuple[int, int, Child]:
+    """Start a pack of the whole tree; give the descriptor to read entries from, the one for requests, and the child.
 
     What an ordinary user could not make shows as it was recorded.
     """
@@ -137,7 +137,7 @@ def open_pack(facts: Facts, root: Rootfs, target: str, base: str = "", flags: in
 
     flags |= tree.RECORDED if facts.rootless else 0
     set_root(facts, root, target)
-    return piped(lambda source, sink: start(_tree_plan(facts, p.PACK, base, flags, "read files"), source, sink))
+    return piped(lambda source, sink: start(_tree_plan(facts, p.PACK, "", flags, "read files"), source, sink))
 
 
 def piped(begin: Callable[[int, int], Child]) -> tuple[int, int, Child]:

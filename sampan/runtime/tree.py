@@ -22,7 +22,7 @@ from sampan.errors import (
 )
 from sampan.oci import entry as kinds
 from sampan.oci.entry import Entry
-from sampan.oci.layer import TarReader, TarWriter, from_overlay, to_overlay
+from sampan.oci.layer import TarReader, TarWriter, from_overlay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -361,12 +361,6 @@ class Packer:
         if self._reason:
             self._reason()
         return Unavailable("cannot read files: the helper ended in the middle")
-
-
-def tar_to_entries(stream: Stream, opaque_name: str, *, max_size: int = 0) -> Source:
-    """Read an archive as a source for Applier.feed; with `opaque_name` its whiteouts become overlayfs marks."""
-    reader = TarReader(stream.read, max_size=max_size)
-    return to_overlay(reader, opaque_name) if opaque_name else reader
 
 
 def entries_to_tar(source: Source, write: Callable[[bytes], object], opaque_name: str = "") -> int:

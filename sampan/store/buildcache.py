@@ -14,7 +14,6 @@ import time
 import zlib
 from _struct import Struct
 
-from sampan.errors import InvalidArgument
 from sampan.oci import digest as digests
 from sampan.oci import jsontext
 from sampan.store import files
@@ -173,14 +172,3 @@ def _load(path: str) -> dict[str, Entry]:
     at_rest = began - _RACY
     table = _ENTRY.iter_unpack(rest[_COUNTS.size : split])
     return {name: entry for name, entry in zip(names, table, strict=True) if entry[1] < at_rest > entry[2]}
-
-
-def key_of(parts: Iterable[str]) -> str:
-    """Return a cache key for texts in order; no two lists of texts have the same encoding."""
-    running = digests.sha256()
-    for part in parts:
-        data = part.encode("utf-8", "surrogateescape")
-        if len(data) >= 1 << 32:
-            raise InvalidArgument("cannot make a cache key: a part has more than 4 GiB")
-        running.update(len(data).to_bytes(4, "little") + data)
-    return running.hexdigest()

@@ -213,16 +213,6 @@ class Ingest:
             raise files.failure(f"write a blob in {self._paths.ingest}", exc) from exc
         self._started = self.size
 
-    def fileno(self) -> int:
-        """Return the descriptor, for a writer that then calls `wrote`."""
-        return self._fd
-
-    def wrote(self, data: bytes | bytearray | memoryview) -> None:
-        """Count `data` that the caller has appended through `fileno` itself."""
-        self._hash.update(data)
-        self.size += len(data)
-        self._sum(data)
-
     def _sum(self, data: bytes | bytearray | memoryview) -> None:
         """Go on with the check sum, or begin it once the blob is large."""
         if self._crc is None or self.size < _SUMMED:

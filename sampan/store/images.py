@@ -133,17 +133,6 @@ class Images:
             )
         return before
 
-    def untag(self, name: str) -> str:
-        """Remove a reference and return the manifest that it named; raise NotFound. The image itself stays."""
-        full = str(reference.parse(name))
-        with self._db.transaction(frees=True):
-            row = self._db.one("SELECT manifest_digest FROM image_references WHERE name = ?", (full,))
-            if row is None:
-                raise NotFound(f"cannot untag {name}: no such reference")
-            self._db.execute("DELETE FROM image_references WHERE name = ?", (full,))
-            self._write_index(self._index(), frees=True)
-        return str(row[0])
-
     def has(self, text: str) -> bool:
         """Tell whether `resolve` would find an image, without reading it."""
         return (self._by_reference(text) or self._by_id(text)) is not None

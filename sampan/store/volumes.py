@@ -63,15 +63,6 @@ class Volumes:
             raise files.failure(f"create volume {chosen}", exc) from exc
         return self.get(chosen)
 
-    def ensure(self, name: str = "") -> str:
-        """Return the data directory of a volume, made if it is missing."""
-        if name:
-            names.check(name, "volume")
-            path = self._paths.volume_data(name)
-            if self._db.one("SELECT 1 FROM volumes WHERE name = ?", (name,)) is not None and os.path.isdir(path):
-                return path
-        return self.create(name).path
-
     def get(self, name: str) -> Volume:
         """Return a volume; raise NotFound."""
         row = self._db.one(_SELECT + " WHERE name = ?", (name,)) if name.isascii() else None

@@ -252,13 +252,9 @@ def ingest_layer(
     *,
     lease: Lease | None = None,
     durable: bool = True,
-    ingest: Ingest | None = None,
 ) -> Ingested:
-    """Read one layer into the store; IntegrityError when it is not what is promised.
-
-    `lease` holds what was added; `ingest` takes the blob's bytes in place of a new one.
-    """
-    layer = Layer(store, facts_factory(), target, promise, lease, ingest)
+    """Read one layer into the store; IntegrityError when it is not what is promised. `lease` holds what was added."""
+    layer = Layer(store, facts_factory(), target, promise, lease)
     try:
         layer.receive(stream)
         return layer.commit(durable=durable)

@@ -17,7 +17,7 @@ import sampan
 from sampan.cli import main, options
 from sampan.engine import manifests
 from sampan.errors import IntegrityError, InvalidArgument, NotFound
-from sampan.oci import image, platform
+from sampan.oci import platform
 
 SBOM, SIGNATURE = "application/spdx+json", "application/vnd.example.signature"
 
@@ -35,7 +35,7 @@ class Artifact:
             "schemaVersion": 2,
             "mediaType": ts.MANIFEST,
             "artifactType": kind,
-            "config": descriptor(b"{}", image.OCI_EMPTY),
+            "config": descriptor(b"{}", "application/vnd.oci.empty.v1+json"),
             "layers": [descriptor(content, "text/plain")],
             "subject": subject,
             "annotations": {"org.example.of": content.decode()},
@@ -56,7 +56,7 @@ def make_layout(directory: Path, name: str) -> tuple[dict[str, Any], list[Artifa
     subject = {key: layout.entries[0][key] for key in ("mediaType", "digest", "size")}
     sbom = Artifact(SBOM, b"sbom", subject)
     made = [sbom, Artifact(SIGNATURE, b"signature", subject), Artifact(SIGNATURE, b"of the sbom", sbom.descriptor)]
-    layout.blob(b"{}", image.OCI_EMPTY)
+    layout.blob(b"{}", "application/vnd.oci.empty.v1+json")
     for one in made:
         layout.blob(one.content, "text/plain")
         layout.add(layout.blob(one.data, ts.MANIFEST))

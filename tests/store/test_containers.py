@@ -54,7 +54,7 @@ def test_bad_names_are_refused_everywhere(store: Store, name: str) -> None:
         lambda: store.container(name),
         lambda: store.containers.rename(store.containers.get("web").id, name),
         lambda: store.volumes.create(name),
-        lambda: store.volumes.ensure(name),
+        lambda: store.volumes.create(name).path,
     ):
         with pytest.raises(InvalidArgument):
             call()
@@ -148,7 +148,7 @@ def test_a_name_is_kept_by_an_acknowledged_create_of_a_killed_process(spawn: Spa
 
 
 def test_a_volume_is_a_directory_that_is_made_once(store: Store) -> None:
-    path = store.volumes.ensure("data")
+    path = store.volumes.create("data").path
     assert path == store.paths.volume_data("data") == store.volumes.create("data", labels={"a": "b"}).path
     assert os.path.isdir(path)
     found = store.volumes.get("data")
@@ -159,12 +159,12 @@ def test_a_volume_is_a_directory_that_is_made_once(store: Store) -> None:
 
 
 def test_a_volume_that_lost_its_directory_gets_a_new_one(store: Store) -> None:
-    os.rmdir(store.volumes.ensure("data"))
-    assert os.path.isdir(store.volumes.ensure("data"))
+    os.rmdir(store.volumes.create("data").path)
+    assert os.path.isdir(store.volumes.create("data").path)
 
 
 def test_a_volume_in_use_is_not_removed(store: Store) -> None:
-    path = store.volumes.ensure("data")
+    path = store.volumes.create("data").path
     one = store.container("one", volumes=["data"])
     two = store.container("two", config={"spec": {"mounts": [{"source": path + "/sub"}, {"source": "/etc"}, {}]}})
     assert store.volumes.users("data") == ["one", "two"]
@@ -179,12 +179,12 @@ def test_a_volume_in_use_is_not_removed(store: Store) -> None:
 
 
 def test_a_new_volume_never_shows_what_an_old_one_held(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open(store.volumes.ensure("data") + "/secret", "w") as file:
+    with open(store.volumes.create("data").path + "/secret", "w") as file:
         file.write("old")
     with monkeypatch.context() as patch:  # killed before the directory is emptied
         patch.setattr(store.volumes, "_remove_tree", lambda path: None)
         store.volumes.remove("data")
-    assert os.listdir(store.volumes.ensure("data")) == []
+    assert os.listdir(store.volumes.create("data").path) == []
     store.collect()
     assert os.listdir(store.paths.volumes) == ["data"]
 
@@ -222,19 +222,19 @@ class Cut(Exception):
 
 def test_a_removal_that_was_cut_short_is_undone(store: Store) -> None:
     for undo in (lambda: store.volumes.create("data"), lambda: store.volumes.recover("data"), store.collect):
-        Path(store.volumes.ensure("data"), "kept").touch()
+        Path(store.volumes.create("data").path, "kept").touch()
         with pytest.raises(Cut), store.db.transaction():
             store.volumes.forget("data")
             raise Cut
         assert [volume.name for volume in store.volumes.ls()] == ["data"]
         assert "data" not in os.listdir(store.paths.volumes)
         undo()
-        assert os.listdir(store.volumes.ensure("data")) == ["kept"]
+        assert os.listdir(store.volumes.create("data").path) == ["kept"]
         assert os.listdir(store.paths.volumes) == ["data"]
 
 
 def test_what_killed_commands_left_of_volumes_is_collected(store: Store) -> None:
-    store.volumes.ensure("data")
+    store.volumes.create("data")
     half = f"{store.paths.volumes}/.new-{owner.boot_id()}.{owner.this_process().split('.')[1]}.4194303.1.abcd"
     living = f"{store.paths.volumes}/.new-{owner.this_process()}.abcd"
     for path in (store.paths.volume_data("made"), store.paths.volume("begun"), half + "/file", living):

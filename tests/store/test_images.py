@@ -178,10 +178,15 @@ def test_the_index_of_the_layout_follows_the_references(store: Store) -> None:
         "docker.io/library/a:latest": first.manifest_digest,
         "docker.io/library/b:x": second.manifest_digest,
     }
-    store.images.untag("b:x")
-    assert index(store) == {"docker.io/library/a:latest": first.manifest_digest, "": second.manifest_digest}
+    store.images.tag("b:x", first.manifest_digest)
+    assert index(store) == {
+        "docker.io/library/a:latest": first.manifest_digest,
+        "docker.io/library/b:x": first.manifest_digest,
+        "": second.manifest_digest,
+    }
     store.images.remove(second.id)
     store.images.remove("a")
+    store.images.remove("b:x")
     assert index(store) == {}
 
 

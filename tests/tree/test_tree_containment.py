@@ -226,7 +226,7 @@ def stream(data: bytes) -> bytes:
     """The entry stream of an archive."""
     read, write = os.pipe()
     applier = tree.Applier(write)
-    applier.feed(tree.tar_to_entries(io.BytesIO(data), ""))
+    applier.feed(TarReader(io.BytesIO(data).read))
     applier.end()
     os.close(write)
     with open(read, "rb") as file:

@@ -16,6 +16,7 @@ import pytest
 
 from sampan.errors import SampanError
 from sampan.oci.entry import Entry
+from sampan.oci.layer import TarReader, to_overlay
 from sampan.runtime import tree
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ class Harness:
             raise failed
 
     def apply_tar(self, root: Path, data: bytes, flags: int = 0, base: str = "", opaque: str = "") -> None:
-        self.apply(root, tree.tar_to_entries(io.BytesIO(data), opaque), flags, base, opaque)
+        reader = TarReader(io.BytesIO(data).read)
+        self.apply(root, to_overlay(reader, opaque) if opaque else reader, flags, base, opaque)
 
     def pack(self, root: Path, flags: int = 0, base: str = "", opaque: str = "") -> list[tuple[Entry, bytes]]:
         """Pack a tree into memory, contents with their holes filled."""
