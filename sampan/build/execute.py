@@ -62,7 +62,7 @@ if TYPE_CHECKING:
         rootless: bool
         notes: list[str]
 
-        def add_idmap(self, facts: Facts) -> None: ...
+        def facts(self) -> Facts: ...
 
     class Starter(Protocol):
         """The module that turns a specification into a process (engine/starter.py)."""
@@ -137,12 +137,10 @@ class HelperExecutor:
         self.store = store
         self.host = host
         self.starter = starter
-        self.target = os.path.join(store.paths.run, "rootfs")
         self._session: Session | None = None
         self._layers: list[str] = []
         self._notes: list[str] = []
         self._told = 0
-        os.makedirs(self.target, mode=0o700, exist_ok=True)
 
     # ---- reading ----
 
@@ -154,7 +152,7 @@ class HelperExecutor:
 
     def _open(self, layers: list[str]) -> Session:
         root = Rootfs(self.store.paths.snapshots, self._lowers(layers))
-        read, request, child = rootfs.open_pack(self._facts(), root, self.target, tree.REQUESTS)
+        read, request, child = rootfs.open_pack(self.host.facts(), root, tree.REQUESTS)
         return Session(child, read, request)
 
     def _lowers(self, layers: list[str]) -> list[str]:
@@ -166,11 +164,6 @@ class HelperExecutor:
         if not os.path.isdir(empty):
             os.makedirs(empty, mode=0o755, exist_ok=True)
         return [*self.store.snapshots.lowers(layers), "empty"] if layers else ["empty"]
-
-    def _facts(self) -> Facts:
-        facts = Facts()
-        self.host.add_idmap(facts)
-        return facts
 
     def kind(self, layers: list[str], path: str) -> str:
         """Give the type letter of what is at a path, symbolic links followed; "" for nothing."""
@@ -228,13 +221,13 @@ class HelperExecutor:
     def apply(self, root: Root, base: str, source: Source) -> None:
         """Write entries below `base`, which is made when it is missing."""
         flags = tree.MERGE | tree.CREATE_BASE | tree.KEEP_TYPE
-        write, child = rootfs.open_apply(self._facts(), self._writable(root), self.target, base.strip("/"), flags)
+        write, child = rootfs.open_apply(self.host.facts(), self._writable(root), base.strip("/"), flags=flags)
         rootfs.send(write, child, lambda applier: applier.feed(source))
 
     def diff(self, root: Root) -> Source:
         """Give what the step changed: the entries of its upper directory, overlayfs's marks among them."""
         plain = Rootfs(directory=root.active.upper)
-        read, request, child = rootfs.open_pack(self._facts(), plain, self.target)
+        read, request, child = rootfs.open_pack(self.host.facts(), plain)
         os.close(request)
         try:
             yield from tree.Packer(read, reason=child.wait)
@@ -249,8 +242,8 @@ class HelperExecutor:
         """Run a process in the root until it ends; everything that it started ends with it."""
         from sampan.build import process as processes
 
-        facts = Facts()
-        rootfs.set_root(facts, self._writable(root), self.target)
+        facts = self.host.facts()
+        rootfs.set_root(facts, self._writable(root))
         script = self._script(root, process.script) if process.script else ""
         spec = processes.specification(process, script, self.host.rootless)
         from sampan.runtime import hostfiles

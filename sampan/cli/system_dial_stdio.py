@@ -26,5 +26,5 @@ def run(engine: Engine, values: Values) -> int:
     standard_input("requests")
     out = os.dup(1)  # nothing else may be written between the answers
     os.dup2(2, 1)
-    serve(engine.store, engine.images.facts, engine.images.mount_point(), 0, out)
+    serve(engine.store, engine.host.facts, 0, out)
     return 0

@@ -39,7 +39,6 @@ class Files:
     def __init__(self, engine: Engine, name: str) -> None:
         self.engine = engine
         self.name = name
-        self.facts = Facts()
         self._alone: Alone | None = None
         self._reader: tuple[tree.Packer, Child, list[int]] | None = None
 
@@ -53,7 +52,7 @@ class Files:
             self.running = bool(self.record.pid) and process.alive(
                 self.record.pid, self.record.pid_start, self.record.boot_id
             )
-            self.engine.host.add_idmap(self.facts)
+            self.facts: Facts = self.engine.host.facts()
             self.engine.warn(self.engine.host.notes)
         except BaseException as exc:
             alone.__exit__(type(exc))
@@ -72,10 +71,7 @@ class Files:
     # ---- plans ----
 
     def _facts(self) -> Facts:
-        facts, known = Facts(), self.facts
-        facts.rootless, facts.single_id = known.rootless, known.single_id
-        facts.uid_map, facts.gid_map = known.uid_map, known.gid_map
-        facts.newuidmap, facts.newgidmap = known.newuidmap, known.newgidmap
+        facts = self.engine.host.facts()
         facts.stdio = p.NULL_OUT
         return facts
 
@@ -99,7 +95,7 @@ class Files:
         binds = _binds(spec, home)
         lowers = store.snapshots.lowers(self.record.config["layers"])
         upper = os.path.relpath(os.path.join(home, "upper"), store.paths.snapshots)
-        facts.snapshots, facts.target = store.paths.snapshots, os.path.join(store.paths.run, "rootfs")
+        facts.snapshots = store.paths.snapshots
         os.makedirs(facts.target, mode=0o700, exist_ok=True)
         if writable or binds:  # mount points may have to be made
             work = os.path.relpath(os.path.join(home, "work"), store.paths.snapshots)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.engine.engine import Engine
-    from sampan.runtime.compile import Facts
 
 
 class Fault:
@@ -198,22 +197,12 @@ class Check:
 
         directory = self.store.snapshots.path(digest)  # a local layer's diff_id is its blob's digest
         with self.store.content.ingest(lease=lease) as ingest:
-            if not compare.repack(self._facts(), self._target(), directory, ingest.write):
+            if not compare.repack(self.engine.host.facts(), directory, ingest.write):
                 return ""
             ingest.commit(digest)
         return "made again from the unpacked layer"
 
     # ---- layers ----
-
-    def _facts(self) -> Facts:
-        from sampan.runtime.compile import Facts
-
-        facts = Facts()
-        self.engine.host.add_idmap(facts)
-        return facts
-
-    def _target(self) -> str:
-        return os.path.join(self.store.paths.run, "rootfs")
 
     def _sources(self) -> dict[str, str]:
         """Tell for each layer (diff_id) which blob it comes from."""
@@ -271,14 +260,14 @@ class Check:
         from sampan.transfer import compare
 
         try:
-            fresh = compare.unpack_again(self.store, self._facts(), self._target(), digest, diff_id)
+            fresh = compare.unpack_again(self.store, self.engine.host.facts(), digest, diff_id)
         except Unavailable as exc:
             yield self._not_compared(diff_id, exc)
             return
         try:
             try:
                 wanted, there = Rootfs(directory=fresh[0].upper), Rootfs(directory=directory)
-                compared = compare.differences(self._facts, self._target(), wanted, there)
+                compared = compare.differences(self.engine.host.facts, wanted, there)
                 found = [str(one) for one in islice(compared, _MOST)]
             except SampanError as exc:  # the disk itself, or what the helper refuses in a layer
                 found = [str(exc)]
@@ -314,7 +303,7 @@ class Check:
 
         with self.store.leases.take("check") as lease:
             lease.hold(diff_id)
-            fresh = fresh or compare.unpack_again(self.store, self._facts(), self._target(), digest, diff_id)
+            fresh = fresh or compare.unpack_again(self.store, self.engine.host.facts(), digest, diff_id)
             self.store.snapshots.remove(diff_id)
             self.store.snapshots.commit(fresh[0], diff_id, size=fresh[1], lease=lease)
         for (manifest,) in self.store.db.query(

@@ -150,12 +150,10 @@ def _unpack(engine: Engine, claim: Claim, diff_id: str) -> None:
     if store.snapshots.find(diff_id) is not None:
         claim.lease().hold(diff_id)
         return
-    facts = differences.facts_of(engine)
     active = store.snapshots.prepare()
     fd = store.content.open(diff_id)
     try:
-        target = os.path.join(store.paths.run, "rootfs")
-        unpacked = layers.unpack(lambda count: os.read(fd, count), facts, target, active.upper)
+        unpacked = layers.unpack(lambda count: os.read(fd, count), engine.host.facts(), active.upper)
         store.snapshots.commit(active, diff_id, size=unpacked, lease=claim.lease())
     except BaseException:
         store.snapshots.abort(active)

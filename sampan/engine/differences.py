@@ -13,7 +13,6 @@ from sampan.engine import alone
 from sampan.errors import NotFound
 from sampan.oci import entry as kinds
 from sampan.runtime import hostfiles, rootfs, tree
-from sampan.runtime.compile import Facts
 from sampan.runtime.rootfs import Rootfs
 
 TYPE_CHECKING = False
@@ -27,25 +26,13 @@ if TYPE_CHECKING:
 ADDED, CHANGED, DELETED = "A", "C", "D"
 
 
-def facts_of(engine: Engine) -> Facts:
-    facts = Facts()
-    engine.host.add_idmap(facts)
-    return facts
-
-
-def _target(engine: Engine) -> str:
-    target = os.path.join(engine.store.paths.run, "rootfs")
-    os.makedirs(target, mode=0o700, exist_ok=True)
-    return target
-
-
 class Below:
     """Look at the layers below a container, within a `with` block."""
 
     def __init__(self, engine: Engine, record: Record) -> None:
         snapshots = engine.store.snapshots.lowers(record.config["layers"])
         root = Rootfs(engine.store.paths.snapshots, [*snapshots, "empty"] if snapshots else ["empty"])
-        read, request, self._child = rootfs.open_pack(facts_of(engine), root, _target(engine), tree.REQUESTS)
+        read, request, self._child = rootfs.open_pack(engine.host.facts(), root, tree.REQUESTS)
         self._fds = (read, request)
         self._packer = tree.Packer(read, request, self._child.wait)
 
@@ -77,7 +64,7 @@ def entries(engine: Engine, record: Record, below: Below, contents: bool) -> Ite
     alone.restore(engine, record, "read the changes of")
     upper = Rootfs(directory=os.path.join(engine.store.paths.container(record.id), "upper"))
     flags = 0 if contents else tree.LIST
-    read, request, child = rootfs.open_pack(facts_of(engine), upper, _target(engine), flags)
+    read, request, child = rootfs.open_pack(engine.host.facts(), upper, flags)
     os.close(request)
     made = _mount_points(engine, record)
     try:

@@ -26,7 +26,7 @@ def explain(engine: Engine, image: str, options: RunOptions) -> list[str]:
     facts.lowers = engine.store.snapshots.lowers(found.diff_ids)
     facts.upper, facts.work = "UPPER", "WORK"
     facts.transient = True
-    facts.target = os.path.join(engine.store.paths.run, "rootfs")
+    facts.target = engine.store.paths.mount_point
     facts.stdio = p.FOREGROUND
     notes = starter.fill(facts, spec, engine.host) + engine.host.notes
     facts.host_devices = starter.host_devices(spec, options.privileged)

@@ -261,8 +261,7 @@ class _Copy:
             engine.store,
             source,
             lambda picture: names,
-            engine.images.facts,
-            engine.images.mount_point(),
+            engine.host.facts,
             self._crew(),
             listen=self.listen,
         )
@@ -310,8 +309,7 @@ class _Copy:
             process = host.start(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors.take())
             try:
                 # What the other host calls its images re-points no name here.
-                facts, target = engine.images.facts, engine.images.mount_point()
-                loaded = load(engine.store, process.stdout.fileno(), facts, target, name=name)
+                loaded = load(engine.store, process.stdout.fileno(), engine.host.facts, name=name)
             except InvalidArgument as exc:
                 code = process.wait()
                 if not code:

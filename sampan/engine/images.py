@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from sampan.engine.pulling import Pulled
     from sampan.engine.pushing import Pushed
     from sampan.engine.streams import Place
-    from sampan.runtime.compile import Facts
     from sampan.store.images import Image
 
 
@@ -175,16 +174,6 @@ class Images:
 
     # ---- archives ----
 
-    def facts(self) -> Facts:
-        from sampan.runtime.compile import Facts
-
-        facts = Facts()
-        self.engine.host.add_idmap(facts)
-        return facts
-
-    def mount_point(self) -> str:
-        return os.path.join(self.engine.store.paths.run, "rootfs")
-
     def save(self, names: Sequence[str], target: Place) -> int:
         """Write images as one archive that is an OCI layout and a Docker archive; give its size in bytes.
 
@@ -235,7 +224,7 @@ class Images:
 
         said = []
         with readable(source, "images") as place:
-            loaded = load(self.engine.store, place, self.facts, self.mount_point())
+            loaded = load(self.engine.store, place, self.engine.host.facts)
         for one in loaded:
             for name in one.references:
                 shown = reference.parse(name).familiar()
@@ -279,7 +268,7 @@ class Images:
         store = self.engine.store
         try:
             image_id, before = bare.make_image(
-                store, bare.Pieces(pieces), self.facts, self.mount_point(), config=config, name=name, **words
+                store, bare.Pieces(pieces), self.engine.host.facts, config=config, name=name, **words
             )
         except SampanError as exc:
             if "what" in words:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from sampan.oci import reference
 
 TYPE_CHECKING = False
@@ -70,16 +68,10 @@ def layers(engine: Engine, name: str) -> list[dict[str, object]]:
 
 def diff(engine: Engine, before: str, after: str) -> Iterator[Difference]:
     """Give how the files of one image differ from those of another, by path: all of it, contents included."""
-    from sampan.runtime.compile import Facts
     from sampan.transfer import compare
 
-    def facts() -> Facts:
-        made = Facts()
-        engine.host.add_idmap(made)
-        return made
-
     first, second = (_root(engine, engine.images.runnable(name)) for name in (before, after))
-    return compare.differences(facts, os.path.join(engine.store.paths.run, "rootfs"), first, second)
+    return compare.differences(engine.host.facts, first, second)
 
 
 def _root(engine: Engine, image: Image) -> Rootfs:

@@ -153,14 +153,9 @@ def _tree_size(path: str) -> int:
 def mapped_size(engine: Engine, path: str) -> int:
     """Add them up as root of the user namespace, where directories are closed to the caller himself."""
     from sampan.runtime import rootfs, tree
-    from sampan.runtime.compile import Facts
 
-    facts = Facts()
-    engine.host.add_idmap(facts)
-    target = os.path.join(engine.store.paths.run, "rootfs")
-    os.makedirs(target, mode=0o700, exist_ok=True)
     root = rootfs.Rootfs(directory=path)
-    read, request, child = rootfs.open_pack(facts, root, target, tree.REQUESTS)
+    read, request, child = rootfs.open_pack(engine.host.facts(), root, tree.REQUESTS)
     try:
         packer = tree.Packer(read, request, child.wait)
         packer.request(b"", contents=False)

@@ -123,7 +123,6 @@ def _one(
     listen: Listen,
     lease: Lease | None,
 ) -> Pulled:
-    images = engine.images
     source = _source(engine, speaker, ref, wanted, strict, listen)
     listen(events.Event(events.TEXT, text=_greeting(ref)))
 
@@ -150,8 +149,7 @@ def _one(
             engine.store,
             source,
             names,
-            images.facts,
-            images.mount_point(),
+            engine.host.facts,
             moving.crew(speaker.interrupt),
             listen=listen,
             lease=lease,

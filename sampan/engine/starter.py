@@ -53,6 +53,13 @@ class Host:
                 self._cap_mask &= rights.bounding()
         return self._cap_mask
 
+    def facts(self) -> Facts:
+        """Give the facts for work on files below a root: the id maps, and where roots are mounted."""
+        facts = compile.Facts()
+        facts.target = self.paths.mount_point
+        self.add_idmap(facts)
+        return facts
+
     def add_idmap(self, facts: Facts) -> None:
         """Fill in the id maps of an ordinary user; the note about a single id is kept for the caller to print."""
         if not self.rootless:
@@ -137,7 +144,7 @@ class Prepared:
         """Compile and send the rest in two pieces, while the helper is at work on the one before."""
         spec, facts = self.spec, self.facts
         facts.host_devices = host_devices(spec, self.privileged)
-        facts.target = os.path.join(self.host.paths.run, "rootfs")
+        facts.target = self.host.paths.mount_point
         os.makedirs(facts.target, mode=0o700, exist_ok=True)
         compile.compile_files(self.plan, spec, facts)
         child.send()

@@ -126,15 +126,10 @@ def _remove_mapped(engine: Engine, path: str) -> None:
     """Empty the directory as root of the user namespace: an apply of whiteouts below it."""
     from sampan.oci.entry import Entry
     from sampan.runtime import rootfs
-    from sampan.runtime.compile import Facts
-    from sampan.runtime.tree import Applier
+    from sampan.runtime.tree import MERGE, Applier
 
-    facts = Facts()
-    engine.host.add_idmap(facts)
     names = os.listdir(path)
-    write, child = rootfs.open_apply(
-        facts, rootfs.Rootfs(directory=path), os.path.join(engine.store.paths.run, "rootfs"), flags=1
-    )
+    write, child = rootfs.open_apply(engine.host.facts(), rootfs.Rootfs(directory=path), flags=MERGE)
     applier = Applier(write)
     for name in names:
         applier.entry(Entry("W", os.fsencode(name)))

@@ -167,12 +167,7 @@ def _copy(engine: Engine, name: str, path: str, source: Any) -> None:
 
 def _apply(engine: Engine, directory: str, source: Any) -> None:
     from sampan.runtime import rootfs, tree
-    from sampan.runtime.compile import Facts
 
-    facts = Facts()
-    engine.host.add_idmap(facts)
-    flags = tree.MERGE | tree.SYNC
-    target = os.path.join(engine.store.paths.run, "rootfs")
-    os.makedirs(target, mode=0o700, exist_ok=True)
-    write, child = rootfs.open_apply(facts, rootfs.Rootfs(directory=directory), target, flags=flags)
+    root = rootfs.Rootfs(directory=directory)
+    write, child = rootfs.open_apply(engine.host.facts(), root, flags=tree.MERGE | tree.SYNC)
     rootfs.send(write, child, lambda applier: applier.feed(source))

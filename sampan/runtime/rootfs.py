@@ -1,7 +1,7 @@
 """Works on files below a root through the helper: apply entries, pack entries, in the same namespaces as a container.
 
-A root is an overlay of layers (with or without an upper directory) or one plain directory.  The caller fills a `Facts`
-with id maps when it is an ordinary user (engine.starter.Host.add_idmap does it).
+A root is an overlay of layers (with or without an upper directory) or one plain directory.  Facts with id maps, and
+with the directory to mount roots at, come from the caller (engine.starter.Host.facts).
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def opaque_name(rootless: bool) -> str:
     return "user.overlay.opaque" if rootless else "trusted.overlay.opaque"
 
 
-def set_root(facts: Facts, root: Rootfs, target: str) -> None:
-    """Put the root into the facts; `target` is the directory that it is mounted at in the private namespace."""
+def set_root(facts: Facts, root: Rootfs) -> None:
+    """Put the root into the facts; what it is mounted at, in the private namespace, is made if it is missing."""
     facts.snapshots, facts.lowers, facts.upper, facts.work = root.snapshots, root.lowers, root.upper, root.work
     facts.rootdir = root.directory
-    facts.target = target
     facts.transient = True
+    os.makedirs(facts.target, mode=0o700, exist_ok=True)
 
 
 def _tree_plan(facts: Facts, code: int, base: str, flags: int, verb: str) -> Plan:
@@ -79,7 +79,7 @@ def start(plan: Plan, tree_in: int, tree_out: int, target: int = -1) -> Child:
         raise
 
 
-def open_apply(facts: Facts, root: Rootfs, target: str, base: str = "", flags: int = 0) -> tuple[int, Child]:
+def open_apply(facts: Facts, root: Rootfs, base: str = "", *, flags: int) -> tuple[int, Child]:
     """Start an apply below `base`; write entries to the descriptor, close it, then wait for the child.
 
     Devices and owners that this user may not make are recorded, for whoever packs the tree again.
@@ -88,7 +88,7 @@ def open_apply(facts: Facts, root: Rootfs, target: str, base: str = "", flags: i
 
     flags |= tree.BEST_EFFORT_NODES if facts.rootless else 0
     flags |= tree.BEST_EFFORT_IDS if facts.single_id else 0
-    set_root(facts, root, target)
+    set_root(facts, root)
     read, write = os.pipe()
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -128,7 +128,7 @@ def settle(child: Child) -> None:
         return
 
 
-def open_pack(facts: Facts, root: Rootfs, target: str, flags: int = 0) -> tuple[int, int, Child]:
+def open_pack(facts: Facts, root: Rootfs, flags: int = 0) -> tuple[int, int, Child]:
     """Start a pack of the whole tree; give the descriptor to read entries from, the one for requests, and the child.
 
     What an ordinary user could not make shows as it was recorded.
@@ -136,7 +136,7 @@ def open_pack(facts: Facts, root: Rootfs, target: str, flags: int = 0) -> tuple[
     from sampan.runtime import tree
 
     flags |= tree.RECORDED if facts.rootless else 0
-    set_root(facts, root, target)
+    set_root(facts, root)
     return piped(lambda source, sink: start(_tree_plan(facts, p.PACK, "", flags, "read files"), source, sink))
 
 

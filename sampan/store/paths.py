@@ -46,6 +46,7 @@ class Paths:
         "events",
         "reserve",
         "used",
+        "mount_point",
     )
 
     def __init__(self, root: str, run: str = "") -> None:
@@ -63,6 +64,7 @@ class Paths:
         self.events = self.root + "/events"
         self.reserve = self.root + "/.reserve"
         self.used = self.snapshots + "/.used"
+        self.mount_point = self.run + "/rootfs"  # of roots, in mount namespaces of their own
 
     def blob(self, digest: str) -> str:
         """Return the path of a blob by its digest text."""

@@ -48,7 +48,6 @@ def make_image(
     store: Store,
     stream: Stream,
     facts_factory: Callable[[], Facts],
-    target: str,
     *,
     config: dict[str, Any],
     name: str = "",
@@ -64,9 +63,7 @@ def make_image(
     image.check_run_config(config)
     with Leases(store.db).take("import") as lease:
         promise = Promise(what=what, trailing=_TRAILING)
-        layer = ingest_layer(
-            store, _layer_stream(stream, what), facts_factory, target, promise, lease=lease, durable=False
-        )
+        layer = ingest_layer(store, _layer_stream(stream, what), facts_factory, promise, lease=lease, durable=False)
         now = timestamp.format(time.time_ns())
         document: dict[str, Any] = {
             "created": now,

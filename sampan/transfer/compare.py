@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Item = tuple[Entry, Content]
 
 
-def unpack_again(store: Store, facts: Facts, target: str, digest: str, diff_id: str) -> tuple[Active, int]:
+def unpack_again(store: Store, facts: Facts, digest: str, diff_id: str) -> tuple[Active, int]:
     """Unpack a blob into a new active snapshot, for the caller to commit or abort; IntegrityError if it is damaged.
 
     The number is the sum of the sizes of its files.
@@ -50,7 +50,7 @@ def unpack_again(store: Store, facts: Facts, target: str, digest: str, diff_id: 
             layer.update(data)
             return data
 
-        size = layers.unpack(content, facts, target, active.upper)
+        size = layers.unpack(content, facts, active.upper)
         for rest in (content, peek.read):
             while rest(layers.STEP):
                 pass
@@ -67,9 +67,8 @@ def unpack_again(store: Store, facts: Facts, target: str, digest: str, diff_id: 
 class _Files:
     """What a root holds, in the order of its names; as a context manager it ends the helper."""
 
-    def __init__(self, facts: Facts, target: str, root: Rootfs) -> None:
-        os.makedirs(target, mode=0o700, exist_ok=True)
-        self._fd, requests, self._child = rootfs.open_pack(facts, root, target)
+    def __init__(self, facts: Facts, root: Rootfs) -> None:
+        self._fd, requests, self._child = rootfs.open_pack(facts, root)
         os.close(requests)
         self._items = iter(tree.Packer(self._fd, reason=self._child.wait))
 
@@ -103,12 +102,12 @@ class Difference:
 ADDED, CHANGED, DELETED = "A", "C", "D"
 
 
-def differences(facts: Callable[[], Facts], target: str, wanted: Rootfs, found: Rootfs) -> Iterator[Difference]:
+def differences(facts: Callable[[], Facts], wanted: Rootfs, found: Rootfs) -> Iterator[Difference]:
     """Give how `found` differs from `wanted`, by path, in constant memory.
 
     Times of directories and the root itself do not count: they tell when something was made, not what.
     """
-    with _Files(facts(), target, wanted) as left, _Files(facts(), target, found) as right:
+    with _Files(facts(), wanted) as left, _Files(facts(), found) as right:
         one, other = _next(left), _next(right)
         while one or other:
             order = _order(one, other)
@@ -200,10 +199,10 @@ def _same(one: Content, other: Content) -> bool:
     return True
 
 
-def repack(facts: Facts, target: str, directory: str, write: Callable[[bytes], object]) -> bool:
+def repack(facts: Facts, directory: str, write: Callable[[bytes], object]) -> bool:
     """Write an unpacked layer as the archive that a build would make of it; False when that cannot be done."""
     opaque = rootfs.opaque_name(facts.rootless)
-    with _Files(facts, target, rootfs.Rootfs(directory=directory)) as items:
+    with _Files(facts, rootfs.Rootfs(directory=directory)) as items:
         try:
             tree.entries_to_tar(items, write, opaque)
         except SampanError:

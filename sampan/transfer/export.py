@@ -14,10 +14,9 @@ if TYPE_CHECKING:
     from sampan.runtime.rootfs import Rootfs
 
 
-def export_tar(facts: Facts, rootfs: Rootfs, target: str, out_fd: int) -> int:
+def export_tar(facts: Facts, rootfs: Rootfs, out_fd: int) -> int:
     """Write the files of a root as a tar to a descriptor, and give the archive's size."""
-    os.makedirs(target, mode=0o700, exist_ok=True)
-    read_fd, request_fd, child = roots.open_pack(facts, rootfs, target, tree.ONE_FILE_SYSTEM)
+    read_fd, request_fd, child = roots.open_pack(facts, rootfs, tree.ONE_FILE_SYSTEM)
     os.close(request_fd)
     try:
         size = tree.entries_to_tar(tree.Packer(read_fd, reason=child.wait), lambda data: write_all(out_fd, data))

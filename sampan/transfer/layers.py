@@ -1,6 +1,6 @@
 """One layer from a stream into the store: its blob as it came, its diff_id, and its files unpacked, in one pass.
 
-    layer = Layer(store, facts, target, Promise(digest=…), lease)    looks into the database, makes directories
+    layer = Layer(store, facts, Promise(digest=…), lease)    looks into the database, makes directories
     layer.receive(stream)       read, hash, write | inflate, hash | parse, unpack: three threads, and the helper
     layer.commit()              or abort
 
@@ -10,8 +10,6 @@ own (crew.py): `Arrivals` holds them, and ends them all.
 """
 
 from __future__ import annotations
-
-import os
 
 from sampan.errors import IntegrityError, NotSupported
 from sampan.oci import digest as digests
@@ -94,7 +92,6 @@ class Layer:
         self,
         store: Store,
         facts: Facts,
-        target: str,
         promise: Promise,
         lease: Lease | None = None,
         ingest: Ingest | None = None,
@@ -103,7 +100,6 @@ class Layer:
             lease.hold(promise.diff_id)  # before looking: a snapshot that is found must not be collected meanwhile
         self._store = store
         self._facts = facts
-        self._target = target
         self._promise = promise
         self._lease = lease
         self._stages: list[Ahead] = []
@@ -128,7 +124,7 @@ class Layer:
             content = self._content(raw)
             trailing = -1 if self._kind else self._promise.trailing
             if self._active is not None:
-                self._unpacked_size = unpack(content, self._facts, self._target, self._active.upper, trailing)
+                self._unpacked_size = unpack(content, self._facts, self._active.upper, trailing)
             for rest in (content, raw.read):  # what a decoder left is part of the blob all the same
                 while trailing < 0 and rest(STEP):
                     pass
@@ -247,14 +243,13 @@ def ingest_layer(
     store: Store,
     stream: Stream,
     facts_factory: Callable[[], Facts],
-    target: str,
     promise: Promise,
     *,
     lease: Lease | None = None,
     durable: bool = True,
 ) -> Ingested:
     """Read one layer into the store; IntegrityError when it is not what is promised. `lease` holds what was added."""
-    layer = Layer(store, facts_factory(), target, promise, lease)
+    layer = Layer(store, facts_factory(), promise, lease)
     try:
         layer.receive(stream)
         return layer.commit(durable=durable)
@@ -262,16 +257,15 @@ def ingest_layer(
         layer.abort()
 
 
-def unpack(read: Read, facts: Facts, target: str, directory: str, trailing: int = -1) -> int:
+def unpack(read: Read, facts: Facts, directory: str, trailing: int = -1) -> int:
     """Unpack a layer's tar into a directory of its own, as overlayfs wants a lower one, through the helper.
 
     Gives the sum of the sizes of its files.
     """
-    os.makedirs(target, mode=0o700, exist_ok=True)
     root = rootfs.Rootfs(directory=directory)
     # An owner beyond the user's range is recorded, as are all of them where there is no range.
     beyond = tree.BEST_EFFORT_IDS | tree.STRICT_SETID if facts.rootless and not facts.single_id else 0
-    write_fd, child = rootfs.open_apply(facts, root, target, flags=tree.WRITEBACK | beyond)
+    write_fd, child = rootfs.open_apply(facts, root, flags=tree.WRITEBACK | beyond)
     reader = TarReader(read, trailing=trailing)
     entries = to_overlay(reader, rootfs.opaque_name(facts.rootless))
     rootfs.send(write_fd, child, lambda applier: applier.feed(entries))

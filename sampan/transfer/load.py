@@ -46,10 +46,9 @@ class Loaded:
 class Loader:
     """Bring the images of one archive into the store."""
 
-    def __init__(self, store: Store, facts_factory: Callable[[], Facts], target: str, lease: Lease, limit: int) -> None:
+    def __init__(self, store: Store, facts_factory: Callable[[], Facts], lease: Lease, limit: int) -> None:
         self.store = store
         self.facts_factory = facts_factory
-        self.target = target
         self.lease = lease
         self.limit = limit
 
@@ -67,7 +66,7 @@ class Loader:
             def bring() -> None:
                 with archive.open(one.name) as part:
                     promise = self._promise(archive, one)
-                    layer = Layer(self.store, self.facts_factory(), self.target, promise, self.lease)
+                    layer = Layer(self.store, self.facts_factory(), promise, self.lease)
                     done[one.name, one.diff_id] = arrivals.bring(layer, part)
 
             return bring
@@ -114,17 +113,17 @@ class Loader:
 
 
 def load(
-    store: Store, source: int | str, facts_factory: Callable[[], Facts], target: str, *, limit: int = 0, name: str = ""
+    store: Store, source: int | str, facts_factory: Callable[[], Facts], *, limit: int = 0, name: str = ""
 ) -> list[Loaded]:
     """Load every image of a path or descriptor; `limit` bounds the unpacked bytes of each layer.
 
     With `name` there must be one image, which gets that name, whatever the archive calls it.
 
-    `facts_factory` gives facts of the host with id maps filled in; `target` is a directory to mount roots on.
+    `facts_factory` gives facts of the host with id maps filled in, and a directory to mount roots at.
     """
     with open_archive(source, store.paths.ingest) as archive, Leases(store.db).take("load") as lease:
         try:
-            loaded = Loader(store, facts_factory, target, lease, limit).images(archive, _find(archive))
+            loaded = Loader(store, facts_factory, lease, limit).images(archive, _find(archive))
         except SampanError as exc:
             found.locate(exc, archive.what)
             raise

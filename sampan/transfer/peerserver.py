@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     from sampan.transfer.copy import Picture, Stream
 
 
-def serve(store: Store, facts: Callable[[], Facts], target: str, read_fd: int, write_fd: int) -> None:
+def serve(store: Store, facts: Callable[[], Facts], read_fd: int, write_fd: int) -> None:
     """Answer requests until the other side closes; its faults are told to it and end nothing else."""
     pipe = Pipe(read_fd, write_fd, "the other side")
     pipe.send({"sampan": VERSION})
     with Leases(store.db).take("copy") as lease:
-        server = _Server(store, facts, target, pipe, lease)
+        server = _Server(store, facts, pipe, lease)
         while server.answer():
             pass
 
 
 class _Server:
-    def __init__(self, store: Store, facts: Callable[[], Facts], target: str, pipe: Pipe, lease: Lease) -> None:
+    def __init__(self, store: Store, facts: Callable[[], Facts], pipe: Pipe, lease: Lease) -> None:
         self._store = store
         self._pipe = pipe
         self._lease = lease
         self._names: list[str] = []
-        self._destination = StoreDestination(store, facts, target, lease, lambda picture: self._names)
+        self._destination = StoreDestination(store, facts, lease, lambda picture: self._names)
         self._body: Body | None = None
         self._verbs: dict[str, Callable[[dict[str, Any]], None]] = {
             "look": self._look,

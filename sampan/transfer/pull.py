@@ -68,7 +68,6 @@ class StoreDestination:
         self,
         store: Store,
         facts_factory: Callable[[], Facts],
-        target: str,
         lease: Lease,
         names: Callable[[Picture], Sequence[str]],
         listen: Listen = events.ignore,
@@ -78,7 +77,6 @@ class StoreDestination:
         self.image: Image | None = None  # once it is recorded
         self.replaced: dict[str, str] = {}
         self._facts_factory = facts_factory
-        self._target = target
         self._lease = lease
         self._names = names
         self._listen = listen
@@ -195,7 +193,7 @@ class StoreDestination:
                 limit=self._limit,
                 what=f"layer {part.digest}",
             )
-            layer = Layer(self.store, self._facts_factory(), self._target, promise, self._lease, partial)
+            layer = Layer(self.store, self._facts_factory(), promise, self._lease, partial)
             self._arrivals.bring(layer, stream)
             self._compared.add((part.digest, part.diff_id))
             return
@@ -226,7 +224,6 @@ def pull(
     source: Source,
     names: Callable[[Picture], Sequence[str]],
     facts_factory: Callable[[], Facts],
-    target: str,
     crew: Crew,
     *,
     listen: Listen = events.ignore,
@@ -235,12 +232,12 @@ def pull(
 ) -> tuple[Image, dict[str, str]]:
     """Bring an image into the store; give it, and for each name that another image had, that one's id.
 
-    `facts_factory` gives facts of the host with id maps filled in; `target` is a directory to mount roots on. With a
+    `facts_factory` gives facts of the host with id maps filled in, and a directory to mount roots at. With a
     `lease` all of the image stays for as long as that one lasts.
     """
     own = lease or Leases(store.db).take("pull")
     try:
-        destination = StoreDestination(store, facts_factory, target, own, names, listen, limit)
+        destination = StoreDestination(store, facts_factory, own, names, listen, limit)
         crew.stopping.append(destination.cancel)
         copy(source, destination, crew)
     finally:

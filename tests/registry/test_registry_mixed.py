@@ -97,15 +97,13 @@ def test_what_another_host_names_must_have_been_compared(registry: LyingRegistry
     data = registry.manifests["evil", "1"][0]
     document = documents.parse_manifest(data)
     config = registry.blobs[document["config"]["digest"]]
-    store, images = engine.store, engine.images
+    store = engine.store
     with Leases(store.db).take("copy") as lease:
-        end = pull.StoreDestination(
-            store, images.facts, images.mount_point(), lease, lambda _: ["docker.io/library/x:1"]
-        )
+        end = pull.StoreDestination(store, engine.host.facts, lease, lambda _: ["docker.io/library/x:1"])
         store.content.add(config, lease=lease)
         with pytest.raises(IntegrityError, match="nobody has seen"):
             end.finish(of_manifest(data, ts.MANIFEST, ts.digest(data), document, config, "x"))
-    assert not images.store.has("x:1")
+    assert not store.images.has("x:1")
 
 
 # ---- descriptors ----

@@ -324,7 +324,7 @@ from sampan.errors import SampanError
 from sampan.transfer.load import load
 engine = sampan.Engine(sys.argv[2])
 try:
-    load(engine.store, sys.argv[1], engine.images.facts, engine.images.mount_point(), limit=int(sys.argv[3]))
+    load(engine.store, sys.argv[1], engine.host.facts, limit=int(sys.argv[3]))
 except SampanError as exc:
     print("refused:", exc.message)
 # Not ru_maxrss: across exec that keeps the peak of the process that started this one.

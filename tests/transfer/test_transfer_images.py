@@ -19,7 +19,6 @@ from transfersupport import BASE, TOP, config, digest, docker_files, listing, ta
 
 import sampan
 from sampan.errors import IntegrityError, InvalidArgument, NotFound, SampanError
-from sampan.runtime.compile import Facts
 from sampan.runtime.rootfs import Rootfs
 from sampan.transfer.export import export_tar
 
@@ -140,12 +139,10 @@ def test_from_tar_stream_takes_pieces_of_any_size(engine: sampan.Engine) -> None
 
 def test_export_writes_the_merged_tree(app: sampan.Engine, tmp_path: Path) -> None:
     image = app.images.resolve("app:1")
-    facts = Facts()
-    app.host.add_idmap(facts)
     store = app.store
     root = Rootfs(store.paths.snapshots, store.snapshots.lowers(image.diff_ids))
     with open(tmp_path / "out.tar", "wb") as file:
-        size = export_tar(facts, root, str(tmp_path / "target"), file.fileno())
+        size = export_tar(app.host.facts(), root, file.fileno())
     data = (tmp_path / "out.tar").read_bytes()
     assert size == len(data)
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
