@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 
+from sampan.engine import members
 from sampan.engine.alone import Alone
 from sampan.errors import Conflict, Denied, NotFound, NotSupported, counted
 from sampan.oci import entry as kinds
@@ -49,9 +50,7 @@ class Files:
         alone.__enter__()
         try:
             self.record: Record = containers.get(self.name, record_id)
-            self.running = bool(self.record.pid) and process.alive(
-                self.record.pid, self.record.pid_start, self.record.boot_id
-            )
+            self.running = members.running(self.record)
             self.facts: Facts = self.engine.host.facts()
             self.engine.warn(self.engine.host.notes)
         except BaseException as exc:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from sampan.engine.alone import Alone
+from sampan.engine.alone import Alone, gone
 from sampan.errors import NotFound, Unavailable
 from sampan.runtime import cgroup, process
 from sampan.store import files
@@ -140,14 +140,14 @@ class Containers(Elsewhere):
         """Remove the record of a container that does not run, its files, and its anonymous volumes if so asked."""
         cgroup.remove(placement or cgroup.named(record.id))
         files.unlink(os.path.join(self.paths.run, "attach", record.id[:12]))
-        gone = self._set_aside(record)
+        aside = self._set_aside(record)
         try:
             emptied = self.erase(record, durable, volumes)
         except Unavailable:  # a disk that is full, with no reserve left: its files make the room
-            self.engine.remove_tree(gone)
+            self.engine.remove_tree(aside)
             emptied = self.erase(record, durable, volumes)
-        if not files.remove_untouched_home(gone):
-            self.engine.remove_tree(gone)
+        if not files.remove_untouched_home(aside):
+            self.engine.remove_tree(aside)
         for path in emptied:
             self.engine.remove_tree(path)
 
@@ -157,14 +157,15 @@ class Containers(Elsewhere):
         Renamed first, removed last: at no moment can a container with half of its files be started. One that removes
         itself is not started once its record has gone, before its files.
         """
-        home, gone = self.paths.container(record.id), f"{self.paths.containers}/.gone-{record.id}"
+        home = self.paths.container(record.id)
         if record.auto_remove:
             return home
+        aside = gone(home)
         try:
-            os.rename(home, gone)
+            os.rename(home, aside)
         except FileNotFoundError:
-            return gone if os.path.isdir(gone) else home
-        return gone
+            return aside if os.path.isdir(aside) else home
+        return aside
 
     def erase(self, record: Record, durable: bool, volumes: bool) -> list[str]:
         """Remove a record; give the directories of volumes that went with it, for the caller to remove."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 
+from sampan.engine.alone import GONE
 from sampan.errors import SampanError
 from sampan.runtime import cgroup
 from sampan.store import files
@@ -17,7 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine
 
-GONE = ".gone-"  # a container's directory once its removal has begun
 PATIENCE = 0.2  # seconds of one `ps`
 _HEX = frozenset("0123456789abcdef")
 

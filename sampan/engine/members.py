@@ -65,11 +65,10 @@ def _related(first: int, by_namespace: bool) -> list[int]:
 
 def _parent(pid: int) -> int | None:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            data = file.read()
-    except OSError:  # it has ended meanwhile
-        return None
-    return int(data[data.rindex(b")") + 2 :].split()[1])
+        fields = process.stat(pid)
+    except PermissionError:
+        return None  # another user's, on a host that hides those (proc(5), hidepid)
+    return int(fields[1]) if fields else None  # none: it has ended meanwhile
 
 
 def _namespace(pid: int) -> str:

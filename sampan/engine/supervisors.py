@@ -13,6 +13,7 @@ import time
 from sampan.engine import outcome
 from sampan.engine.outcome import KILLED, End
 from sampan.errors import Unavailable
+from sampan.runtime import process
 
 PATIENCE = 5.0
 _UNKNOWN = -1
@@ -34,7 +35,7 @@ def await_end(home: str, socket_path: str, pid: int, start: int, patience: float
         if found is not None:
             return found
         # A supervisor that is younger than the process is the one of the next start, which removed the record.
-        if time.monotonic() > deadline or _state(holder) == "T" or _start(holder) > start:
+        if time.monotonic() > deadline or _state(holder) == "T" or (process.start_time(holder) or 0) > start:
             return End(_zombie_code(pid), 0, time.time_ns(), holder=holder)
         time.sleep(0.001)
     return outcome.read(home) or End(KILLED, 0, time.time_ns(), lost=True)
@@ -100,33 +101,17 @@ def supervisor(socket_path: str) -> int:
 
 
 def _lives(pid: int) -> bool:
-    return pid == _UNKNOWN or (pid > 0 and _state(pid) not in ("", "Z", "X", "x"))
+    return pid == _UNKNOWN or _state(pid) not in ("", "Z", "X", "x")
 
 
 def _state(pid: int) -> str:
-    fields = _stat(pid)
+    fields = process.stat(pid)
     return fields[0].decode() if fields else ""
-
-
-def _start(pid: int) -> int:
-    fields = _stat(pid)
-    return int(fields[19]) if fields else 0
-
-
-def _stat(pid: int) -> list[bytes]:
-    if pid <= 0:
-        return []
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            data = file.read()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return data[data.rindex(b")") + 2 :].split()
 
 
 def _zombie_code(pid: int) -> int:
     """Return the exit code of a process that nobody has collected yet (proc(5) stat field 52)."""
-    fields = _stat(pid)
+    fields = process.stat(pid)
     if len(fields) < 50 or fields[0] not in (b"Z", b"X"):
         return KILLED
     status = int(fields[49])

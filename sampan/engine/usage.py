@@ -12,7 +12,7 @@ import time
 
 from sampan.engine import members
 from sampan.errors import Conflict
-from sampan.runtime import cgroup, cgroupstats
+from sampan.runtime import cgroup, cgroupstats, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,11 +68,10 @@ def _processor_time(pids: list[int]) -> int:
     total = 0
     for pid in pids:
         try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                data = file.read()
-        except OSError:
-            continue  # it has ended: its time is its parent's now
-        total += sum([int(word) for word in data[data.rindex(b")") + 2 :].split()[11:15]])
+            fields = process.stat(pid)  # of one that has ended none: its time is its parent's now
+        except PermissionError:
+            continue  # another user's, on a host that hides those (proc(5), hidepid)
+        total += sum([int(word) for word in fields[11:15]])
     return total * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 

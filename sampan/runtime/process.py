@@ -91,28 +91,28 @@ def read(path: str) -> bytes:
         os.close(fd)
 
 
-def parse_stat(data: bytes) -> tuple[str, int]:
-    """Return state letter and start time from the text of /proc/PID/stat.
+def parse_stat(data: bytes) -> list[bytes]:
+    """Return the fields of /proc/PID/stat (proc(5)) from the third on: state, parent, …, start time at index 19.
 
     The name between the parentheses is the program's choice, with spaces and parentheses: only the last `)` ends it.
     """
-    fields = data[data.rindex(b")") + 2 :].split()
-    return fields[0].decode("ascii"), int(fields[19])
+    return data[data.rindex(b")") + 2 :].split()
 
 
-def _stat(pid: int) -> tuple[str, int] | None:
+def stat(pid: int) -> list[bytes]:
+    """Return what `parse_stat` finds of a process; [] if there is no such process."""
     if pid <= 0:
-        return None
+        return []
     try:
         return parse_stat(read(f"/proc/{pid}/stat"))
     except (FileNotFoundError, ProcessLookupError):
-        return None
+        return []
 
 
 def start_time(pid: int) -> int | None:
     """Return when a process started, in clock ticks since boot; None if there is no such process."""
-    found = _stat(pid)
-    return found[1] if found else None
+    fields = stat(pid)
+    return int(fields[19]) if fields else None
 
 
 def started(pid: int) -> int:
@@ -130,8 +130,8 @@ def started(pid: int) -> int:
 
 def alive(pid: int, start: int, boot: str) -> bool:
     """Say whether this very process runs; one that has died but is not yet collected does not."""
-    found = _stat(pid)
-    return found is not None and found[1] == start and found[0] not in "ZXx" and boot == boot_id()
+    fields = stat(pid)
+    return bool(fields) and int(fields[19]) == start and fields[0] not in b"ZXx" and boot == boot_id()
 
 
 def open_pidfd(pid: int, start: int, boot: str) -> int:

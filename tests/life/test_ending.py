@@ -33,10 +33,7 @@ def supervisor_of(engine: sampan.Engine, name: str) -> int:
 
 
 def lives(pid: int) -> bool:
-    try:
-        return process.parse_stat(Path(f"/proc/{pid}/stat").read_bytes())[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    return process.stat(pid)[:1] not in ([], [b"Z"])
 
 
 # ---- pause ----

@@ -27,7 +27,8 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 def test_stat_is_read_past_any_name() -> None:
     numbers = " ".join(str(n) for n in range(4, 53))
     for name in ("x", "a b", "a) R 1 (", ")", "((", "x) Z 0 0 0"):
-        assert process.parse_stat(f"77 ({name}) S {numbers}\n".encode()) == ("S", 22)
+        fields = process.parse_stat(f"77 ({name}) S {numbers}\n".encode())
+        assert (fields[0], fields[19]) == (b"S", b"22")
 
 
 def test_name_with_parentheses_on_a_real_process(tmp_path: Path) -> None:
