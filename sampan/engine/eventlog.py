@@ -6,6 +6,7 @@ import os
 import select
 import time
 
+from sampan.engine.matching import has_label
 from sampan.errors import InvalidArgument
 from sampan.oci import jsontext, reference, timestamp
 from sampan.store import events as record_of
@@ -167,8 +168,7 @@ def _match(event: dict[str, Any], key: str, values: list[str]) -> bool:
     if key in ("type", "scope"):
         return event["Type" if key == "type" else "scope"] in values
     if key == "label":
-        pairs = (value.partition("=") for value in values)
-        return all(name in attributes and (not has or attributes[name] == wanted) for name, has, wanted in pairs)
+        return all(has_label(attributes, value) for value in values)
     if key == "image":
         name = attributes.get("name" if event["Type"] == "image" else "image", "")
         return any(value in (actor, name, _bare(actor), _bare(name)) for value in values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from sampan.engine.inspect import age, timestamp
+from sampan.engine.matching import has_label
 from sampan.errors import InvalidArgument, NotFound, SampanError
 from sampan.oci import reference
 from sampan.oci import timestamp as times
@@ -98,8 +99,7 @@ def _test(key: str, value: str, resolve: Callable[[str], Image]) -> Callable[[Im
     if key == "reference":
         return _named(value)
     if key == "label":
-        label, equals, text = value.partition("=")
-        return lambda image, name: label in _labels(image) and (not equals or _labels(image)[label] == text)
+        return lambda image, name: has_label(_labels(image), value)
     if key in ("before", "since"):
         limit = resolve(value).created
         return lambda image, name: image.created < limit if key == "before" else image.created > limit

@@ -10,7 +10,7 @@ from sampan.errors import InvalidArgument, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from sampan.engine.engine import Engine
@@ -40,6 +40,12 @@ def tests(engine: Engine, filters: dict[str, list[str]]) -> list[Test]:
         elif made:
             found.append(_any(made))
     return found
+
+
+def has_label(labels: Mapping[str, Any], wanted: str) -> bool:
+    """Tell whether labels have the one of a filter `label=NAME` or `label=NAME=VALUE`."""
+    name, equals, value = wanted.partition("=")
+    return name in labels and (not equals or labels[name] == value)
 
 
 def every_state(filters: dict[str, list[str]]) -> bool:
@@ -74,8 +80,7 @@ def _test(engine: Engine, key: str, value: str) -> Test:
 
 def _exact(key: str, value: str) -> Test:
     if key == "label":
-        name, has, wanted = value.partition("=")
-        return lambda record: name in record.labels and (not has or record.labels[name] == wanted)
+        return lambda record: has_label(record.labels, value)
     if key == "status":
         _one_of(key, value, STATUSES)
         return lambda record: record.status == value

@@ -5,6 +5,7 @@ Each function gives the names of what is gone; `freed` is measured on the disk, 
 
 from __future__ import annotations
 
+from sampan.engine.matching import has_label
 from sampan.errors import Conflict, InvalidArgument, NotFound
 from sampan.oci import reference
 
@@ -46,12 +47,9 @@ class Wanted:
         """Tell whether something of this age (unix ns) with these labels is to go."""
         if self.before and created >= self.before:
             return False
-        return all(_has(labels, text) for text in self.labels) and not any(_has(labels, text) for text in self.without)
-
-
-def _has(labels: Mapping[str, Any], text: str) -> bool:
-    name, equals, value = text.partition("=")
-    return name in labels and (not equals or labels[name] == value)
+        if not all(has_label(labels, text) for text in self.labels):
+            return False
+        return not any(has_label(labels, text) for text in self.without)
 
 
 def measured(engine: Engine, work: Callable[[Pruned], None], *kinds: str, partials_too: bool = False) -> Pruned:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sampan.engine.matching import has_label
 from sampan.errors import InvalidArgument, NotFound
 from sampan.oci import timestamp
 
@@ -54,8 +55,7 @@ class Volumes:
             return value == "local"
         if key == "name":
             return value in volume.name
-        name, equals, text = value.partition("=")
-        return name in volume.labels and (not equals or volume.labels[name] == text)
+        return has_label(volume.labels, value)
 
     def inspect(self, name: str) -> dict[str, Any]:
         """Describe a volume in the shape of Docker's API (VolumeInspect); NotFound."""
