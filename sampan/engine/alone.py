@@ -6,13 +6,13 @@ import os
 from _thread import get_ident
 
 from sampan.errors import Conflict, NotFound
+from sampan.store import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine
     from sampan.store.containers import Record
 
-GONE = ".gone-"  # begins the name of a container's directory once its removal has begun
 _held: set[tuple[str, int]] = set()  # the directories that threads of this process hold
 
 
@@ -67,7 +67,7 @@ class Alone:
 def gone(home: str) -> str:
     """Give the name that the directory of a container has once its removal has begun (Containers.delete)."""
     directory, name = os.path.split(home)
-    return f"{directory}/{GONE}{name}"
+    return f"{directory}/{files.GONE}{name}"
 
 
 def is_going(home: str) -> bool:

@@ -141,12 +141,11 @@ class _Scratch:
     """Make a directory in the store, or where it will be, for a trial, and remove it; what was killed here goes too."""
 
     def __init__(self, parent: str) -> None:
-        from sampan.engine.trees import remove_own
         from sampan.store import files, gc, owner
 
         for name in os.listdir(parent):
             if gc.is_stale_probe(name):
-                remove_own(f"{parent}/{name}")
+                files.remove_tree(f"{parent}/{name}")
         self.path = f"{parent}/{files.PROBE}{owner.this_process()}.{os.urandom(4).hex()}"
         os.mkdir(self.path, 0o700)
 
@@ -154,9 +153,9 @@ class _Scratch:
         return self.path
 
     def __exit__(self, *_: object) -> None:
-        from sampan.engine.trees import remove_own
+        from sampan.store import files
 
-        remove_own(self.path)  # overlayfs leaves a directory of mode 0000
+        files.remove_tree(self.path)  # overlayfs leaves a directory of mode 0000
 
 
 def judge_trial(microseconds: int, error: SampanError | None) -> Finding:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 
-from sampan.engine.alone import GONE
 from sampan.errors import SampanError
 from sampan.runtime import cgroup
 from sampan.store import files
@@ -41,7 +40,7 @@ def collect(engine: Engine, *, seconds: float = 60, patience: float = float("inf
 
 
 def _identity(name: str) -> str:
-    found = name.removeprefix(GONE)
+    found = name.removeprefix(files.GONE)
     return found if len(found) == 64 and _HEX.issuperset(found) else ""
 
 
@@ -59,7 +58,7 @@ def _collect(engine: Engine, name: str, seconds: float) -> bool:
             cgroup.kill(placement)
             cgroup.remove(placement)
         socket = engine.containers.socket(container_id)
-        if socket and not name.startswith(GONE):
+        if socket and not name.startswith(files.GONE):
             files.unlink(socket)
         engine.remove_tree(path)
     except (SampanError, OSError) as error:

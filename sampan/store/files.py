@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 TEMPORARY = ".new-"  # begins the name of a file that becomes visible by a rename; its owner follows
+GONE = ".gone-"  # begins the name of a directory that is being removed
 PROBE = ".sampan-probe-"  # begins the name of a directory in which `doctor` tries something; its owner follows
 READ_ONLY = "mount its file system read-write, or set SAMPAN_ROOT to another directory"
+_DEPTH = 100  # levels that a removal holds open at once
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -175,17 +177,10 @@ def remove_untouched_home(home: str) -> bool:
         for name in (_MARK, "/log", "/exit"):
             unlink(home + name)
         for name in _LAYOUT:
-            _rmdir(home + name)
+            _remove_empty(None, home + name)
     except OSError:  # there is more
         return False
     return True
-
-
-def _rmdir(path: str) -> None:
-    try:
-        os.rmdir(path)
-    except FileNotFoundError:
-        return
 
 
 def below(path: str, *, skip_closed: bool = False) -> Iterator[os.stat_result]:
@@ -259,49 +254,102 @@ def _identity(fd: int) -> tuple[int, int]:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a directory and all below it, however deep, with two descriptors; a missing one is fine.
+    """Remove a directory and all below it, however deep; a missing one is fine, and so is somebody who does the same.
 
-    Every directory is renamed to the top before it is emptied. So no path is ever resolved through the tree, and a
-    mount point left behind stops the removal (EBUSY) instead of losing what is mounted on it.
+    No link is followed. A mount point left behind stops the removal (EBUSY) before anything on it is lost.
     """
     try:
-        top = _open_directory(path)
+        parent = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     try:
-        counter = [0]
-        pending: list[str] = []
-        _lift(top, top, pending, counter)
-        while pending:
-            name = pending.pop()
-            below = _open_directory(name, top)
-            try:
-                _lift(below, top, pending, counter)
-            finally:
-                os.close(below)
-            os.rmdir(name, dir_fd=top)
+        _remove(parent, os.path.basename(path))
     finally:
-        os.close(top)
-    os.rmdir(path)
+        os.close(parent)
 
 
-def _lift(source: int, top: int, pending: list[str], counter: list[int]) -> None:
-    """Unlink the files in `source` and move its directories to fresh names in `top`."""
-    with os.scandir(source) as entries:
-        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    for name, is_directory in found:
-        if not is_directory:
-            os.unlink(name, dir_fd=source)
-            continue
-        counter[0] += 1
-        fresh = f".gone-{os.getpid()}-{counter[0]}-{os.urandom(4).hex()}"
+def _remove(parent: int, name: str) -> None:
+    """Remove one entry of a held directory.
+
+    A directory below _DEPTH levels is first moved to the top: descriptors and levels stay few however deep the tree is.
+    """
+    if _removed(parent, name) or (fd := _open_own(parent, name)) < 0:
+        return
+    stack = [(name, fd, _names(fd))]
+    try:
+        while stack:
+            name, fd, names = stack[-1]
+            if not names:
+                _remove_empty(stack[-2][1] if len(stack) > 1 else parent, name)
+                os.close(stack.pop()[1])
+                continue
+            entry = names.pop()
+            if _removed(fd, entry):
+                continue
+            if len(stack) > _DEPTH:
+                stack[0][2].extend(_move_up(fd, entry, stack[0][1]))
+            elif (below := _open_own(fd, entry)) >= 0:
+                stack.append((entry, below, _names(below)))
+    finally:
+        for _, fd, _ in stack:
+            os.close(fd)
+
+
+def _removed(parent: int, name: str) -> bool:
+    """Remove a file or an empty directory, and say whether nothing is there any more."""
+    try:
+        os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        return True
+    except IsADirectoryError:
         try:
-            os.rename(name, fresh, src_dir_fd=source, dst_dir_fd=top)
+            _remove_empty(parent, name)
+        except OSError as exc:
+            if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise  # EBUSY: a mount point, whatever is on it
+            return False
+    return True
+
+
+def _remove_empty(parent: int | None, name: str) -> None:
+    try:
+        os.rmdir(name, dir_fd=parent)
+    except FileNotFoundError:
+        return  # somebody else was faster
+
+
+def _names(fd: int) -> list[str]:
+    try:
+        return os.listdir(fd)
+    except FileNotFoundError:  # somebody else has removed the held directory: getdents64(2)
+        return []
+
+
+def _move_up(fd: int, entry: str, top: int) -> list[str]:
+    name = f".sampan-{os.urandom(8).hex()}"
+    try:
+        os.rename(entry, name, src_dir_fd=fd, dst_dir_fd=top)
+    except FileNotFoundError:
+        return []
+    return [name]
+
+
+def _open_own(parent: int, name: str) -> int:
+    """Open a directory to empty it; -1 when it is gone. One of our own that is closed is opened to us.
+
+    overlayfs's work directory is 0000, and an image's directories may be anything.
+    """
+    try:
+        try:
+            fd = os.open(name, _DIRECTORY, dir_fd=parent)
         except PermissionError:
-            # An ordinary user must be able to write in a directory to give it another parent.
-            open_up(name, source)
-            os.rename(name, fresh, src_dir_fd=source, dst_dir_fd=top)
-        pending.append(fresh)
+            open_up(name, parent)
+            fd = os.open(name, _DIRECTORY, dir_fd=parent)
+    except FileNotFoundError:
+        return -1
+    if rights.rootless() and stat.S_IMODE(os.fstat(fd).st_mode) & 0o700 != 0o700:
+        os.fchmod(fd, 0o700)
+    return fd
 
 
 def open_up(name: str, parent: int | None = None) -> None:
@@ -311,14 +359,3 @@ def open_up(name: str, parent: int | None = None) -> None:
         os.chmod(f"/proc/self/fd/{held}", 0o700)
     finally:
         os.close(held)
-
-
-def _open_directory(name: str, parent: int | None = None) -> int:
-    try:
-        fd = os.open(name, _DIRECTORY, dir_fd=parent)
-    except PermissionError:
-        open_up(name, parent)
-        fd = os.open(name, _DIRECTORY, dir_fd=parent)
-    if rights.rootless() and stat.S_IMODE(os.fstat(fd).st_mode) & 0o700 != 0o700:
-        os.fchmod(fd, 0o700)
-    return fd

@@ -24,7 +24,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_GONE = ".gone-"
 _SECONDS_TO_LOCK = 60
 
 
@@ -113,12 +112,11 @@ def _orphans(db: Database, paths: Paths) -> list[str]:
         found += [f"{directory}/{name}" for name in _ls(directory) if _is_stale_temporary(name)]
     found += [f"{paths.root}/{name}" for name in _ls(paths.root) if is_stale_probe(name)]
     found += volumes.orphans(db, paths)
-    found += [f"{paths.snapshots}/{name}" for name in _ls(paths.snapshots) if name.startswith(_GONE)]
-    containers = [f"{paths.containers}/{name}" for name in _ls(paths.containers) if _is_container(name)]
+    found += [f"{paths.snapshots}/{name}" for name in _ls(paths.snapshots) if name.startswith(files.GONE)]
+    containers = [name for name in _ls(paths.containers) if _is_container(name)]
     known = {row[0] for row in db.query("SELECT id FROM containers")}
-    found += [
-        path for path in containers if os.path.basename(path).removeprefix(_GONE) not in known and not is_starting(path)
-    ]
+    homes = [f"{paths.containers}/{name}" for name in containers if name.removeprefix(files.GONE) not in known]
+    found += [home for home in homes if not is_starting(home)]
     return found + _orphaned_snapshots(db, paths)
 
 
@@ -140,14 +138,14 @@ def _orphaned_snapshots(db: Database, paths: Paths) -> list[str]:
         known = {str(row[0]) for row in db.query("SELECT id FROM snapshots")}
         for name in _ls(paths.snapshots):
             if name.isdecimal() and name not in known:
-                gone = f"{paths.snapshots}/{_GONE}{name}-{os.urandom(4).hex()}"
+                gone = f"{paths.snapshots}/{files.GONE}{name}-{os.urandom(4).hex()}"
                 os.rename(f"{paths.snapshots}/{name}", gone)
                 moved.append(gone)
     return moved
 
 
 def _is_container(name: str) -> bool:
-    return len(name) == 64 or name.startswith(_GONE)
+    return len(name) == 64 or name.startswith(files.GONE)
 
 
 def is_starting(home: str, seconds: float = _SECONDS_TO_LOCK) -> bool:
@@ -161,7 +159,7 @@ def is_starting(home: str, seconds: float = _SECONDS_TO_LOCK) -> bool:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         state = os.fstat(fd)
         # Renaming shows in the one, starting in the other.
-        begun = state.st_ctime if os.path.basename(home).startswith(_GONE) else state.st_mtime
+        begun = state.st_ctime if os.path.basename(home).startswith(files.GONE) else state.st_mtime
         return abs(time.time() - begun) < seconds
     except BlockingIOError:
         return True

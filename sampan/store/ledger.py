@@ -13,7 +13,7 @@ import stat
 
 from sampan.oci import digest as digests
 from sampan.oci import jsontext, reference
-from sampan.store import files, owner, volumes
+from sampan.store import files, owner
 from sampan.store.db import Database
 from sampan.store.leases import Leases
 from sampan.store.paths import Paths
@@ -163,7 +163,7 @@ def _container(records: _Records, name: str, path: str, size: int) -> Line:
 def _volume(records: _Records, name: str, path: str, size: int) -> Line:
     if name.startswith(files.TEMPORARY):
         return _unfinished(name.removeprefix(files.TEMPORARY), path, size)
-    if name.startswith(volumes.GONE) or name not in records.volumes:
+    if name.startswith(files.GONE) or name not in records.volumes:
         return _leftover(name, path, size)
     return Line(VOLUME, path, size, [name], name not in records.used_volumes, name)
 

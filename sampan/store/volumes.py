@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 _SELECT = "SELECT name, created, anonymous, labels FROM volumes"
-GONE = ".gone-"
 
 
 class Volume:
@@ -163,7 +162,7 @@ class Volumes:
 
 def _gone(paths: Paths, name: str, created: int) -> str:
     """Give the path of what a removal takes away: never that of another volume that had this name."""
-    return f"{paths.volumes}/{GONE}{created:016x}-{name}"
+    return f"{paths.volumes}/{files.GONE}{created:016x}-{name}"
 
 
 def _put_back(db: Database, paths: Paths, name: str) -> None:
@@ -189,7 +188,7 @@ def orphans(db: Database, paths: Paths) -> list[str]:
         for name in present - known:
             if not name.startswith("."):
                 _remove_empty(paths, name)
-        return [f"{paths.volumes}/{name}" for name in os.listdir(paths.volumes) if name.startswith(GONE)]
+        return [f"{paths.volumes}/{name}" for name in os.listdir(paths.volumes) if name.startswith(files.GONE)]
 
 
 def has_content(paths: Paths, name: str) -> bool:
