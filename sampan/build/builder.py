@@ -79,7 +79,7 @@ def build(
     for name in tags:
         reference.parse(name)
     arguments = Arguments(dict(build_args or {}), platform_arguments(settings.platform, platforms.host()))
-    with _context(context, store.paths.root) as opened:
+    with _context(context, store.paths.empty) as opened:
         file = lexer.parse(*_dockerfile(opened, context, dockerfile))
         graph = graphs.build(file, arguments, target)
         _check_stages(graph, settings.no_cache_stages)
@@ -143,11 +143,9 @@ def _check_stages(graph: graphs.Graph, names: frozenset[str]) -> None:
         )
 
 
-def _context(context: str | int, root: str) -> Context:
+def _context(context: str | int, empty: str) -> Context:
     if isinstance(context, str):
         return Context.open(context)
-    empty = os.path.join(root, "snapshots", "empty")
-    os.makedirs(empty, mode=0o755, exist_ok=True)
     return Context.open(empty)
 
 

@@ -151,19 +151,9 @@ class HelperExecutor:
         return self._session.ask(path, True, contents, depth)
 
     def _open(self, layers: list[str]) -> Session:
-        root = Rootfs(self.store.paths.snapshots, self._lowers(layers))
+        root = Rootfs(self.store.paths.snapshots, self.store.snapshots.read_only(layers))
         read, request, child = rootfs.open_pack(self.host.facts(), root, tree.REQUESTS)
         return Session(child, read, request)
-
-    def _lowers(self, layers: list[str]) -> list[str]:
-        """Give the lower directories; overlayfs wants two when there is no upper one, so an empty one is last.
-
-        A lone one is taken as it is (runtime/mounts.py).
-        """
-        empty = os.path.join(self.store.paths.snapshots, "empty")
-        if not os.path.isdir(empty):
-            os.makedirs(empty, mode=0o755, exist_ok=True)
-        return [*self.store.snapshots.lowers(layers), "empty"] if layers else ["empty"]
 
     def kind(self, layers: list[str], path: str) -> str:
         """Give the type letter of what is at a path, symbolic links followed; "" for nothing."""
@@ -215,7 +205,7 @@ class HelperExecutor:
 
     def _writable(self, root: Root) -> Rootfs:
         relative = f".active/{root.active.id}"
-        lowers = self._lowers(root.layers)[:-1] if root.layers else ["empty"]
+        lowers = self.store.snapshots.lowers(root.layers)
         return Rootfs(self.store.paths.snapshots, lowers, f"{relative}/upper", f"{relative}/{root.work()}")
 
     def apply(self, root: Root, base: str, source: Source) -> None:
@@ -248,7 +238,7 @@ class HelperExecutor:
         spec = processes.specification(process, script, self.host.rootless)
         from sampan.runtime import hostfiles
 
-        layers = [os.path.join(self.store.paths.snapshots, lower) for lower in self._lowers(root.layers)]
+        layers = self.store.snapshots.directories(root.layers)
         taken = [mount["destination"] for mount in spec["mounts"]]
         lacking = hostfiles.add_for_step(
             spec, root.active.path, [root.active.upper, *layers], process.network == "host"

@@ -30,8 +30,7 @@ class Below:
     """Look at the layers below a container, within a `with` block."""
 
     def __init__(self, engine: Engine, record: Record) -> None:
-        snapshots = engine.store.snapshots.lowers(record.config["layers"])
-        root = Rootfs(engine.store.paths.snapshots, [*snapshots, "empty"] if snapshots else ["empty"])
+        root = Rootfs(engine.store.paths.snapshots, engine.store.snapshots.read_only(record.config["layers"]))
         read, request, self._child = rootfs.open_pack(engine.host.facts(), root, tree.REQUESTS)
         self._fds = (read, request)
         self._packer = tree.Packer(read, request, self._child.wait)

@@ -40,9 +40,8 @@ class Store:
         self.held = self.paths.hold()
         self.paths.make()
         self.paths.make_run()
-        empty = self.paths.snapshots + "/empty"
-        if not os.path.isdir(empty):
-            os.makedirs(empty, mode=0o755, exist_ok=True)
+        if not os.path.isdir(self.paths.empty):
+            os.makedirs(self.paths.empty, mode=0o755, exist_ok=True)
         self.db = Database(self.paths)
         self.remove_tree = remove_tree
         self._parts: dict[str, Any] = {}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from sampan.engine import starter
 from sampan.oci import spec as specs
 from sampan.runtime import compile
@@ -34,13 +32,11 @@ def explain(engine: Engine, image: str, options: RunOptions) -> list[str]:
     if options.network == "host":
         from sampan.runtime import hostfiles
 
-        layers = [os.path.join(engine.store.paths.snapshots, lower) for lower in facts.lowers]
-        hostfiles.add(spec, "the container's copy of /etc", layers)
+        hostfiles.add(spec, "the container's copy of /etc", engine.store.snapshots.directories(found.diff_ids))
     elif starter.lacks_hosts({"network": options.network}, facts.snapshots, facts.lowers):
         from sampan.runtime import hostfiles
 
-        layers = [os.path.join(engine.store.paths.snapshots, lower) for lower in facts.lowers]
-        hostfiles.add_local(spec, "the container's copy of /etc", layers)
+        hostfiles.add_local(spec, "the container's copy of /etc", engine.store.snapshots.directories(found.diff_ids))
     words = [f"note: {note}" for note in notes]
     resources = dict(spec["linux"].get("resources") or {})
     if engine.host.rootless:

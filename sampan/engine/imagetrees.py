@@ -77,6 +77,4 @@ def diff(engine: Engine, before: str, after: str) -> Iterator[Difference]:
 def _root(engine: Engine, image: Image) -> Rootfs:
     from sampan.runtime.rootfs import Rootfs
 
-    lowers = engine.store.snapshots.lowers(image.diff_ids)
-    # overlayfs wants two lower directories where there is no upper one; a lone one is taken as it is
-    return Rootfs(engine.store.paths.snapshots, [*lowers, "empty"] if lowers else ["empty"])
+    return Rootfs(engine.store.paths.snapshots, engine.store.snapshots.read_only(image.diff_ids))

@@ -110,8 +110,7 @@ def _new(engine: Engine, found: Image, image: str, options: RunOptions, name: st
     if options.network == "host":
         from sampan.runtime import hostfiles
 
-        lowers = engine.store.snapshots.lowers(found.diff_ids)
-        layers = [os.path.join(engine.store.paths.snapshots, lower) for lower in lowers]
+        layers = engine.store.snapshots.directories(found.diff_ids)
         hostfiles.add(spec, engine.store.paths.container(container_id), layers)
     return engine.store.containers.new(
         container_id,

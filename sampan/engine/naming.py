@@ -30,9 +30,8 @@ def prepare(engine: Engine, spec: dict[str, Any], options: RunOptions, container
         from sampan.engine import volumes
 
         volumes.borrow(engine, spec, options)
-    paths = engine.store.paths
-    layers = [os.path.join(paths.snapshots, lower) for lower in engine.store.snapshots.lowers(diff_ids)]
-    add(spec, paths.container(container_id), layers, options)
+    layers = engine.store.snapshots.directories(diff_ids)
+    add(spec, engine.store.paths.container(container_id), layers, options)
 
 
 def add(spec: dict[str, Any], home: str, layers: list[str], options: RunOptions) -> None:

@@ -363,10 +363,10 @@ def _supervise(
 
 def _write_names(engine: Engine, spec: dict[str, Any], asked: dict[str, Any], home: str, facts: Facts) -> None:
     """Write the container's own copies of the host's names, where it has some, or localhost where nothing has it."""
+    layers = [home + "/upper", *[f"{facts.snapshots}/{lower}" for lower in facts.lowers]]
     if lacks_hosts(asked, facts.snapshots, facts.lowers):
         from sampan.runtime import hostfiles
 
-        layers = [home + "/upper", *(f"{facts.snapshots}/{lower}" for lower in facts.lowers)]
         if hostfiles.add_local(spec, home, layers):
             hostfiles.write_local(home)
     if asked.get("network") == "host":
@@ -376,9 +376,7 @@ def _write_names(engine: Engine, spec: dict[str, Any], asked: dict[str, Any], ho
     if asked.get("network", "").startswith(SHARED):
         from sampan.engine import sharing
 
-        sharing.share_names(
-            engine, spec, asked, home, [home + "/upper", *(f"{facts.snapshots}/{lower}" for lower in facts.lowers)]
-        )
+        sharing.share_names(engine, spec, asked, home, layers)
     if "add_host" in asked or "dns" in asked or "dns_search" in asked or "dns_option" in asked:
         from sampan.engine import naming
 

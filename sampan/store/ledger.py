@@ -16,7 +16,7 @@ from sampan.oci import jsontext, reference
 from sampan.store import files, owner
 from sampan.store.db import Database
 from sampan.store.leases import Leases
-from sampan.store.paths import Paths
+from sampan.store.paths import EMPTY, Paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _blob(records: _Records, name: str, path: str, size: int) -> Line:
 
 
 def _snapshot(records: _Records, name: str, path: str, size: int) -> Line:
-    if name == "empty":
+    if name == EMPTY:
         return Line(STORE, path, size, ["the root of an image without layers"], False)
     if name == ".used":
         return Line(STORE, path, size, ["locks of layers"], False)

@@ -5,7 +5,7 @@
       oci/                    an OCI image layout: oci-layout, index.json, blobs/sha256/<hex>
       ingest/                 blobs that are still being written
       snapshots/<id>/         one unpacked layer; .active/<id>/{upper,work} while it is being made;
-                              .used: locks (store/snapshots.py)
+                              .used: locks (store/snapshots.py); empty/ has nothing
       containers/<id>/        upper, work, log, exit …
       volumes/<name>/_data    named volumes
       cache/                  all of it may be deleted at any time
@@ -25,6 +25,7 @@ import os
 from sampan.errors import Denied, InvalidArgument, Unavailable
 
 _SUBDIRECTORIES = ("oci/blobs/sha256", "ingest", "snapshots/.active", "containers", "volumes", "cache")
+EMPTY = "empty"  # among the snapshots: the root of an image without layers
 _TOP = frozenset(path.partition("/")[0] for path in _SUBDIRECTORIES)
 
 
@@ -47,6 +48,7 @@ class Paths:
         "reserve",
         "used",
         "mount_point",
+        "empty",
     )
 
     def __init__(self, root: str, run: str = "") -> None:
@@ -58,6 +60,7 @@ class Paths:
         self.ingest = self.root + "/ingest"
         self.snapshots = self.root + "/snapshots"
         self.active = self.snapshots + "/.active"
+        self.empty = f"{self.snapshots}/{EMPTY}"
         self.containers = self.root + "/containers"
         self.volumes = self.root + "/volumes"
         self.cache = self.root + "/cache"

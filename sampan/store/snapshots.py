@@ -23,7 +23,7 @@ from sampan.errors import NotFound
 from sampan.oci import digest as digests
 from sampan.store import files, owner
 from sampan.store.db import Database
-from sampan.store.paths import Paths
+from sampan.store.paths import EMPTY, Paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -150,6 +150,17 @@ class Snapshots:
         except BaseException:
             locks.close()
             raise
+
+    def directories(self, diff_ids: Iterable[str]) -> list[str]:
+        """Return the directories of layers, top first; raise NotFound."""
+        return [self._paths.snapshot(number) for number in self.lowers(diff_ids)]
+
+    def read_only(self, diff_ids: Iterable[str]) -> list[str]:
+        """Return the lower directories of a root without an upper one; raise NotFound.
+
+        The last is empty: a lone layer would be taken as it is (runtime/mounts.py), with its marks of what is removed.
+        """
+        return [*self.lowers(diff_ids), EMPTY]
 
     def prepare(self) -> Active:
         """Make the directories of a new snapshot; commit or abort it."""

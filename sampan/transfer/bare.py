@@ -9,7 +9,7 @@ from sampan.oci import image, platform, reference, timestamp
 from sampan.oci.tarheader import BLOCK
 from sampan.store.leases import Leases
 from sampan.transfer import codec
-from sampan.transfer.layers import Promise, ingest_layer
+from sampan.transfer.layers import Arrivals, Layer, Promise
 from sampan.transfer.naming import retag
 from sampan.transfer.tarindex import check_first
 
@@ -63,7 +63,8 @@ def make_image(
     image.check_run_config(config)
     with Leases(store.db).take("import") as lease:
         promise = Promise(what=what, trailing=_TRAILING)
-        layer = ingest_layer(store, _layer_stream(stream, what), facts_factory, promise, lease=lease, durable=False)
+        source = _layer_stream(stream, what)
+        layer = Arrivals().bring(Layer(store, facts_factory(), promise, lease), source)
         now = timestamp.format(time.time_ns())
         document: dict[str, Any] = {
             "created": now,

@@ -177,8 +177,8 @@ class Layer:
 
     # ---- with the database ----
 
-    def commit(self, *, durable: bool = True) -> Ingested:
-        """Verify the digests and keep blob and snapshot; without `durable` Images.put makes the snapshot last."""
+    def commit(self) -> Ingested:
+        """Verify the digests and keep blob and snapshot; Images.put makes the snapshot last."""
         promise = self._promise
         diff_id = digests.PREFIX + self._hash.hexdigest() if self._hash is not None else ""
         _verify(diff_id, promise)
@@ -190,7 +190,7 @@ class Layer:
         diff_id = diff_id or digest
         if self._active is not None:
             active, self._active = self._active, None
-            self._store.snapshots.commit(active, diff_id, size=self._unpacked_size, lease=self._lease, durable=durable)
+            self._store.snapshots.commit(active, diff_id, size=self._unpacked_size, lease=self._lease, durable=False)
         return Ingested(diff_id, digest, size, _MEDIA_TYPES[self._kind])
 
     def abort(self) -> None:
@@ -227,7 +227,7 @@ class Arrivals:
             if self.cancelled:
                 layer.cancel()
             layer.receive(stream)
-            return layer.commit(durable=False)
+            return layer.commit()
         finally:
             self._layers.discard(layer)
             layer.abort()
@@ -237,24 +237,6 @@ class Arrivals:
         self.cancelled = True
         for layer in list(self._layers):
             layer.cancel()
-
-
-def ingest_layer(
-    store: Store,
-    stream: Stream,
-    facts_factory: Callable[[], Facts],
-    promise: Promise,
-    *,
-    lease: Lease | None = None,
-    durable: bool = True,
-) -> Ingested:
-    """Read one layer into the store; IntegrityError when it is not what is promised. `lease` holds what was added."""
-    layer = Layer(store, facts_factory(), promise, lease)
-    try:
-        layer.receive(stream)
-        return layer.commit(durable=durable)
-    finally:
-        layer.abort()
 
 
 def unpack(read: Read, facts: Facts, directory: str, trailing: int = -1) -> int:
