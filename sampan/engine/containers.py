@@ -177,10 +177,10 @@ class Containers(Elsewhere):
             inside, mounts = self.paths.volumes + "/", record.config["spec"]["mounts"] if volumes else ()
             if not any(str(mount.get("source")).startswith(inside) for mount in mounts):
                 return []
-            from sampan.engine import volumes as attached
+            from sampan.engine import volumemounts
 
-            attached.let_go(self.engine, record.id)
-            return attached.release(self.engine, attached.unnamed(self.engine, record))
+            volumemounts.let_go(self.engine, record.id)
+            return volumemounts.release(self.engine, volumemounts.unnamed(self.engine, record))
 
     def discard(self, record: Record, child: Child | None = None) -> None:
         """Remove what is left of a container that has ended or never started, and its anonymous volumes.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sampan.engine.images import Images
     from sampan.engine.library import Result
     from sampan.engine.starter import Host
-    from sampan.engine.volumeset import Volumes
+    from sampan.engine.volumes import Volumes
     from sampan.store.containers import Containers as ContainerRecords
     from sampan.store.content import Content
     from sampan.store.images import Images as ImageRecords
@@ -157,7 +157,7 @@ class Engine:
     @property
     def volumes(self) -> Volumes:
         """Operations on volumes."""
-        from sampan.engine.volumeset import Volumes
+        from sampan.engine.volumes import Volumes
 
         return Volumes(self)
 

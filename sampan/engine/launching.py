@@ -104,9 +104,9 @@ def _new(engine: Engine, found: Image, image: str, options: RunOptions, name: st
 
         naming.prepare(engine, spec, options, container_id, found.diff_ids)
     if any(mount["type"] in ("volume", "bind") for mount in spec["mounts"]):
-        from sampan.engine import volumes
+        from sampan.engine import volumemounts
 
-        volumes.attach(engine, spec, found.diff_ids, container_id)
+        volumemounts.attach(engine, spec, found.diff_ids, container_id)
     if options.network == "host":
         from sampan.runtime import hostfiles
 

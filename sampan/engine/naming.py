@@ -27,9 +27,9 @@ _MOST = 1 << 20
 def prepare(engine: Engine, spec: dict[str, Any], options: RunOptions, container_id: str, diff_ids: list[str]) -> None:
     """Add to a new container's configuration what few ask for: other containers' mounts, and these names."""
     if options.volumes_from:
-        from sampan.engine import volumes
+        from sampan.engine import volumemounts
 
-        volumes.borrow(engine, spec, options)
+        volumemounts.borrow(engine, spec, options)
     layers = engine.store.snapshots.directories(diff_ids)
     add(spec, engine.store.paths.container(container_id), layers, options)
 
