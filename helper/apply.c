@@ -391,20 +391,7 @@ static int start(struct apply *a, int in_fd)
 	return note_existing(a, base);
 }
 
-/* The last word to Python: an `E` record with the errno as mode, the phase as major and the path that failed. */
-static int send_result(const struct apply *a, struct entry *e, int out_fd, int error)
-{
-	struct sink out;
-	*e = (struct entry){ .type = 'E', .mode = (uint32_t)error, .rmajor = a->o->phase, .size = a->o->skipped };
-	e->path_len = strlen(a->o->path);
-	int err = sink_open(&out, out_fd);
-	if (!err && !(err = sink_head(&out, e)) && !(err = sink_put(&out, a->o->path, e->path_len)))
-		err = sink_flush(&out);
-	free(out.bytes);
-	return err;
-}
-
-int tree_apply(int in_fd, int out_fd, struct tree_options *o)
+int tree_apply(int in_fd, struct tree_options *o)
 {
 	struct apply *a = calloc(1, sizeof *a);
 	if (!a)
@@ -418,11 +405,6 @@ int tree_apply(int in_fd, int out_fd, struct tree_options *o)
 	int e = start(a, in_fd);
 	if (!e)
 		e = do_stream(a);
-	if (o->flags & TREE_RESULT) {
-		free(a->e.xattrs);
-		int sent = send_result(a, &a->e, out_fd, e);
-		e = e ? e : sent;
-	}
 	free(a->in.bytes);
 	free(a->e.xattrs);
 	walk_free(&a->walk);

@@ -208,7 +208,7 @@ static int do_tree(const struct child *child, const struct op *op)
 		return e;
 	*child->ready = true;
 	close(child->sync);
-	e = op->code == OP_APPLY ? tree_apply(FD_TREE_IN, FD_TREE_OUT, &options) : tree_pack(FD_TREE_IN, FD_TREE_OUT, &options);
+	e = op->code == OP_APPLY ? tree_apply(FD_TREE_IN, &options) : tree_pack(FD_TREE_IN, FD_TREE_OUT, &options);
 	if (report(REPORT_TREE, child->at, e, (int)options.phase, options.skipped, options.path, (uint32_t)strlen(options.path)) != 0)
 		_exit(125);
 	_exit(e ? 1 : 0);

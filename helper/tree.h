@@ -18,7 +18,6 @@ enum tree_flags {
 	TREE_CREATE_BASE = 128,      /* apply: a missing `base` is created, 0755 root */
 	TREE_KEEP_TYPE = 256,        /* apply: a directory never replaces something else, nor the reverse */
 	TREE_REQUESTS = 512,         /* pack: in_fd carries requests; without it the whole tree is packed once */
-	TREE_RESULT = 1024,          /* apply: the result record is also written to out_fd */
 	TREE_NO_KERNEL = 2048,       /* pack: proc, sysfs, cgroups and the like are not entered, and their files refused */
 	TREE_WRITEBACK = 4096,       /* apply: writing large files to the disk begins at once; a syncfs() is to follow */
 	TREE_RECORDED = 8192,        /* pack: owners and devices are those that apply recorded */
@@ -57,7 +56,7 @@ struct tree_options {
 	char path[513];           /* the path that failed, cut */
 };
 
-int tree_apply(int in_fd, int out_fd, struct tree_options *o); /* 0 or an errno */
+int tree_apply(int in_fd, struct tree_options *o); /* 0 or an errno */
 int tree_pack(int in_fd, int out_fd, struct tree_options *o);
 
 #endif

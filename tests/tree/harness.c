@@ -31,7 +31,7 @@ int main(int argc, char **argv)
 	o.flags = (uint32_t)strtoul(argv[3], NULL, 0);
 	o.base = argv[4];
 	o.xattr_opaque = argv[5];
-	int e = strcmp(argv[1], "pack") ? tree_apply(0, 1, &o) : tree_pack(0, 1, &o);
+	int e = strcmp(argv[1], "pack") ? tree_apply(0, &o) : tree_pack(0, 1, &o);
 	if (e)
 		fprintf(stderr, "%u %d %s\n", o.phase, e, o.path);
 	return e ? 1 : 0;

@@ -408,15 +408,6 @@ def test_a_stream_without_its_end_is_an_error(root: Path, plain: Harness) -> Non
     assert describe(root).keys() == {".", "d"}
 
 
-def test_the_result_record_tells_the_same_as_the_report(root: Path, plain: Harness) -> None:
-    data = tree.encode_entry(Entry("H", b"a", link=b"b"))
-    command = [str(plain.program), "apply", str(root), str(tree.RESULT), "", ""]
-    done = subprocess.run(command, input=data, capture_output=True, check=False)
-    taken = iter(done.stdout)
-    record = tree.decode_entry(lambda count: bytes(next(taken) for _ in range(count)))
-    assert (record.type, record.mode, record.major, record.path) == ("E", 2, 12, b"a")
-
-
 def test_overlong_symlink_targets_are_refused(root: Path, plain: Harness) -> None:
     with pytest.raises(IntegrityError):
         plain.apply_tar(root, archive(member("l", LINK, linkname="x" * 4096)))
