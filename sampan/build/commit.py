@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sampan.build.execute import Executor, Root
     from sampan.build.metadata import State
     from sampan.build.stores import Claim
+    from sampan.oci.entry import Source
     from sampan.store.leases import Lease
     from sampan.store.parts import Store
     from sampan.store.snapshots import Active
@@ -58,26 +59,35 @@ def seal(store: Store, claim: Claim) -> None:
 
 
 def _layer(store: Store, lease: Lease, executor: Executor, root: Root, active: Active) -> tuple[str, int]:
-    from sampan.oci.layer import TarWriter, from_overlay
-    from sampan.transfer.ahead import Behind
-
-    unpacked = count = 0
     with store.content.ingest(lease=lease) as ingest:
-        with Behind(ingest.write) as behind:
-            tar = TarWriter(behind.write)
-            for entry, content in from_overlay(executor.diff(root), executor.opaque_name()):
-                if not entry.path:
-                    continue  # the root directory is there in every image; its times would make each step a change
-                tar.add(entry, content)
-                unpacked += entry.size
-                count += 1
-            if not count:
-                return "", 0
-            tar.close()
+        count, unpacked = pack(executor.diff(root), executor.opaque_name(), ingest.write)
+        if not count:
+            return "", 0
         diff_id, size = ingest.commit()
     # Made durable with all others of the build, by one syncfs at its end: after a power cut a step is worked again.
     store.snapshots.commit(active, diff_id, size=unpacked, lease=lease, durable=False)
     return diff_id, size
+
+
+def pack(entries: Source, opaque: str, write: Callable[[bytes], object]) -> tuple[int, int]:
+    """Write the archive of an upper directory's entries; give how many there are, and the sum of their files' sizes.
+
+    The root directory is there in every image: its times would make each step a change.
+    """
+    from sampan.oci.layer import TarWriter, from_overlay
+    from sampan.transfer.ahead import Behind
+
+    count = size = 0
+    with Behind(write) as behind:
+        tar = TarWriter(behind.write)
+        for entry, content in from_overlay(entries, opaque):
+            if entry.path:
+                tar.add(entry, content)
+                size += entry.size
+                count += 1
+        if count:
+            tar.close()
+    return count, size
 
 
 def image(

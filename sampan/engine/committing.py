@@ -14,7 +14,7 @@ from sampan.build import solve
 from sampan.build.stores import Claim
 from sampan.engine import changes as instructions
 from sampan.engine import differences, matching
-from sampan.errors import InvalidArgument, NotFound, NotSupported, Unavailable
+from sampan.errors import NotFound, NotSupported, Unavailable
 from sampan.oci import health, timestamp
 from sampan.oci import image as documents
 from sampan.oci import reference as references
@@ -70,7 +70,7 @@ def commit(
     `changes` are Dockerfile instructions that set the configuration; InvalidArgument for those that need a build.
     """
     record = engine.containers.get(name)
-    full = _name(reference)
+    full = references.new_name(reference) if reference else ""
     base = _base(engine, record)
     state = solve.state_of(base)
     state.config = instructions.config_of(changes, configuration(record, state.config))
@@ -95,15 +95,6 @@ def commit(
     return image_id
 
 
-def _name(text: str) -> str:
-    if not text:
-        return ""
-    parsed = references.parse(text)
-    if parsed.digest:
-        raise InvalidArgument(f"cannot name an image {text}: a name with a digest cannot be given")
-    return str(parsed)
-
-
 def _base(engine: Engine, record: Record) -> Image:
     try:
         return engine.images.resolve(record.image_id)
@@ -116,27 +107,16 @@ def _base(engine: Engine, record: Record) -> Image:
 
 def _layer(engine: Engine, record: Record, claim: Claim, pause: bool) -> tuple[str, int]:
     """Store the changes as a layer, packed and unpacked; give its diff_id ("" for no change) and its size."""
-    from sampan.oci.layer import TarWriter, from_overlay
-    from sampan.transfer.ahead import Behind
-
-    store, lease, count = engine.store, claim.lease(), 0
+    store, lease = engine.store, claim.lease()
     if record.config["layers"]:
         lease.hold(*record.config["layers"])
     with store.content.ingest(lease=lease) as ingest:
         opaque = rootfs.opaque_name(engine.host.rootless)
-        with (
-            Behind(ingest.write) as behind,
-            differences.Below(engine, record) as below,
-            Still(engine, record, pause),
-        ):
-            tar = TarWriter(behind.write)
-            for entry, content in from_overlay(differences.entries(engine, record, below, contents=True), opaque):
-                if entry.path:
-                    tar.add(entry, content)
-                    count += 1
-            if not count:
-                return "", 0
-            tar.close()
+        with differences.Below(engine, record) as below, Still(engine, record, pause):
+            entries = differences.entries(engine, record, below, contents=True)
+            count, _ = images.pack(entries, opaque, ingest.write)
+        if not count:
+            return "", 0
         diff_id, size = ingest.commit()
     _unpack(engine, claim, diff_id)
     return diff_id, size

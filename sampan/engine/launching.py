@@ -18,7 +18,7 @@ from sampan.store import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
 
     from sampan.engine.engine import Engine
     from sampan.oci.spec import RunOptions
@@ -41,7 +41,8 @@ def _enter(engine: Engine, record: Record, durable: bool) -> Alone:
     """Put a new container into the store, and give its lock, held: nobody else starts or removes it before."""
     alone = Alone(engine.store.paths.container(record.id))
     try:
-        _make_home(engine, record.id)
+        begin_home(engine, record.id)
+        fill_home(engine, record.id)
         alone.__enter__()
         engine.store.containers.insert(record, durable=durable)
     except BaseException:
@@ -121,12 +122,6 @@ def _new(engine: Engine, found: Image, image: str, options: RunOptions, name: st
         auto_remove=auto_remove,
         labels={**(image_config.get("Labels") or {}), **(options.labels or {})},
     )
-
-
-def _make_home(engine: Engine, container_id: str) -> None:
-    """Make the directories of a container."""
-    begin_home(engine, container_id)
-    fill_home(engine, container_id)
 
 
 def begin_home(engine: Engine, container_id: str) -> None:
@@ -236,8 +231,7 @@ def run(
     detach: bool = False,
     detach_keys: str = terminal.DETACH_KEYS,
     sig_proxy: bool = True,
-    on_create: Any = None,
-    **_: Any,
+    on_create: Callable[[str], None] | None = None,
 ) -> int | str:
     """Create and start: give the exit code, or the id when detached.  A container that cannot start is removed if
     `auto_remove`.

@@ -121,6 +121,14 @@ def parse(text: str, *, default_tag: bool = True) -> Reference:
     return Reference(domain, path, tag, digest)
 
 
+def new_name(text: str) -> str:
+    """Return the full name with its tag that an image is to be given; raise InvalidArgument, also for a digest."""
+    parsed = parse(text)
+    if parsed.digest:
+        raise InvalidArgument(f"cannot name an image {text}: a name with a digest cannot be given")
+    return str(parsed)
+
+
 def is_tag(text: str) -> bool:
     """Tell whether `text` is a tag by the grammar."""
     return 0 < len(text) <= _MAX_TAG and text[0] in _WORD and _TAG.issuperset(text)

@@ -59,7 +59,7 @@ def make_image(
 
     `config` is the image's run configuration (image-spec config.md, "config").  The archive may be compressed.
     """
-    full = _full(name) if name else ""
+    full = reference.new_name(name) if name else ""
     image.check_run_config(config)
     with Leases(store.db).take("import") as lease:
         promise = Promise(what=what, trailing=_TRAILING)
@@ -81,13 +81,6 @@ def make_image(
             store.images.put(manifest)
             before = retag(store, [full], manifest).get(full, "") if full else ""
     return config_digest, before
-
-
-def _full(name: str) -> str:
-    parsed = reference.parse(name)
-    if parsed.digest:
-        raise InvalidArgument(f"cannot name an image {name}: a name with a digest cannot be given")
-    return str(parsed)
 
 
 def _check_end(source: codec.Peek, what: str) -> None:
