@@ -53,7 +53,7 @@ def add(spec: dict[str, Any], home: str, layers: list[str], options: RunOptions)
                 f"invalid {option}: {path} of the image is a symbolic link", "replace it in the image"
             )
         if path not in sources:
-            spec["mounts"].append({"type": "bind", "source": source, "destination": path, "options": ["bind"]})
+            hostfiles.bind(spec, home, name)
 
 
 def write(options: dict[str, Any], home: str) -> None:
@@ -61,9 +61,13 @@ def write(options: dict[str, Any], home: str) -> None:
     if options.get("add_host"):
         base = _read("/etc/hosts") if options.get("network") == "host" else _LOCAL
         lines = [f"{address}\t{name}\n" for name, address in map(_split, options["add_host"])]
-        hostfiles.write_text(os.path.join(home, "hosts"), base + "".join(lines))
+        hostfiles.write_own(home, "hosts", _data(base + "".join(lines)))
     if any(options.get(key) for key in ("dns", "dns_search", "dns_option")):
-        hostfiles.write_text(os.path.join(home, "resolv.conf"), resolver(_read("/etc/resolv.conf"), options))
+        hostfiles.write_own(home, "resolv.conf", _data(resolver(_read("/etc/resolv.conf"), options)))
+
+
+def _data(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def resolver(base: str, options: dict[str, Any]) -> str:

@@ -58,14 +58,13 @@ def share_names(engine: Engine, spec: dict[str, Any], asked: dict[str, Any], hom
     taken = {mount["destination"] for mount in spec["mounts"]}
     with Files(engine, asked["network"][len(CONTAINER) :]) as files:
         for name in hostfiles.NAMES:
-            path, source = "/etc/" + name, f"{home}/{name}"
+            path = "/etc/" + name
             if path in taken or "/etc" in taken or hostfiles.is_link(path, layers):
                 continue
             data = files.small(path)
             if data is not None:
-                hostfiles.write_text(source, data.decode("utf-8", "surrogateescape"))
-                bind = {"type": "bind", "source": source, "destination": path, "options": ["bind"]}
-                spec["mounts"].append(bind)
+                hostfiles.write_own(home, name, data)
+                hostfiles.bind(spec, home, name)
 
 
 def open_target(engine: Engine, prepared: Prepared, record: Record) -> int:

@@ -36,8 +36,13 @@ def add(spec: dict[str, Any], home: str, layers: list[str]) -> None:
     for name in NAMES:
         path = "/etc/" + name
         if path not in taken and os.path.isfile(path) and not is_link(path, layers):
-            source = os.path.join(home, name)
-            spec["mounts"].append({"type": "bind", "source": source, "destination": path, "options": ["bind"]})
+            bind(spec, home, name)
+
+
+def bind(spec: dict[str, Any], home: str, name: str) -> None:
+    """Bind the container's own file over /etc/NAME."""
+    source = os.path.join(home, name)
+    spec["mounts"].append({"type": "bind", "source": source, "destination": "/etc/" + name, "options": ["bind"]})
 
 
 def is_link(path: str, layers: list[str]) -> bool:
@@ -50,19 +55,13 @@ def write(spec: dict[str, Any], home: str) -> None:
     """Copy the files that the configuration binds; one that is gone from the host is empty."""
     sources = {mount.get("source") for mount in spec["mounts"]}
     for name in NAMES:
-        target = os.path.join(home, name)
-        if target not in sources:
+        if os.path.join(home, name) not in sources:
             continue
         data = b""
         if os.path.isfile("/etc/" + name):
             with open("/etc/" + name, "rb") as file:
                 data = file.read(_MAX_SIZE)
-        fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        try:
-            os.fchmod(fd, 0o644)  # whatever the umask
-            os.write(fd, data)
-        finally:
-            os.close(fd)
+        write_own(home, name, data)
 
 
 def add_local(spec: dict[str, Any], home: str, layers: list[str]) -> bool:
@@ -74,14 +73,13 @@ def add_local(spec: dict[str, Any], home: str, layers: list[str]) -> bool:
     taken = {mount["destination"] for mount in spec["mounts"]}
     if "/etc" in taken or "/etc/hosts" in taken or not _lacking(layers):
         return False
-    bind = {"type": "bind", "source": os.path.join(home, "hosts"), "destination": "/etc/hosts", "options": ["bind"]}
-    spec["mounts"].append(bind)
+    bind(spec, home, "hosts")
     return True
 
 
 def write_local(home: str) -> None:
     """Write the file that `add_local` has bound."""
-    write_text(os.path.join(home, "hosts"), LOCAL)
+    write_own(home, "hosts", LOCAL.encode())
 
 
 def add_for_step(spec: dict[str, Any], home: str, layers: list[str], is_networked: bool) -> list[str]:
@@ -97,12 +95,11 @@ def add_for_step(spec: dict[str, Any], home: str, layers: list[str], is_networke
             continue
         if size < 0:
             lacking.append("/etc/" + name)
-        source = os.path.join(home, name)
-        spec["mounts"].append({"type": "bind", "source": source, "destination": "/etc/" + name, "options": ["bind"]})
+        bind(spec, home, name)
     write(spec, home)
     if not is_networked:
         write_local(home)
-        write_text(os.path.join(home, "hostname"), spec["hostname"] + "\n")
+        write_own(home, "hostname", f"{spec['hostname']}\n".encode())
     return lacking
 
 
@@ -143,11 +140,11 @@ def _is_whiteout(found: os.stat_result) -> bool:
     return stat.S_ISCHR(found.st_mode) and not found.st_rdev
 
 
-def write_text(path: str, text: str) -> None:
-    """Write one of these files, for everybody to read."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+def write_own(home: str, name: str, data: bytes) -> None:
+    """Write the container's own file of a name, for everybody to read."""
+    fd = os.open(os.path.join(home, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         os.fchmod(fd, 0o644)  # whatever the umask
-        os.write(fd, text.encode("utf-8", "surrogateescape"))
+        os.write(fd, data)
     finally:
         os.close(fd)
