@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import stat
 
-from sampan.build.process import end
 from sampan.errors import NotFound
 from sampan.runtime import rootfs, tree
 from sampan.runtime.compile import Facts
@@ -216,17 +215,7 @@ class HelperExecutor:
 
     def diff(self, root: Root) -> Source:
         """Give what the step changed: the entries of its upper directory, overlayfs's marks among them."""
-        plain = Rootfs(directory=root.active.upper)
-        read, request, child = rootfs.open_pack(self.host.facts(), plain)
-        os.close(request)
-        try:
-            yield from tree.Packer(read, reason=child.wait)
-            child.wait()
-        except BaseException:
-            end(child)
-            raise
-        finally:
-            os.close(read)
+        return rootfs.packed(self.host.facts(), Rootfs(directory=root.active.upper))
 
     def run(self, root: Root, process: Process, output: Output) -> Exit:
         """Run a process in the root until it ends; everything that it started ends with it."""

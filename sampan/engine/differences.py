@@ -62,25 +62,11 @@ def entries(engine: Engine, record: Record, below: Below, contents: bool) -> Ite
     """Give what a container's upper directory holds, in order, its root first, without mount points."""
     alone.restore(engine, record, "read the changes of")
     upper = Rootfs(directory=os.path.join(engine.store.paths.container(record.id), "upper"))
-    flags = 0 if contents else tree.LIST
-    read, request, child = rootfs.open_pack(engine.host.facts(), upper, flags)
-    os.close(request)
     made = _mount_points(engine, record)
-    try:
-        for entry, content in tree.Packer(read, reason=child.wait):
-            if (
-                entry.path not in made
-                or entry.size
-                or entry.type not in (kinds.DIRECTORY, kinds.FILE)
-                or below.has(entry.path)
-            ):
-                yield entry, content
-    except BaseException:
-        os.close(read)
-        rootfs.settle(child)
-        raise
-    os.close(read)
-    child.wait()
+    for entry, content in rootfs.packed(engine.host.facts(), upper, 0 if contents else tree.LIST):
+        is_whole = entry.size or entry.type not in (kinds.DIRECTORY, kinds.FILE)
+        if entry.path not in made or is_whole or below.has(entry.path):
+            yield entry, content
 
 
 def _mount_points(engine: Engine, record: Record) -> set[bytes]:

@@ -15,8 +15,9 @@ from sampan.runtime.plan import Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
+    from sampan.oci.entry import Content, Entry
     from sampan.runtime.compile import Facts
     from sampan.runtime.launch import Child
     from sampan.runtime.tree import Applier
@@ -138,6 +139,22 @@ def open_pack(facts: Facts, root: Rootfs, flags: int = 0) -> tuple[int, int, Chi
     flags |= tree.RECORDED if facts.rootless else 0
     set_root(facts, root)
     return piped(lambda source, sink: start(_tree_plan(facts, p.PACK, "", flags, "read files"), source, sink))
+
+
+def packed(facts: Facts, root: Rootfs, flags: int = 0) -> Generator[tuple[Entry, Content], None, None]:
+    """Give the entries of a whole tree in order, the root's first; closed before the end it ends the helper."""
+    from sampan.runtime import tree
+
+    read, request, child = open_pack(facts, root, flags)
+    os.close(request)
+    try:
+        yield from tree.Packer(read, reason=child.wait)
+    except BaseException:
+        os.close(read)
+        settle(child)
+        raise
+    os.close(read)
+    child.wait()
 
 
 def piped(begin: Callable[[int, int], Child]) -> tuple[int, int, Child]:

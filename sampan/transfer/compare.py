@@ -7,6 +7,7 @@ blob is unpacked beside the store a second time, then the two are read side by s
 from __future__ import annotations
 
 import os
+from contextlib import closing
 
 from sampan.errors import IntegrityError, SampanError
 from sampan.oci import digest as digests
@@ -64,22 +65,6 @@ def unpack_again(store: Store, facts: Facts, digest: str, diff_id: str) -> tuple
     return active, size
 
 
-class _Files:
-    """What a root holds, in the order of its names; as a context manager it ends the helper."""
-
-    def __init__(self, facts: Facts, root: Rootfs) -> None:
-        self._fd, requests, self._child = rootfs.open_pack(facts, root)
-        os.close(requests)
-        self._items = iter(tree.Packer(self._fd, reason=self._child.wait))
-
-    def __enter__(self) -> Iterator[Item]:
-        return self._items
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
-        rootfs.settle(self._child)
-
-
 class Difference:
     """One file that two roots do not share: `kind` A (only in the second), D (only in the first) or C; `why`.
 
@@ -107,7 +92,7 @@ def differences(facts: Callable[[], Facts], wanted: Rootfs, found: Rootfs) -> It
 
     Times of directories and the root itself do not count: they tell when something was made, not what.
     """
-    with _Files(facts(), wanted) as left, _Files(facts(), found) as right:
+    with closing(rootfs.packed(facts(), wanted)) as left, closing(rootfs.packed(facts(), found)) as right:
         one, other = _next(left), _next(right)
         while one or other:
             order = _order(one, other)
@@ -202,7 +187,7 @@ def _same(one: Content, other: Content) -> bool:
 def repack(facts: Facts, directory: str, write: Callable[[bytes], object]) -> bool:
     """Write an unpacked layer as the archive that a build would make of it; False when that cannot be done."""
     opaque = rootfs.opaque_name(facts.rootless)
-    with _Files(facts, rootfs.Rootfs(directory=directory)) as items:
+    with closing(rootfs.packed(facts, rootfs.Rootfs(directory=directory))) as items:
         try:
             tree.entries_to_tar(items, write, opaque)
         except SampanError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from contextlib import closing
 
 from sampan.runtime import rootfs as roots
 from sampan.runtime import tree
@@ -16,14 +16,5 @@ if TYPE_CHECKING:
 
 def export_tar(facts: Facts, rootfs: Rootfs, out_fd: int) -> int:
     """Write the files of a root as a tar to a descriptor, and give the archive's size."""
-    read_fd, request_fd, child = roots.open_pack(facts, rootfs, tree.ONE_FILE_SYSTEM)
-    os.close(request_fd)
-    try:
-        size = tree.entries_to_tar(tree.Packer(read_fd, reason=child.wait), lambda data: write_all(out_fd, data))
-    except BaseException:
-        os.close(read_fd)
-        roots.settle(child)
-        raise
-    os.close(read_fd)
-    child.wait()
-    return size
+    with closing(roots.packed(facts, rootfs, tree.ONE_FILE_SYSTEM)) as entries:
+        return tree.entries_to_tar(entries, lambda data: write_all(out_fd, data))
