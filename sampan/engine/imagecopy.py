@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.engine.engine import Engine
+    from sampan.store.images import Image
     from sampan.transfer.copy import Destination, Picture, Source
     from sampan.transfer.events import Listen
 
@@ -186,7 +187,7 @@ class _Copy:
             from sampan.engine.pushing import compression_for
             from sampan.transfer.push import StoreSource
 
-            found = self.engine.images.resolve(self.begin.name)
+            found = self._kept()
             return StoreSource(self.engine.store, found, compression_for(found) if self.end.kind == REGISTRY else "")
         if self.begin.kind == REGISTRY:
             from sampan.transfer.registries import RegistrySource
@@ -202,6 +203,11 @@ class _Copy:
 
             return PeerSource(self._pipe(self.begin), self.begin.name)
         return self._layout_source()
+
+    def _kept(self) -> Image:
+        """Find the image of the local store that is copied, and keep it until the end."""
+        lease = self.stack.enter_context(self.engine.store.leases.to_read("copy"))
+        return self.engine.images.resolve(self.begin.name, lease)
 
     def _layout_source(self) -> Source:
         from sampan.transfer.archive import open_archive
@@ -289,7 +295,7 @@ class _Copy:
                 f"cannot copy between {local.text} and the {kind} of {host.shown}", "copy to the local store first"
             )
         if outward:
-            found = self.engine.images.resolve(local.name)
+            found = self._kept()
             sent = load_into(host, kind, self.engine.store.content, found.manifest_digest, [str(self._named())])
             layers = counted(len(found.diff_ids), "layer was", "layers were")
             self.listen(events.Event(events.TEXT, text=f"{sent} of {layers} sent"))

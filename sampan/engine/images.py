@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sampan.engine.pushing import Pushed
     from sampan.engine.streams import Place
     from sampan.store.images import Image
+    from sampan.store.leases import Lease
 
 
 class Images:
@@ -29,10 +30,13 @@ class Images:
 
     # ---- look ----
 
-    def resolve(self, name: str) -> Image:
-        """Find an image by reference, id or its prefix, or digest; NotFound says which one may have been meant."""
+    def resolve(self, name: str, lease: Lease | None = None) -> Image:
+        """Find an image by reference, id or its prefix, or digest; NotFound says which one may have been meant.
+
+        With a `lease` that one keeps all of it.
+        """
         try:
-            found: Image = self.store.resolve(name)
+            found: Image = self.store.resolve(name) if lease is None else self.store.claim(name, lease)
         except NotFound as exc:
             exc.hint = exc.hint or self._hint(name)
             raise
@@ -186,18 +190,26 @@ class Images:
         if isinstance(names, str):
             names = [names]
 
-        chosen: dict[str, tuple[Image, list[str]]] = {}
-        for name in names:
-            for image, names_of in self._tags(name) or [(found := self.resolve(name), _names_of(found, name))]:
-                kept = chosen.setdefault(image.manifest_digest, (image, []))[1]
-                kept += [text for text in names_of if text not in kept]
-        if not chosen:
-            raise InvalidArgument("cannot save: no image was named")
-        with writable(target, "images") as fd:
-            size = save.save(self.engine.store, list(chosen.values()), fd)
-        for image, _ in chosen.values():
+        with self.engine.store.leases.to_read("save") as lease:
+            chosen = self._chosen(names, lease)
+            if not chosen:
+                raise InvalidArgument("cannot save: no image was named")
+            with writable(target, "images") as fd:
+                size = save.save(self.engine.store, chosen, fd)
+        for image, _ in chosen:
             self._tell("save", image, image.id)
         return size
+
+    def _chosen(self, names: Sequence[str], lease: Lease) -> list[tuple[Image, list[str]]]:
+        """Give the images that are named, each with the names to save it under, and keep them."""
+        chosen: dict[str, tuple[Image, list[str]]] = {}
+        for name in names:
+            for image, names_of in self._tags(name) or [(found := self.resolve(name, lease), _names_of(found, name))]:
+                if not self.store.hold(image, lease):
+                    raise NotFound(f"no such image: {name}")  # removed meanwhile
+                kept = chosen.setdefault(image.manifest_digest, (image, []))[1]
+                kept += [text for text in names_of if text not in kept]
+        return list(chosen.values())
 
     def _tags(self, name: str) -> list[tuple[Image, list[str]]]:
         """Give the images that have tags of a repository, where the name is one alone, and these (as `docker save`)."""
@@ -226,15 +238,16 @@ class Images:
         with readable(source, "images") as place:
             loaded = load(self.engine.store, place, self.engine.host.facts)
         for one in loaded:
+            assert one.image is not None
             for name in one.references:
                 shown = reference.parse(name).familiar()
                 if name in one.replaced:
                     said.append(_replaced(shown, one.replaced[name]))
                 said.append(f"Loaded image: {shown}")
-                self._tell("load", self.resolve(name), shown)
+                self._tell("load", one.image, shown)
             if not one.references:
                 said.append(f"Loaded image ID: {one.id}")
-                self._tell("load", self.resolve(one.id), one.id)
+                self._tell("load", one.image, one.id)
         return said
 
     def import_(self, source: Place, name: str = "", changes: Iterable[str] = (), message: str = "") -> str:

@@ -91,19 +91,25 @@ def compression_for(image: Image, wanted: str = AUTO) -> str:
     return "" if any(name.endswith("@" + image.manifest_digest) for name in image.digests) else "gzip"
 
 
+def _note(engine: Engine, name: str, manifest: str) -> None:
+    """Note the digest that an image has in a registry: a pull of it has nothing to fetch."""
+    try:
+        engine.store.images.tag(name, manifest)
+    except NotFound:
+        return  # removed while it was pushed
+
+
 def _one(engine: Engine, speaker: Registries, ref: Reference, compression: str, listen: Listen) -> Pushed:
     from sampan.transfer import pull, push
     from sampan.transfer.copy import copy
 
-    image = engine.images.resolve(ref.familiar())
     repository = speaker.repositories(ref, push=True)[0]
     destination = push.RegistryDestination(repository, ref.domain, [ref.tag], listen)
     try:
-        picture = copy(
-            push.StoreSource(engine.store, image, compression_for(image, compression)),
-            destination,
-            pull.crew(speaker.interrupt),
-        )
+        with engine.store.leases.to_read("push") as lease:
+            image = engine.images.resolve(ref.familiar(), lease)
+            source = push.StoreSource(engine.store, image, compression_for(image, compression))
+            picture = copy(source, destination, pull.crew(speaker.interrupt))
     except NotSupported:
         raise
     except SampanError as exc:
@@ -111,7 +117,6 @@ def _one(engine: Engine, speaker: Registries, ref: Reference, compression: str, 
             exc.message = f"cannot push {ref.familiar()}: {exc.message}"
             exc.args = (exc.message,)
         raise
-    # Under this digest it is known from now on: a pull of it has nothing to fetch.
-    engine.store.images.tag(f"{ref.name}@{picture.digest}", image.manifest_digest)
+    _note(engine, f"{ref.name}@{picture.digest}", image.manifest_digest)
     engine.events.emit("image", "push", ref.familiar(), {"name": ref.familiar_name()})
     return Pushed(ref, picture.digest, len(picture.data))

@@ -149,17 +149,15 @@ class Images:
 
     def claim(self, text: str, lease: Lease) -> Image:
         """Return what `resolve` does, and have a lease keep all of it, blobs and unpacked layers."""
-        with self._db.transaction(durable=False):
+        while True:
             found = self.resolve(text)
-            self.hold(found, lease)
-        return found
+            if self.hold(found, lease):
+                return found
 
     def hold(self, image: Image, lease: Lease) -> bool:
         """Have a lease keep all that an image consists of; tell whether the image is still recorded."""
-        with self._db.transaction(durable=False):
-            blobs = self.blobs(image)
-            lease.hold(*blobs, *image.diff_ids)
-        return bool(blobs)
+        lease.hold(*self.blobs(image), *image.diff_ids)
+        return bool(self.blobs(image))
 
     def blobs(self, image: Image) -> list[str]:
         """Return the digests of what an image consists of: manifest, config, layers."""

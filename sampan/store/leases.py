@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 
+from sampan.errors import Denied, Unavailable
 from sampan.store import owner
 from sampan.store.db import Database
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 LIFETIME = 24 * 3600  # seconds
+_NONE = 0
 VOLUME = "volume:"  # what is held is a volume, by its name: of a container that is being made
 
 
@@ -28,14 +30,25 @@ class Leases:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    def take(self, purpose: str) -> Lease:
-        """Take a lease for the calling process; release it, or use it as a context manager."""
-        with self._db.transaction(durable=False):
+    def take(self, purpose: str, *, frees: bool = False) -> Lease:
+        """Take a lease for the calling process; release it, or use it as a context manager.
+
+        `frees`: also on a full disk, at need of its reserve.
+        """
+        with self._db.transaction(durable=False, frees=frees):
             number = self._db.insert(
                 "INSERT INTO leases (owner, boot_id, expires, purpose) VALUES (?, ?, ?, ?)",
                 (owner.this_process(), owner.boot_id(), _now() + LIFETIME, purpose),
             )
-        return Lease(self._db, number)
+        return Lease(self._db, number, frees)
+
+    def to_read(self, purpose: str) -> Lease:
+        """Take a lease for reading what is here. Where none can be written down, on a read-only or a full disk, give
+        one that holds nothing: there others remove little."""
+        try:
+            return self.take(purpose, frees=True)
+        except (Denied, Unavailable):
+            return Lease(self._db, _NONE)
 
     def held(self) -> set[str]:
         """Return every digest under a live lease; inside a transaction it stays true until the end."""
@@ -83,20 +96,25 @@ class Leases:
 class Lease:
     """One process's claim on content that nothing else refers to yet."""
 
-    __slots__ = ("_db", "_number")
+    __slots__ = ("_db", "_frees", "_number")
 
-    def __init__(self, db: Database, number: int) -> None:
+    def __init__(self, db: Database, number: int, frees: bool = False) -> None:
         self._db = db
         self._number = number
+        self._frees = frees
 
     def hold(self, *held: str) -> None:
         """Protect blobs (by digest), snapshots (by diff_id) and volumes (VOLUME, name) until the lease is released."""
-        with self._db.transaction(durable=False):
+        if self._number == _NONE:
+            return
+        with self._db.transaction(durable=False, frees=self._frees):
             for digest in held:
                 self._db.execute("INSERT OR IGNORE INTO lease_items VALUES (?, ?)", (self._number, digest))
 
     def release(self) -> None:
         """End the lease."""
+        if self._number == _NONE:
+            return
         with self._db.transaction(durable=False, frees=True):
             self._db.execute("DELETE FROM leases WHERE id = ?", (self._number,))
 

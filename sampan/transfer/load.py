@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.runtime.compile import Facts
+    from sampan.store.images import Image
     from sampan.store.leases import Lease
     from sampan.store.parts import Store
     from sampan.transfer.archive import Archive
@@ -32,15 +33,17 @@ if TYPE_CHECKING:
 
 
 class Loaded:
-    """One image that was loaded: its `id`, its full `references`, and in `replaced` the id that one named before."""
+    """One image that was loaded: its `id`, its full `references`, in `replaced` the id that one named before, and the
+    `image` once it is recorded."""
 
-    __slots__ = ("id", "manifest_digest", "references", "replaced")
+    __slots__ = ("id", "image", "manifest_digest", "references", "replaced")
 
     def __init__(self, image_id: str, manifest_digest: str, references: list[str]) -> None:
         self.id = image_id
         self.manifest_digest = manifest_digest
         self.references = references
         self.replaced: dict[str, str] = {}
+        self.image: Image | None = None
 
 
 class Loader:
@@ -168,6 +171,6 @@ def _publish(store: Store, loaded: list[Loaded]) -> None:
     """Make the images visible, all in one transaction, and note what lost a name."""
     with store.db.transaction():
         for one in loaded:
-            store.images.put(one.manifest_digest)
+            one.image = store.images.put(one.manifest_digest)
         for one in loaded:
             one.replaced.update(retag(store, one.references, one.manifest_digest))

@@ -79,8 +79,7 @@ class _Server:
         self._pipe.send({"here": [self._destination.is_here(part) for part in parts]})
 
     def _picture(self, request: dict[str, Any]) -> None:
-        found = self._store.images.resolve(str(request["name"]))
-        self._lease.hold(*self._store.images.blobs(found))
+        found = self._store.images.claim(str(request["name"]), self._lease)
         self._pipe.send({"digest": found.manifest_digest}, [self._store.content.read(found.manifest_digest)])
 
     def _open(self, request: dict[str, Any]) -> None:
