@@ -11,7 +11,7 @@ import os
 import stat
 
 from sampan.engine import restarting
-from sampan.errors import NotFound, SampanError
+from sampan.errors import InvalidArgument, NotFound, SampanError
 from sampan.oci import restart
 from sampan.runtime import process
 
@@ -58,15 +58,25 @@ def unit(engine: Engine) -> str:
     """
     target = "default.target" if engine.host.rootless else "multi-user.target"
     after = "" if engine.host.rootless else "After=local-fs.target network-online.target\nWants=network-online.target\n"
-    words, down = (
-        " ".join(_quoted(word) for word in engine.command(["system", "boot", *more])) for more in ([], ["--down"])
-    )
+    words, down = (" ".join(_quoted(word) for word in _command(engine, *more)) for more in ([], ["--down"]))
     return (
         f"[Unit]\nDescription=Start sampan's containers as their restart policies ask\n{after}\n"
         f"[Service]\nType=oneshot\nRemainAfterExit=yes\nDelegate=yes\nExecStart={words}\n"
         f"ExecStop={down}\nTimeoutStopSec=infinity\n\n"
         f"[Install]\nWantedBy={target}\n"
     )
+
+
+def _command(engine: Engine, *more: str) -> list[str]:
+    """Give what is run at each boot; InvalidArgument where a path in it would end its line or begin another."""
+    words: list[str] = engine.command(["system", "boot", *more])
+    for word in words:
+        if not word.isprintable():  # also surrogates: bytes that are no text
+            raise InvalidArgument(
+                f"cannot have {word[:200]!r} run at each boot: no line of a unit or of cron can hold it",
+                "name the store, or install sampan, by another path",
+            )
+    return words
 
 
 def _quoted(word: str) -> str:
@@ -115,4 +125,4 @@ def cron_line(engine: Engine) -> str:
     """Give the line for `crontab -e` on a host without systemd; cron(8) takes % for a line's end."""
     import shlex
 
-    return "@reboot " + shlex.join(engine.command(["system", "boot"])).replace("%", "\\%")
+    return "@reboot " + shlex.join(_command(engine)).replace("%", "\\%")

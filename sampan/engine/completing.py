@@ -1,6 +1,7 @@
 """The names that a shell completes: asked at every press of a key, so one query and nothing else.
 
-A store that is not there is not made for it.
+A store that is not there is not made for it. Shells expand what they are given (bash's `compgen -W`: `$(…)` too), and
+--root may name anybody's store: what none of our names can have is left out.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from sampan.engine.engine import Engine
 
 _MOST = 1000
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-/:@")
 _ENDED = "('created', 'exited')"
 _QUERIES = {
     "containers": "SELECT name FROM containers",
@@ -35,6 +37,7 @@ def names(engine: Engine, kind: str) -> list[str]:
     found: list[str] = []
     for one in kinds:
         rows = [row[0] for row in db.query(f"{_QUERIES[one]} ORDER BY name LIMIT {_MOST}")]
+        rows = [row for row in rows if _LETTERS.issuperset(row)]
         found += [_familiar(row) for row in rows] if one == "images" else rows
     return found
 

@@ -12,7 +12,8 @@ import pytest
 from attackkit import command
 
 import sampan
-from sampan.engine import booting, hosttree
+from sampan.engine import booting, completing, hosttree
+from sampan.errors import InvalidArgument
 from sampan.oci.entry import Entry
 from sampan.store import files
 
@@ -33,6 +34,27 @@ def test_a_path_of_the_store_adds_no_line_to_the_unit() -> None:
     quoted = booting._quoted('/x\nExecStartPre=/bin/sh -c "id" %h $A')
     assert quoted == '"/x\\nExecStartPre=/bin/sh -c \\"id\\" %%h $$A"'
     assert "\n" not in quoted
+
+
+@pytest.mark.parametrize("name", ["a\n* * * * * id", "a\rUser=root", "a\x1b]0;x\x07", "a\udcff"])
+def test_a_path_that_would_be_a_line_of_its_own_is_refused_at_boot(tmp_path: Path, name: str) -> None:
+    engine = sampan.Engine(str(tmp_path / name))
+    for text in (booting.unit, booting.cron_line):
+        with pytest.raises(InvalidArgument, match="run at each boot"):
+            text(engine)
+    engine.close()
+
+
+def test_a_shell_is_given_no_name_that_it_would_expand(engine: sampan.Engine) -> None:
+    """bash expands the words of `compgen -W`, and the store may be of somebody who wrote into its database."""
+    engine.volumes.create("plain")
+    with engine.store.db.transaction() as connection:
+        connection.execute("UPDATE volumes SET name = '$(touch /pwned)' WHERE name = 'plain'")
+    try:
+        assert completing.names(engine, "volumes") == []
+    finally:
+        with engine.store.db.transaction() as connection:
+            connection.execute("DELETE FROM volumes WHERE name = '$(touch /pwned)'")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files of several owners")
