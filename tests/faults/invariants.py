@@ -21,7 +21,7 @@ LAUNCHER = Path(__file__).parent.parent.parent / "bin" / "sampan"
 LIBRARY = "import sys, sampan; raise SystemExit(sampan.Engine().run(sys.argv[1], sys.argv[2:]).exit_code)"
 TRACER = Path(__file__).parent / "tracer.py"
 FORKER = Path(__file__).parent / "forker.py"
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class Store:
@@ -66,7 +66,7 @@ class Store:
             self.forker.communicate()
             self.forker = None
 
-    def execute(self, words: list[str], timeout: float = 30) -> subprocess.CompletedProcess[str]:
+    def execute(self, words: list[str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run any program as the store's user, in its directory."""
         return subprocess.run(
             [*self.prefix, *words], cwd=self.root, env=self.env, capture_output=True, text=True, timeout=timeout
