@@ -25,7 +25,9 @@ SWEPT_GROUPS, SWEPT_FILES = 1, 2
 CONTROL_SIGNAL, CONTROL_RESIZE, CONTROL_KEEP = 1, 2, 4
 _HEAD = _struct.Struct("<IIiiQII")
 _SEALS = 0xF  # F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
+_F_SEAL_EXEC = 0x20  # its mode's bits of execution stay
 _F_ADD_SEALS = 1033
+_READY = 0o555
 # A key pressed while the helper is starting must not end it: HUP, INT, QUIT, TERM wait until it can pass them on.
 _TERMINAL_SIGNALS = (1, 2, 3, 15)
 # What this process ignores would be ignored in the container too: all but those that never are, and the C library's.
@@ -45,24 +47,42 @@ def helper_path() -> str:
 
 
 def _helper() -> int:
+    """Give the sealed copy of the helper, made once.
+
+    A container whose first process it is (--init) reaches it as /proc/1/exe, and its root may change its mode or owner:
+    what cannot be read and executed any more is replaced, under the same number.
+    """
     global _helper_fd
-    if _helper_fd < 0:
+    if _helper_fd < 0 or os.fstat(_helper_fd).st_mode & _READY != _READY:
         import fcntl
 
-        source = os.open(helper_path(), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            size = os.fstat(source).st_size
-            target = os.memfd_create("sampan-helper", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            sent = 0
-            while sent < size:
-                sent += os.sendfile(target, source, sent, size - sent)
-        finally:
-            os.close(source)
-        fcntl.fcntl(target, _F_ADD_SEALS, _SEALS)
-        # Above the numbers that the child's descriptors are moved to before it is executed.
-        _helper_fd = fcntl.fcntl(target, fcntl.F_DUPFD_CLOEXEC, 16)
-        os.close(target)
+        fresh = _sealed_copy()
+        if _helper_fd < 0:
+            # Above the numbers that the child's descriptors are moved to before it is executed.
+            _helper_fd = fcntl.fcntl(fresh, fcntl.F_DUPFD_CLOEXEC, 16)
+        else:
+            os.dup2(fresh, _helper_fd, inheritable=False)
+        os.close(fresh)
     return _helper_fd
+
+
+def _sealed_copy() -> int:
+    import fcntl
+
+    source = os.open(helper_path(), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(source).st_size
+        target = os.memfd_create("sampan-helper", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        sent = 0
+        while sent < size:
+            sent += os.sendfile(target, source, sent, size - sent)
+    finally:
+        os.close(source)
+    try:
+        fcntl.fcntl(target, _F_ADD_SEALS, _SEALS | _F_SEAL_EXEC)
+    except OSError:  # EINVAL before Linux 6.3
+        fcntl.fcntl(target, _F_ADD_SEALS, _SEALS)
+    return target
 
 
 class Exit:

@@ -300,6 +300,10 @@ int main(int argc, char **argv)
 		return device();
 	if (!strcmp(word, "nodes"))
 		return nodes(argv + 2);
+	if (!strcmp(word, "chmod")) {
+		answer("chmod", chmod(argv[2], (mode_t)strtol(argv[3], NULL, 8)));
+		return 0;
+	}
 	if (!strcmp(word, "overwrite"))
 		return overwrite(atol(argv[2]));
 	if (!strcmp(word, "trace"))

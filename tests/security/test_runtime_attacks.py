@@ -65,6 +65,22 @@ def test_the_helper_runs_from_a_sealed_file(engine: sampan.Engine, container: st
     assert seals & 0xF == 0xF
 
 
+@pytest.mark.parametrize("mode", ["0", "111", "7777"])
+@pytest.mark.parametrize("seal", [launch._F_SEAL_EXEC, 0], ids=["sealed", "before Linux 6.3"])
+def test_no_container_keeps_the_helper_from_others(
+    engine: sampan.Engine, image: str, monkeypatch: pytest.MonkeyPatch, mode: str, seal: int
+) -> None:
+    """Whoever is root inside owns the file behind /proc/1/exe; what a program starts later comes from it too."""
+    monkeypatch.setattr(launch, "_F_SEAL_EXEC", seal)
+    monkeypatch.setattr(launch, "_helper_fd", -1)
+    settings = {"cap_add": ["SYS_PTRACE"]} if ROOT else {}
+    for _ in range(2):
+        changed = engine.run(image, ["/attack", "chmod", "/proc/1/exe", mode], init=True, **settings)
+        if mode != "0" or not seal:
+            assert table(changed.stdout) == {"chmod": 0}  # else this shows nothing
+        assert engine.run("base", ["true"]).exit_code == 0
+
+
 def naive_escape(attack: str) -> str:
     """Chroot with a descriptor of the host left open, and start in it: what CVE-2024-21626 used."""
     with tempfile.TemporaryDirectory() as jail:
