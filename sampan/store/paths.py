@@ -21,6 +21,7 @@ root, and nobody else's to write to: on a machine with many users somebody may h
 from __future__ import annotations
 
 import os
+import stat
 
 from sampan.errors import Denied, InvalidArgument, Unavailable
 
@@ -125,6 +126,7 @@ class Paths:
 
         try:
             self._make_root()
+            _refuse_anothers(self.root, os.lstat(self.root), "store", "SAMPAN_ROOT")
             fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             if not _taken(fd):
                 _refuse_others(self.root, os.fstat(fd), "store", "SAMPAN_ROOT")
@@ -137,6 +139,7 @@ class Paths:
         """Make the run directory where it is missing."""
         try:
             _make(self.run, 0o700)
+            _refuse_anothers(self.run, os.lstat(self.run), "run-time state", "SAMPAN_RUN")
             _refuse_others(self.run, os.stat(self.run), "run-time state", "SAMPAN_RUN")
         except OSError as exc:
             raise _cannot_make(self.run, exc) from exc
@@ -215,12 +218,18 @@ def _taken(fd: int) -> bool:
     return True
 
 
+def _refuse_anothers(path: str, state: os.stat_result, what: str, variable: str) -> None:
+    """Raise Denied for what another user owns, who could also lead a symbolic link to elsewhere at any time."""
+    if state.st_uid not in (0, os.geteuid()):
+        kind = "is a symbolic link of" if stat.S_ISLNK(state.st_mode) else "belongs to"
+        hint = f"run sampan as that user, or set {variable} to a directory of your own"
+        raise Denied(f"cannot use {path} for the {what}: it {kind} the user with id {state.st_uid}", hint)
+
+
 def _refuse_others(path: str, state: os.stat_result, what: str, variable: str) -> None:
     """Raise Denied for a directory in which another user could replace what is there, and so choose what is run."""
+    _refuse_anothers(path, state, what, variable)
     message = f"cannot use {path} for the {what}: "
-    if state.st_uid not in (0, os.geteuid()):
-        hint = f"run sampan as that user, or set {variable} to a directory of your own"
-        raise Denied(f"{message}it belongs to the user with id {state.st_uid}", hint)
     of_group = state.st_mode & 0o020 and state.st_gid not in (0, os.getegid())
     if of_group or state.st_mode & 0o002:
         instead = f"set {variable} to a directory of your own, such as {path.rstrip('/')}/sampan"

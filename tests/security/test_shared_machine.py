@@ -70,6 +70,22 @@ def test_a_store_of_somebody_else_is_refused_also_by_root(tmp_path: Path, uid: i
     assert os.listdir(root) == ["something"]
 
 
+@pytest.mark.skipif(not ROOT, reason="needs root: links of other users")
+def test_a_link_of_somebody_else_leads_to_no_store(tmp_path: Path) -> None:
+    """He could lead it to elsewhere in the middle of a command, or to whatever directory of ours he likes."""
+    own = tmp_path / "own"
+    own.mkdir(mode=0o777)
+    (tmp_path / "store").symlink_to(own)
+    assert sampan.Engine(str(tmp_path / "store")).images.ls() == []
+    shutil.rmtree(own)
+    own.mkdir(mode=0o777)
+    os.chown(tmp_path / "store", ANOTHER, -1, follow_symlinks=False)
+    mode = own.stat().st_mode
+    with pytest.raises(Denied, match=f"symbolic link of the user with id {ANOTHER}"):
+        sampan.Engine(str(tmp_path / "store")).images.ls()
+    assert not os.listdir(own) and own.stat().st_mode == mode
+
+
 def test_sockets_are_not_looked_for_where_others_may_put_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who attaches hands its own standard streams to whatever listens there."""
     (tmp_path / "run").mkdir()
