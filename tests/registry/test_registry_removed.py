@@ -15,6 +15,7 @@ from registrysupport import Registry, needs_registry
 
 import sampan
 from sampan.engine import pruning, pulling
+from sampan.engine.events import Events
 from sampan.errors import NotFound
 from sampan.transfer.events import Event
 
@@ -113,15 +114,16 @@ def test_a_load_succeeds_though_its_images_are_removed_at_once(
 ) -> None:
     store.images.tag("going", "other")
     store.images.save(["going", "other"], str(tmp_path / "both.tar"))
-    emit, works = store.events.emit, [lambda: remove(store, "going", "other")]
+    emit, works = Events.emit, [lambda: remove(store, "going", "other")]
 
-    def interrupted(*words: Any, **more: Any) -> None:
-        emit(*words, **more)
+    def interrupted(self: Events, kind: str, *words: Any) -> None:
+        emit(self, kind, *words)
         if works:
             works.pop()()
 
-    monkeypatch.setattr(store.events, "emit", interrupted)
+    monkeypatch.setattr(Events, "emit", interrupted)
     assert store.images.load(str(tmp_path / "both.tar")) == ["Loaded image: going:latest", "Loaded image: other:latest"]
+    assert not works
     everything_is_gone(store)
 
 
