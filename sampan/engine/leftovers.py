@@ -70,12 +70,12 @@ def forget_salvaged(engine: Engine) -> None:
     """Remove what `system check --repair` kept of a damaged database: the file, and the files of containers whose
     records were lost; those of one that still has processes stay.
     """
-    from sampan.store import salvage
+    from sampan.store import dbmaking, salvage
 
     paths = engine.store.paths
-    base = os.path.basename(paths.database) + salvage.KEPT
+    base = os.path.basename(paths.database)
     for name in os.listdir(paths.root):
-        if name.startswith(base):
+        if name.startswith((base + dbmaking.KEPT, base + dbmaking.MAKING, base + dbmaking.READY)):
             files.unlink(f"{paths.root}/{name}")
     for name in os.listdir(paths.containers):
         if name.startswith(salvage.LOST) and not cgroup.named(name.removeprefix(salvage.LOST)).directories():

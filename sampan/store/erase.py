@@ -12,7 +12,7 @@ import fcntl
 import os
 
 from sampan.errors import Unavailable
-from sampan.store import files
+from sampan.store import dbmaking, files
 from sampan.store.db import Database
 from sampan.store.paths import Paths
 
@@ -69,6 +69,7 @@ def _erase(db: Database, paths: Paths, held: int, remove_tree: Callable[[str], N
         if not all(_is_ours(paths, directory, name) for directory, names in present.items() for name in names):
             return False
         db.close()
+        dbmaking.forget_unfinished(paths)  # which would take the place of one that is missing
         files.unlink(paths.database)  # before its log: what is in the file alone is an older state
         os.fsync(held)
         for directory in present:

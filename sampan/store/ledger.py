@@ -206,6 +206,8 @@ def _top(name: str, path: str, size: int) -> Line:
         return _unfinished(name.removeprefix(files.PROBE), path, size)
     if name.startswith("sampan.db.damaged-"):
         return Line(LEFTOVER, path, size, ["a database that was replaced by system check --repair"], True)
+    if name.startswith(("sampan.db.repairing", "sampan.db.repaired-")):
+        return Line(LEFTOVER, path, size, ["a database that system check --repair has begun"], True)
     if name in _TOP:
         return Line(STORE, path, size, [_TOP[name]], False)
     return Line(UNKNOWN, path, size, [], False)

@@ -2,6 +2,9 @@
 
 What its records no longer say is found again on the disk: images in the layout's index, volumes by their directories.
 A container whose record is lost keeps its files, as containers/lost-<id>.
+
+Rule: the damaged one stays the store's database until the new one is whole (dbmaking.replace), and the layout's index
+as it was: whenever the power goes, a repair can be begun again.
 """
 
 from __future__ import annotations
@@ -11,8 +14,8 @@ import time
 
 from sampan.errors import SampanError, counted
 from sampan.oci import digest as digests
-from sampan.oci import jsontext
-from sampan.store import dbfile, volumes
+from sampan.oci import jsontext, reference
+from sampan.store import dbfile, dbmaking, volumes
 from sampan.store.db import Database
 from sampan.store.images import Images
 from sampan.store.paths import Paths
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 LOST = "lost-"
-KEPT = ".damaged-"  # sampan.db.damaged-<unix time>
 _TABLES = (
     *("images", "image_references", "snapshots", "containers", "container_volumes", "volumes", "build_cache"),
     *("leases", "lease_items", "manifest_lists"),
@@ -73,18 +75,29 @@ def listed(paths: Paths) -> list[dict[str, Any]] | None:
 def salvage(db: Database, paths: Paths, images: Images) -> list[str]:
     """Replace the database; say what became of what it held."""
     db.close()
-    kept = f"{paths.database}{KEPT}{int(time.time())}"
-    for suffix in ("-wal", "-shm", ""):
-        if os.path.exists(paths.database + suffix):
-            os.rename(paths.database + suffix, kept + suffix)
-    counts = _copy(db, kept)
+    dbmaking.forget_unfinished(paths)
+    beside = Paths(paths.root, paths.run)
+    beside.database = paths.database + dbmaking.MAKING
+    made = Database(beside)
+    try:
+        said = _fill(made, beside, paths.database)
+        made.query("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        made.close()
+    kept = dbmaking.replace(paths, beside.database)
+    images.rewrite_index()
+    return [*said, f"the damaged database is kept as {kept}"]
+
+
+def _fill(db: Database, paths: Paths, source: str) -> list[str]:
+    """Write down what a damaged database and the directories say; say what became of it."""
+    counts = _copy(db, source)
     said = [
         f"{counted(count, 'row')} of {table} {'was' if count == 1 else 'were'} read"
         for table, count in counts.items()
         if count
     ]
-    said += _images(paths, images) + _volumes(db, paths) + _containers(db, paths)
-    return [*said, f"the damaged database is kept as {kept}"]
+    return said + _images(db, paths) + _volumes(db, paths) + _containers(db, paths)
 
 
 def _copy(db: Database, source: str) -> dict[str, int]:
@@ -129,21 +142,31 @@ def _rows(old: Any, table: str) -> list[tuple[Any, ...]]:
     return list(found)
 
 
-def _images(paths: Paths, images: Images) -> list[str]:
+def _images(db: Database, paths: Paths) -> list[str]:
     """Record the images that the layout's index names and the database lost."""
     manifests = listed(paths)
     if manifests is None:
         return ["the index of images cannot be read"]
-    said = []
+    said, images = [], Images(db, paths)
     for one in manifests:
         name = (one.get("annotations") or {}).get("org.opencontainers.image.ref.name", "")
         try:
             images.put(one["digest"])
-            if name and images.tag(name, one["digest"]) != one["digest"]:
+            if name and _name(db, str(reference.parse(name)), one["digest"]):
                 said.append(f"image {name} was found again")
         except SampanError as exc:
             said.append(f"image {name or one['digest']} is lost: {exc}")
     return said
+
+
+def _name(db: Database, name: str, digest: str) -> bool:
+    """Point a reference at an image, and leave the index as it is; tell whether it named another one."""
+    row = (name, digest)
+    if db.one("SELECT 1 FROM image_references WHERE name = ? AND manifest_digest = ?", row) is not None:
+        return False
+    with db.transaction():
+        db.execute("INSERT OR REPLACE INTO image_references VALUES (?, ?, ?)", (*row, time.time_ns()))
+    return True
 
 
 def _volumes(db: Database, paths: Paths) -> list[str]:

@@ -191,6 +191,44 @@ def test_a_damaged_database_is_found_and_made_again(own: sampan.Engine, page: in
     assert os.listdir(paths.root) == []
 
 
+class Cut(BaseException):
+    """The power goes."""
+
+
+@pytest.mark.parametrize("step", range(1, 7))
+def test_a_repair_that_is_cut_short_loses_nothing(
+    own: sampan.Engine, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database is sound here, its last records are in its log alone: all must be there after any step."""
+    own.store.db.query("PRAGMA wal_checkpoint(TRUNCATE)")
+    path, real, moved = own.store.paths.database, os.rename, list[str]()
+    own.images.tag("app", "late:1")
+    record = own.containers.create("app", RunOptions(command=["true"]), name="late")
+
+    def rename(source: str, target: str) -> None:
+        if str(source).startswith(path):
+            moved.append(os.path.basename(target))
+            if len(moved) == step:
+                raise Cut
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(Cut):
+        own.salvage()
+    monkeypatch.undo()
+    root = own.store.paths.root
+    own.close()
+    engine = sampan.Engine(root)
+    for repaired in (False, True):
+        assert engine.images.resolve("late:1").id == engine.images.resolve("app").id, moved
+        assert engine.containers.get("late").id == record
+        assert not repaired or faults(engine, repair=True)[1] == 0
+        if not repaired:
+            engine.salvage()
+    assert pruning.everything(engine, pruning.Wanted()).freed >= 0
+    assert not [name for name in os.listdir(engine.store.paths.root) if ".repair" in name or ".damaged" in name]
+
+
 def test_a_database_that_is_gone_is_made_again_with_all_sizes(own: sampan.Engine) -> None:
     before = {row["ID"]: row["Size"] for row in own.images.ls()}
     paths = own.store.paths
