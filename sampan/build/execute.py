@@ -105,13 +105,8 @@ class Session:
     def ask(self, path: str, follow: bool, contents: bool, depth: int) -> Iterator[tuple[Entry, Content]]:
         """Give the entries at a path, named below it; NotFound when it is not there."""
         self.busy = True
-        label = os.fsencode(path.strip("/"))
-        self._packer.request(label, follow=follow, contents=contents, depth=depth)
         try:
-            for entry, content in self._packer:
-                entry.path = _without(label, entry.path)
-                entry.link = _without(label, entry.link) if entry.type == "H" else entry.link
-                yield entry, content
+            yield from self._packer.ask(os.fsencode(path.strip("/")), follow=follow, contents=contents, depth=depth)
         except NotFound:
             self.busy = False
             raise
@@ -123,10 +118,6 @@ class Session:
             os.close(fd)
         self._fds = []
         self.child.close()
-
-
-def _without(label: bytes, path: bytes) -> bytes:
-    return path[len(label) :].lstrip(b"/") if label else path
 
 
 class HelperExecutor:

@@ -161,14 +161,9 @@ class Files:
         """
         if self._reader is None:
             self._reader = self._open_reader(tree.NO_KERNEL)
-        packer = self._reader[0]
-        label = os.fsencode(path.removesuffix("/.").strip("/"))
-        packer.request(label, follow=follow, contents=contents, depth=depth)
+        asked = os.fsencode(path.removesuffix("/.").strip("/"))
         try:
-            for entry, content in packer:
-                entry.path = below(label, entry.path)
-                entry.link = below(label, entry.link) if entry.type == "H" else entry.link
-                yield entry, content
+            yield from self._reader[0].ask(asked, follow=follow, contents=contents, depth=depth)
         except NotSupported as exc:
             exc.hint = "what the kernel answers is no file to copy: read it with `sampan exec`"
             raise
@@ -242,8 +237,3 @@ def _binds(spec: dict[str, Any], home: str) -> list[dict[str, Any]]:
         and not mount["source"].startswith(home + "/")
         and mount["destination"].split("/")[1] not in ("proc", "sys", "dev")
     ]
-
-
-def below(label: bytes, path: bytes) -> bytes:
-    """Name a path of an answer below the path that was asked for."""
-    return path[len(label) :].lstrip(b"/") if label else path

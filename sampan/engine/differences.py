@@ -45,15 +45,12 @@ class Below:
 
     def list(self, path: bytes) -> dict[bytes, Entry]:
         """Give what is in a directory, by name."""
-        self._packer.request(path, contents=False, depth=1)
-        found = [(entry.path[len(path) :].lstrip(b"/"), entry) for entry, _ in self._packer]
-        return {name: entry for name, entry in found if name}
+        return {entry.path: entry for entry, _ in self._packer.ask(path, contents=False, depth=1) if entry.path}
 
     def has(self, path: bytes) -> bool:
         """Say whether anything is at a path."""
         try:
-            self._packer.request(path, contents=False, depth=0)
-            return bool([entry for entry, _ in self._packer])
+            return bool(list(self._packer.ask(path, contents=False, depth=0)))
         except NotFound:
             return False
 

@@ -157,9 +157,8 @@ def mapped_size(engine: Engine, path: str) -> int:
     root = rootfs.Rootfs(directory=path)
     read, request, child = rootfs.open_pack(engine.host.facts(), root, tree.REQUESTS)
     try:
-        packer = tree.Packer(read, request, child.wait)
-        packer.request(b"", contents=False)
-        return sum(entry.size for entry, _ in packer if entry.type == "F")
+        found = tree.Packer(read, request, child.wait).ask(b"", contents=False)
+        return sum(entry.size for entry, _ in found if entry.type == "F")
     finally:
         os.close(request)
         os.close(read)

@@ -313,6 +313,16 @@ class Packer:
         except BrokenPipeError as exc:
             raise self._ended() from exc
 
+    def ask(
+        self, path: bytes, *, follow: bool = False, contents: bool = True, depth: int = UNLIMITED
+    ) -> Iterator[tuple[Entry, Content]]:
+        """Ask for a path (see `request`) and give the answer, the entries named below it: b"" is the path itself."""
+        self.request(path, follow=follow, contents=contents, depth=depth)
+        for entry, content in self:
+            entry.path = below(path, entry.path)
+            entry.link = below(path, entry.link) if entry.type == kinds.HARD_LINK else entry.link
+            yield entry, content
+
     def __iter__(self) -> Iterator[tuple[Entry, Content]]:
         while True:
             for _ in self._pieces():
@@ -361,6 +371,11 @@ class Packer:
         if self._reason:
             self._reason()
         return Unavailable("cannot read files: the helper ended in the middle")
+
+
+def below(path: bytes, inner: bytes) -> bytes:
+    """Name a path below another one, which it begins with."""
+    return inner[len(path) :].lstrip(b"/") if path else inner
 
 
 def entries_to_tar(source: Source, write: Callable[[bytes], object], opaque_name: str = "") -> int:
