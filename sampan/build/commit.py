@@ -145,8 +145,7 @@ def _layers(store: Store, state: State) -> list[dict[str, Any]]:
     if state.manifest:
         base = images.parse_manifest(store.content.read(state.manifest))
         for layer in base["layers"]:
-            compression = images.compression(layer["mediaType"])
-            kind = images.OCI_LAYER + (f"+{compression}" if compression else "")
+            kind = images.OCI_LAYERS[images.compression(layer["mediaType"])]
             found.append(images.descriptor(kind, layer["digest"], layer["size"]))
     for diff_id in state.diff_ids[len(found) :]:
         found.append(images.descriptor(images.OCI_LAYER, diff_id, state.sizes[diff_id]))

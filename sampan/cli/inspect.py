@@ -49,7 +49,7 @@ def look_up(engine: Engine, name: str, kind: str, size: bool = False) -> dict[st
     looks: dict[str, Callable[[], Any]] = {
         "container": lambda: engine.containers.inspect(name, **({"size": True} if size else {})),
         "image": lambda: engine.images.inspect(name),
-        "volume": lambda: _volume(engine, name),
+        "volume": lambda: engine.volumes.inspect(name),
     }
     if kind:
         return dict(looks[kind]())
@@ -61,21 +61,6 @@ def look_up(engine: Engine, name: str, kind: str, size: bool = False) -> dict[st
             hint = hint or (exc.hint if "did you mean" in exc.hint else "")
     hint = hint or "`sampan ps -a`, `sampan images` and `sampan volume ls` list what there is"
     raise NotFound(f"cannot inspect {name}: there is no such container, image or volume", hint)
-
-
-def _volume(engine: Engine, name: str) -> dict[str, Any]:
-    from sampan.engine.inspect import timestamp
-
-    volume = engine.store.volumes.get(name)
-    return {
-        "CreatedAt": timestamp(volume.created),
-        "Driver": "local",
-        "Labels": volume.labels or None,
-        "Mountpoint": volume.path,
-        "Name": volume.name,
-        "Options": None,
-        "Scope": "local",
-    }
 
 
 def shown(found: list[dict[str, Any]], format: str) -> str:

@@ -206,22 +206,12 @@ class Files:
             what = f"cannot write files of container {self.record.name}"
             raise Denied(f"{what}: its file system is mounted read-only", files.READ_ONLY)
         flags = tree.MERGE | tree.KEEP_TYPE | (0 if self.record.auto_remove else tree.SYNC)
-        flags |= tree.BEST_EFFORT_NODES if self.facts.rootless else 0
-        flags |= tree.BEST_EFFORT_IDS if self.facts.single_id else 0
+        flags |= rootfs.best_effort(self.facts)
 
         def add(plan: Plan) -> None:
             plan.add(p.APPLY, base.removesuffix("/.").strip("/"), "", flags=flags, label="write files")
 
-        read, write = os.pipe()
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        try:
-            child = self._start(True, add, read, null)
-        except BaseException:
-            os.close(write)
-            raise
-        finally:
-            os.close(read)
-            os.close(null)
+        write, child = rootfs.fed(lambda source, sink: self._start(True, add, source, sink))
         rootfs.send(write, child, send)
         if child.skipped:
             skipped = counted(child.skipped, "owner or device", "owners or devices")

@@ -85,15 +85,25 @@ def open_apply(facts: Facts, root: Rootfs, base: str = "", *, flags: int) -> tup
 
     Devices and owners that this user may not make are recorded, for whoever packs the tree again.
     """
+    set_root(facts, root)
+    plan = _tree_plan(facts, p.APPLY, base, flags | best_effort(facts), "write files")
+    return fed(lambda source, sink: start(plan, source, sink))
+
+
+def best_effort(facts: Facts) -> int:
+    """Give the flags of an apply by which what this user may not make is recorded."""
     from sampan.runtime import tree
 
-    flags |= tree.BEST_EFFORT_NODES if facts.rootless else 0
-    flags |= tree.BEST_EFFORT_IDS if facts.single_id else 0
-    set_root(facts, root)
+    nodes = tree.BEST_EFFORT_NODES if facts.rootless else 0
+    return nodes | (tree.BEST_EFFORT_IDS if facts.single_id else 0)
+
+
+def fed(begin: Callable[[int, int], Child]) -> tuple[int, Child]:
+    """Start a child that reads from a pipe and writes nothing; give the end to write to, and the child."""
     read, write = os.pipe()
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     try:
-        child = start(_tree_plan(facts, p.APPLY, base, flags, "write files"), read, null)
+        child = begin(read, null)
     except BaseException:
         os.close(write)
         raise

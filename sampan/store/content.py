@@ -146,11 +146,7 @@ class Content:
 
     def ls(self) -> list[str]:
         """Return the digests of all blobs."""
-        try:
-            names = os.listdir(self._paths.blobs)
-        except FileNotFoundError:
-            return []
-        found = (digests.PREFIX + name for name in names)
+        found = (digests.PREFIX + name for name in files.names(self._paths.blobs))
         return sorted(digest for digest in found if digests.is_valid(digest))
 
 

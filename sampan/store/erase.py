@@ -63,8 +63,8 @@ def _erase(db: Database, paths: Paths, held: int, remove_tree: Callable[[str], N
     try:
         if any(db.one(f"SELECT 1 FROM {table}") for table in _TABLES):
             return False
-        present = {paths.run: _names(paths.run), paths.root: _names(paths.root)}
-        if _names(paths.containers) or any(not name.startswith(".") for name in _names(paths.volumes)):
+        present = {paths.run: files.names(paths.run), paths.root: files.names(paths.root)}
+        if files.names(paths.containers) or any(not name.startswith(".") for name in files.names(paths.volumes)):
             return False  # files that no record tells of: a damaged database's, say (salvage.py)
         if not all(_is_ours(paths, directory, name) for directory, names in present.items() for name in names):
             return False
@@ -73,9 +73,9 @@ def _erase(db: Database, paths: Paths, held: int, remove_tree: Callable[[str], N
         files.unlink(paths.database)  # before its log: what is in the file alone is an older state
         os.fsync(held)
         for directory in present:
-            for name in _names(directory):
+            for name in files.names(directory):
                 if _is_ours(paths, directory, name):
-                    _remove(f"{directory}/{name}", remove_tree)
+                    remove_tree(f"{directory}/{name}")
         os.fsync(held)
     except OSError as exc:
         raise files.failure(f"erase the empty store {paths.root}", exc) from exc
@@ -88,17 +88,3 @@ def _is_ours(paths: Paths, directory: str, name: str) -> bool:
     return name.startswith(os.path.basename(paths.database)) or (
         name in _OURS and (name != "run" or paths.run == f"{paths.root}/run")
     )
-
-
-def _names(directory: str) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except FileNotFoundError:
-        return []
-
-
-def _remove(path: str, remove_tree: Callable[[str], None]) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
-        remove_tree(path)
-    else:
-        files.unlink(path)

@@ -275,21 +275,21 @@ def _remove(parent: int, name: str) -> None:
     """
     if _removed(parent, name) or (fd := _open_own(parent, name)) < 0:
         return
-    stack = [(name, fd, _names(fd))]
+    stack = [(name, fd, names(fd))]
     try:
         while stack:
-            name, fd, names = stack[-1]
-            if not names:
+            name, fd, rest = stack[-1]
+            if not rest:
                 _remove_empty(stack[-2][1] if len(stack) > 1 else parent, name)
                 os.close(stack.pop()[1])
                 continue
-            entry = names.pop()
+            entry = rest.pop()
             if _removed(fd, entry):
                 continue
             if len(stack) > _DEPTH:
                 stack[0][2].extend(_move_up(fd, entry, stack[0][1]))
             elif (below := _open_own(fd, entry)) >= 0:
-                stack.append((entry, below, _names(below)))
+                stack.append((entry, below, names(below)))
     finally:
         for _, fd, _ in stack:
             os.close(fd)
@@ -318,10 +318,11 @@ def _remove_empty(parent: int | None, name: str) -> None:
         return  # somebody else was faster
 
 
-def _names(fd: int) -> list[str]:
+def names(directory: str | int) -> list[str]:
+    """Return what is in a directory; nothing in one that is not there, or that was removed while it was held."""
     try:
-        return os.listdir(fd)
-    except FileNotFoundError:  # somebody else has removed the held directory: getdents64(2)
+        return os.listdir(directory)
+    except FileNotFoundError:
         return []
 
 

@@ -109,11 +109,11 @@ def _orphans(db: Database, paths: Paths) -> list[str]:
     """Return paths that a crash left; directories are listed before rows, because rows are made before directories."""
     found = _unfinished(paths)
     for directory in (paths.oci, paths.oci + "/blobs", paths.cache, paths.volumes):
-        found += [f"{directory}/{name}" for name in _ls(directory) if _is_stale_temporary(name)]
-    found += [f"{paths.root}/{name}" for name in _ls(paths.root) if is_stale_probe(name)]
+        found += [f"{directory}/{name}" for name in files.names(directory) if _is_stale_temporary(name)]
+    found += [f"{paths.root}/{name}" for name in files.names(paths.root) if is_stale_probe(name)]
     found += volumes.orphans(db, paths)
-    found += [f"{paths.snapshots}/{name}" for name in _ls(paths.snapshots) if name.startswith(files.GONE)]
-    containers = [name for name in _ls(paths.containers) if _is_container(name)]
+    found += [f"{paths.snapshots}/{name}" for name in files.names(paths.snapshots) if name.startswith(files.GONE)]
+    containers = [name for name in files.names(paths.containers) if _is_container(name)]
     known = {row[0] for row in db.query("SELECT id FROM containers")}
     homes = [f"{paths.containers}/{name}" for name in containers if name.removeprefix(files.GONE) not in known]
     found += [home for home in homes if not is_starting(home)]
@@ -121,13 +121,13 @@ def _orphans(db: Database, paths: Paths) -> list[str]:
 
 
 def _unfinished(paths: Paths) -> list[str]:
-    ingests = (name for name in _ls(paths.ingest) if not name.startswith(partials.PREFIX))
+    ingests = (name for name in files.names(paths.ingest) if not name.startswith(partials.PREFIX))
     found = [f"{paths.ingest}/{name}" for name in ingests if not _is_owned(name)]
-    return found + [f"{paths.active}/{name}" for name in _ls(paths.active) if not _is_owned(name)]
+    return found + [f"{paths.active}/{name}" for name in files.names(paths.active) if not _is_owned(name)]
 
 
 def _partials(paths: Paths, whatever_age: bool) -> list[str]:
-    named = [f"{paths.ingest}/{name}" for name in _ls(paths.ingest) if name.startswith(partials.PREFIX)]
+    named = [f"{paths.ingest}/{name}" for name in files.names(paths.ingest) if name.startswith(partials.PREFIX)]
     return [path for path in named if partials.remove_stale(path, whatever_age=whatever_age)]
 
 
@@ -136,7 +136,7 @@ def _orphaned_snapshots(db: Database, paths: Paths) -> list[str]:
     moved = []
     with db.transaction(durable=False, frees=True):
         known = {str(row[0]) for row in db.query("SELECT id FROM snapshots")}
-        for name in _ls(paths.snapshots):
+        for name in files.names(paths.snapshots):
             if name.isdecimal() and name not in known:
                 gone = f"{paths.snapshots}/{files.GONE}{name}-{os.urandom(4).hex()}"
                 os.rename(f"{paths.snapshots}/{name}", gone)
@@ -180,20 +180,8 @@ def _is_owned(name: str) -> bool:
     return owner.is_alive(name.rpartition(".")[0])
 
 
-def _ls(path: str) -> list[str]:
-    try:
-        return os.listdir(path)
-    except FileNotFoundError:
-        return []
-
-
 def _remove(path: str, remove_tree: Callable[[str], None]) -> None:
     try:
-        if os.path.isdir(path) and not os.path.islink(path):
-            remove_tree(path)
-        else:
-            files.unlink(path)
-    except FileNotFoundError:
-        return  # another collector is at it
+        remove_tree(path)
     except OSError as exc:
         raise files.failure(f"remove {path}", exc) from exc

@@ -119,7 +119,7 @@ def _within(
     paths: Paths, place: str, rule: Callable[[str, str, int], Line], places: Container[str], measure: Measure | None
 ) -> Iterator[Line]:
     """List what lies directly in a place; places within it are listed for themselves, and counted as directories."""
-    for name in _names(place):
+    for name in sorted(files.names(place)):
         path = f"{place}/{name}"
         relative = path[len(paths.root) + 1 :]
         if path in places:
@@ -129,13 +129,6 @@ def _within(
                 yield rule(name, relative, disk_usage(path, measure))
             except FileNotFoundError:
                 continue  # it ended while we looked
-
-
-def _names(place: str) -> list[str]:
-    try:
-        return sorted(os.listdir(place))
-    except FileNotFoundError:
-        return []
 
 
 def _blob(records: _Records, name: str, path: str, size: int) -> Line:

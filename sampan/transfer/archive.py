@@ -257,9 +257,7 @@ def unnamed_file(directory: str) -> int:
 
 
 def _write(fd: int, data: bytes, what: str) -> None:
-    view = memoryview(data)
     try:
-        while view:
-            view = view[os.write(fd, view) :]
+        files.write_all(fd, data)
     except OSError as exc:
         raise files.failure(f"load {what}: no copy of it can be made in the store", exc) from exc

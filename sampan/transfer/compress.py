@@ -22,21 +22,10 @@ from sampan.transfer import encode
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any, Protocol
+    from typing import Any
 
-    from sampan.store.buildcache import BuildCache
     from sampan.store.content import Content
-
-    class Store(Protocol):
-        """The parts of a store that an upload needs."""
-
-        @property
-        def content(self) -> Content: ...
-        @property
-        def buildcache(self) -> BuildCache: ...
-
-
-MEDIA_TYPES = {"": image.OCI_LAYER, "gzip": image.OCI_LAYER_GZIP, "zstd": image.OCI_LAYER_ZSTD}
+    from sampan.store.parts import Store
 
 
 class Upload:
@@ -113,7 +102,7 @@ class Compressed(Upload):
     """
 
     def __init__(self, store: Store, layer: dict[str, Any], compression: str) -> None:
-        super().__init__(MEDIA_TYPES[compression])
+        super().__init__(image.OCI_LAYERS[compression])
         self._store = store
         self._key = _key(layer["digest"], compression)
         self._diff_id: str = layer["digest"]
@@ -202,4 +191,4 @@ def known(store: Store, layer: dict[str, Any], compression: str = "gzip") -> dic
         or not isinstance(found.get("size"), int)
     ):
         return None
-    return image.descriptor(MEDIA_TYPES[compression], found["digest"], found["size"])
+    return image.descriptor(image.OCI_LAYERS[compression], found["digest"], found["size"])

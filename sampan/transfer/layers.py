@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 
 STEP = 1 << 20
-_MEDIA_TYPES = {"": image.OCI_LAYER, "gzip": image.OCI_LAYER_GZIP, "zstd": image.OCI_LAYER_ZSTD}
 
 
 class Promise:
@@ -119,7 +118,7 @@ class Layer:
         try:
             raw = codec.Peek(self._stage(stream.read, self._keep).read)
             self._kind = codec.detect(raw.peek(6))
-            if self._kind not in _MEDIA_TYPES:
+            if self._kind not in image.OCI_LAYERS:
                 raise NotSupported(f"cannot read {self._promise.what}: no layer is compressed with {self._kind}")
             content = self._content(raw)
             trailing = -1 if self._kind else self._promise.trailing
@@ -191,7 +190,7 @@ class Layer:
         if self._active is not None:
             active, self._active = self._active, None
             self._store.snapshots.commit(active, diff_id, size=self._unpacked_size, lease=self._lease, durable=False)
-        return Ingested(diff_id, digest, size, _MEDIA_TYPES[self._kind])
+        return Ingested(diff_id, digest, size, image.OCI_LAYERS[self._kind])
 
     def abort(self) -> None:
         """Forget what has not been committed."""

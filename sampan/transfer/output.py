@@ -22,10 +22,8 @@ _ELSEWISE = (errno.EXDEV, errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.EOPNOTS
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write all of `data` to a descriptor that a user gave."""
-    view = memoryview(data)
     try:
-        while view:
-            view = view[os.write(fd, view) :]
+        files.write_all(fd, data)
     except OSError as exc:
         raise failure(exc) from exc
 

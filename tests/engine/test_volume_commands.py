@@ -46,6 +46,7 @@ def test_volumes_are_made_listed_and_removed(engine: sampan.Engine, command: Com
     assert "uses it" in command("volume", "rm", "data", code=1)
     (found,) = json.loads(command("volume", "inspect", "data"))
     assert found["Name"] == "data" and found["Labels"] == {"a": "b"} and found["Mountpoint"].endswith("/data/_data")
+    assert command("inspect", "data") == command("volume", "inspect", "data")
     assert command("volume", "prune", answer="n\n") == ""
     assert unnamed in command("volume", "prune", "--force")
     engine.containers.remove(made)
