@@ -88,7 +88,7 @@ class Files:
 
     def _mounted(self, writable: bool) -> Plan:
         """Begin a plan that mounts the container's root and volumes as a start would, without the kernel's mounts."""
-        store, spec = self.engine.store, self.record.config["spec"]
+        store, spec = self.engine.store, self.record.spec
         plan, facts = Plan(), self._facts()
         home = store.paths.container(self.record.id)
         binds = _binds(spec, home)

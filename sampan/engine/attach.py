@@ -100,8 +100,8 @@ def attach(
     record = engine.containers.get(name)
     keys = terminal.keys(detach_keys)
     state.require(record.status, "attach", record.name)
-    tty = bool(record.config["spec"]["process"].get("terminal"))
-    wanted = stdin and bool((record.config.get("options") or {}).get("interactive"))
+    tty = record.has_terminal
+    wanted = stdin and bool(record.options.get("interactive"))
     if tty and wanted and not os.isatty(fds[0]):
         raise InvalidArgument(
             f"cannot attach to container {record.name}: it has a terminal, and standard input is none",

@@ -144,7 +144,7 @@ def _unpack(engine: Engine, claim: Claim, diff_id: str) -> None:
 
 def configuration(record: Record, image: dict[str, Any]) -> dict[str, Any]:
     """Give the run configuration of a container: its image's, with what it was made with (image-spec config.md)."""
-    asked = record.config.get("options") or {}
+    asked = record.options
     found = {key: value for key, value in image.items() if value is not None}
     if asked.get("entrypoint") is not None:
         found["Entrypoint"] = asked["entrypoint"]

@@ -174,7 +174,7 @@ class Containers(Elsewhere):
                 from sampan.store import events  # not engine.events, which a removal needs nothing else of
 
                 events.emit_container(self.paths.events, "destroy", record)
-            inside, mounts = self.paths.volumes + "/", record.config["spec"]["mounts"] if volumes else ()
+            inside, mounts = self.paths.volumes + "/", record.spec["mounts"] if volumes else ()
             if not any(str(mount.get("source")).startswith(inside) for mount in mounts):
                 return []
             from sampan.engine import volumemounts

@@ -292,7 +292,7 @@ def _user(files: Files) -> tuple[int, int] | None:
     """Give the ids of the user that the container was made for; None for root."""
     from sampan.runtime import accounts
 
-    name = (files.record.config["spec"]["process"].get("user") or {}).get("username", "")
+    name = (files.record.spec["process"].get("user") or {}).get("username", "")
     if not name:
         return None
     texts = [files.small(path) or b"" for path in ("/etc/passwd", "/etc/group")]

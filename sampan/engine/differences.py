@@ -70,7 +70,7 @@ def _mount_points(engine: Engine, record: Record) -> set[bytes]:
     """Give where the kernel's file systems and the engine's own files are mounted; volumes are the user's."""
     home = engine.store.paths.container(record.id) + "/"
     found = set()
-    for mount in record.config["spec"]["mounts"]:
+    for mount in record.spec["mounts"]:
         path = mount["destination"].strip("/")
         if path.split("/")[0] in ("proc", "sys", "dev") or str(mount.get("source") or "").startswith(home):
             found.add(os.fsencode(path))

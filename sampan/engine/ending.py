@@ -48,8 +48,8 @@ def stop_signal(record: Record) -> int:
 
 
 def _chosen_signal(record: Record) -> str:
-    annotations = record.config["spec"].get("annotations", {})
-    options = record.config.get("options") or {}
+    annotations = record.spec.get("annotations", {})
+    options = record.options
     return str(options.get("stop_signal") or annotations.get("sampan.stop_signal") or "")
 
 
@@ -108,7 +108,7 @@ def stop(
     record, _ = _present(engine, name, id)
     if record.status not in (state.RUNNING, state.PAUSED):
         return
-    seconds = timeout if timeout is not None else (record.config.get("options") or {}).get("stop_timeout")
+    seconds = timeout if timeout is not None else record.options.get("stop_timeout")
     if seconds is None and full_wait:
         seconds = stopping.DEFAULT
     number = chosen or stop_signal(record)

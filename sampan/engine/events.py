@@ -41,7 +41,7 @@ class Events:
         """
         volumes, home = self.paths.volumes, self.paths.container(record.id)
         found = [record_of.for_supervisor(self.directory, record, home, "start", "die")]
-        for mount in record.config["spec"]["mounts"]:
+        for mount in record.spec["mounts"]:
             if str(mount.get("source") or "").startswith(volumes + "/"):
                 found.append(record_of.for_volume(self.directory, record.id, mount, volumes))
         return found

@@ -35,7 +35,7 @@ def spec_for(
         raise InvalidArgument(f"cannot execute in container {record.name}: no command given")
     if workdir and not workdir.startswith("/"):
         raise InvalidArgument(f"invalid --workdir {workdir[:200]!r}: it must be an absolute path", exit_code=126)
-    spec = record.config["spec"]
+    spec = record.spec
     config = dict(spec["process"])
     names = {entry.partition("=")[0] for entry in env}
     config["env"] = [e for e in config["env"] if e.partition("=")[0] not in names] + env

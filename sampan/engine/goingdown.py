@@ -70,13 +70,13 @@ def _tell(engine: Engine, record: Record) -> _Told:
     holder = supervisors.supervisor(socket)
     start = process.start_time(holder) if holder > 0 else None
     if start is None:  # it cannot be known, as where the store's path is too long for a socket
-        stopping.stop(record, ending.stop_signal(record), (record.config.get("options") or {}).get("stop_timeout"))
+        stopping.stop(record, ending.stop_signal(record), record.options.get("stop_timeout"))
         return _Told(record, record.pid, record.pid_start, time.monotonic() + _MARGIN)
     supervisors.hurry(socket)
     process.send(holder, start, record.boot_id, _TERM)
     if record.status == state.PAUSED:
         ending.thaw(record)
-    seconds = (record.config.get("options") or {}).get("stop_timeout")
+    seconds = record.options.get("stop_timeout")
     own = stopping.DEFAULT if seconds is None else float("inf") if seconds < 0 else seconds
     return _Told(record, holder, start, time.monotonic() + own + _MARGIN)
 

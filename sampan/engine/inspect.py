@@ -140,7 +140,7 @@ def _mount(mount: dict[str, Any]) -> dict[str, Any]:
 
 def _tmpfs(record: Record) -> list[dict[str, Any]]:
     """Describe the tmpfs of --mount; those of --tmpfs are in HostConfig only, as in Docker."""
-    asked = (record.config.get("options") or {}).get("mounts") or ()
+    asked = record.options.get("mounts") or ()
     places = [mount[2] for mount in asked if mount[0] == "tmpfs"]
     common = {"Source": "", "Mode": "", "RW": True, "Propagation": ""}
     return [{"Type": "tmpfs", "Destination": place, **common} for place in places]
@@ -172,10 +172,10 @@ def inspect(engine: Engine, name: str, *, size: bool = False) -> dict[str, Any]:
     from sampan.engine import inspectconfig
 
     record = engine.containers.get(name)
-    args = record.config["spec"]["process"]["args"]
+    args = record.spec["process"]["args"]
     home = engine.store.paths.container(record.id)
     running = record.status in ("running", "paused", "restarting")
-    own = {mount["destination"]: mount["source"] for mount in record.config["spec"]["mounts"] if mount.get("source")}
+    own = {mount["destination"]: mount["source"] for mount in record.spec["mounts"] if mount.get("source")}
     # These a start may bind without an entry (hostfiles.add_local, sharing.share_names).
     own.update(("/etc/" + file, path) for _, file in _FILES if os.path.exists(path := os.path.join(home, file)))
     files = {key: own.get("/etc/" + file, "") for key, file in _FILES}

@@ -35,7 +35,7 @@ def image_config(engine: Engine, record: Record) -> dict[str, Any]:
 
 def host_config(record: Record) -> dict[str, Any]:
     """Return HostConfig."""
-    spec, asked = record.config["spec"], record.config.get("options") or {}
+    spec, asked = record.spec, record.options
     linux = spec["linux"]
     return {
         "Binds": _binds(asked),
@@ -153,7 +153,7 @@ def _environment(env: list[str], asked: dict[str, Any], image: dict[str, Any]) -
 
 def config(engine: Engine, record: Record) -> dict[str, Any]:
     """Return Config."""
-    spec, asked, image = record.config["spec"], record.config.get("options") or {}, image_config(engine, record)
+    spec, asked, image = record.spec, record.options, image_config(engine, record)
     process = spec["process"]
     entrypoint = asked.get("entrypoint")
     own = entrypoint is None

@@ -195,7 +195,7 @@ def start(
             if attach:
                 engine.events.container("attach", record)
             try:
-                _hold(raw, attach and interactive and _has_terminal(record))
+                _hold(raw, attach and interactive and record.has_terminal)
                 child = starter.start_record(
                     engine, record, foreground=attach, interactive=interactive, supervised=True, keys=keys
                 )
@@ -208,10 +208,6 @@ def start(
             child.close()
             return None
         return foreground(engine, record, child, forward)
-
-
-def _has_terminal(record: Record) -> bool:
-    return bool(record.config["spec"]["process"].get("terminal"))
 
 
 def _hold(raw: terminal.Raw, wanted: bool) -> None:
@@ -282,7 +278,7 @@ def _failed(engine: Engine, record: Record, error: BaseException) -> None:
 
 def foreground(engine: Engine, record: Record, child: Child, forward: terminal.Forward) -> int:
     """Wait for a container that has our terminal or pipes; a detached one goes on without us."""
-    resize = (lambda: child.resize(*terminal.size(1))) if _has_terminal(record) else None
+    resize = (lambda: child.resize(*terminal.size(1))) if record.has_terminal else None
     forward.to(child.signal, resize)
     ended = child.wait()
     if child.detached:

@@ -102,7 +102,7 @@ class _Names:
 
 
 def _row(engine: Engine, record: Record, now: int, image: str) -> Row:
-    spec = record.config["spec"]
+    spec = record.spec
     mounts = matching.mounts(engine, record)
     return {
         "ID": record.id,

@@ -169,7 +169,7 @@ def logs(
     and Docker's space.
     """
     record = engine.containers.get(name)
-    if not logopts.settings(record.config.get("options") or {}).kept:
+    if not logopts.settings(record.options).kept:
         raise NotSupported(f"cannot show the log of container {record.name}: it keeps none (--log-driver none)")
     if tail not in ("", "all") and not (tail.isascii() and tail.isdigit()):
         raise InvalidArgument(f"cannot show the last {tail!r} lines", "--tail takes a number or `all`")

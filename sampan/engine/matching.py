@@ -90,7 +90,7 @@ def _exact(key: str, value: str) -> Test:
             raise InvalidArgument(f"filter exited={value!r} is not an exit code")
         return lambda record: record.status == "exited" and record.exit_code == int(value)
     if key == "network":
-        return lambda record: value in (network(record), (record.config.get("options") or {}).get("network"))
+        return lambda record: value in (network(record), record.options.get("network"))
     if key == "isolation":
         _one_of(key, value, ("default", "hyperv", "process"))
         return lambda record: value == "default"  # the others exist on Windows only
@@ -112,7 +112,7 @@ def health(engine: Engine, record: Record) -> str:
 
 def network(record: Record) -> str:
     """Return the network mode: none, host or container:ID."""
-    for namespace in record.config["spec"]["linux"]["namespaces"]:
+    for namespace in record.spec["linux"]["namespaces"]:
         if namespace["type"] == "network":
             return str(namespace.get("path") or "none")
     return "host"
@@ -153,7 +153,7 @@ def mounts(engine: Engine, record: Record) -> list[dict[str, Any]]:
     """
     inside, home = engine.store.paths.volumes + "/", engine.store.paths.container(record.id) + "/"
     found = []
-    for mount in record.config["spec"]["mounts"]:
+    for mount in record.spec["mounts"]:
         source = mount.get("source") or ""
         if mount["type"] != "bind" or source.startswith(home) or mount["destination"] in _OWN:
             continue
@@ -198,5 +198,5 @@ def exposed(engine: Engine, record: Record) -> list[str]:
     except NotFound:
         config = {}
     named = [port if "/" in port else f"{port}/tcp" for port in config.get("ExposedPorts") or ()]
-    asked = (record.config.get("options") or {}).get("expose") or ()
+    asked = record.options.get("expose") or ()
     return [*named, *(port for text in asked for port in ports(text))]

@@ -43,7 +43,7 @@ def found(record: Record) -> list[int]:
 
 
 def _own_namespace(record: Record) -> bool:
-    return "pid" in {entry["type"] for entry in record.config["spec"]["linux"]["namespaces"] if not entry.get("path")}
+    return "pid" in {entry["type"] for entry in record.spec["linux"]["namespaces"] if not entry.get("path")}
 
 
 def _related(first: int, by_namespace: bool) -> list[int]:

@@ -41,7 +41,7 @@ class Waiter:
 
 def policy(record: Record) -> tuple[str, int]:
     """Give a container's policy and the most restarts."""
-    return restart.parse(str((record.config.get("options") or {}).get("restart") or ""))
+    return restart.parse(str(record.options.get("restart") or ""))
 
 
 def for_supervisor(engine: Engine, record: Record, count: int = 0, pause: int = 0) -> list[str]:

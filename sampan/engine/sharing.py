@@ -30,11 +30,11 @@ def resolve(engine: Engine, options: RunOptions) -> None:
         if not text.startswith(CONTAINER):
             continue
         other = engine.containers.store.get(text[len(CONTAINER) :])
-        inside = {n["type"] for n in other.config["spec"]["linux"]["namespaces"]}
+        inside = {n["type"] for n in other.spec["linux"]["namespaces"]}
         if field not in inside:
             raise InvalidArgument(f"cannot share --{field} of container {other.name}: it has the host's", "use host")
         found.add(other.id)
-        hostname = other.config["spec"].get("hostname", "") if field == "network" else hostname
+        hostname = other.spec.get("hostname", "") if field == "network" else hostname
         setattr(options, field, CONTAINER + other.id)
     if len(found) > 1:
         raise NotSupported("cannot share namespaces of two containers: --pid and --network must name the same one")
@@ -69,7 +69,7 @@ def share_names(engine: Engine, spec: dict[str, Any], asked: dict[str, Any], hom
 
 def open_target(engine: Engine, prepared: Prepared, record: Record) -> int:
     """Open a pidfd of the container whose namespaces are shared; Conflict when it does not run."""
-    asked = record.config.get("options") or {}
+    asked = record.options
     text = next(asked[field] for field in FIELDS if str(asked.get(field, "")).startswith(CONTAINER))
     try:
         other = engine.containers.get(text[len(CONTAINER) :])

@@ -319,8 +319,8 @@ def _passable(fd: int) -> bool:
 def launch_facts(engine: Engine, record: Record, *, foreground: bool, interactive: bool, supervised: bool, keys: str,
                  fds: tuple[int, int, int], restarts: tuple[int, int]) -> Facts:  # fmt: skip
     """Give the facts for the start of a container, but for its layers and what `prepare` adds."""
-    paths, asked = engine.store.paths, record.config.get("options") or {}
-    home, tty = paths.container(record.id), bool(record.config["spec"]["process"].get("terminal"))
+    paths, asked = engine.store.paths, record.options
+    home, tty = paths.container(record.id), record.has_terminal
     facts = compile.Facts()
     relative = os.path.relpath(home, paths.snapshots)
     facts.snapshots, facts.upper, facts.work = paths.snapshots, f"{relative}/upper", f"{relative}/work"
@@ -409,7 +409,7 @@ def start_record(engine: Engine, record: Record, *, foreground: bool, interactiv
     Its directories have to be there when `meanwhile` returns, which is called while the namespaces are being made.
     With `sweep` the helper removes them at the end, if they are empty: `Child.swept`.
     """
-    spec, asked = record.config["spec"], record.config.get("options") or {}
+    spec, asked = record.spec, record.options
     facts = launch_facts(
         engine, record, foreground=foreground, interactive=interactive, supervised=supervised, keys=keys, fds=fds,
         restarts=restarts,

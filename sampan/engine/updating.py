@@ -56,9 +56,9 @@ def update(engine: Engine, name: str, changes: dict[str, Any]) -> None:
         if "restart" in changes:
             restarting.check(changes["restart"], record.auto_remove)
         options, limits = _merged(record, changes)
-        before = record.config["spec"]["linux"].get("resources") or {}
+        before = record.spec["linux"].get("resources") or {}
         undo = _apply(record, before, limits)
-        spec = {**record.config["spec"], "linux": {**record.config["spec"]["linux"], "resources": limits}}
+        spec = {**record.spec, "linux": {**record.spec["linux"], "resources": limits}}
         try:
             engine.containers.store.reconfigure(record.id, {**record.config, "spec": spec, "options": options})
         except BaseException:
@@ -71,13 +71,13 @@ def update(engine: Engine, name: str, changes: dict[str, Any]) -> None:
 
 def _merged(record: Record, changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the options and `linux.resources` that the container has with the changes."""
-    fields = {**(record.config.get("options") or {}), **changes}
+    fields = {**record.options, **changes}
     if "cpus" in changes and ("cpu_period" not in changes and "cpu_quota" not in changes):
         fields.update(cpu_period=0, cpu_quota=0)  # the one replaces the other
     elif "cpu_period" in changes or "cpu_quota" in changes:
         fields["cpus"] = changes.get("cpus") or 0
     options = RunOptions(**fields)
-    spec = record.config["spec"]
+    spec = record.spec
     before = spec["linux"].get("resources") or {}
     asked = RunOptions(**{key: value for key, value in fields.items() if key not in _DEVICES})
     made = resources.resources_for(asked, [])

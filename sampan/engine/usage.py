@@ -77,7 +77,7 @@ def _processor_time(pids: list[int]) -> int:
 
 def _network(record: Record) -> Pair | None:
     """Give bytes received and sent over all interfaces but the loopback; None in the host's network."""
-    kinds = {entry["type"] for entry in record.config["spec"]["linux"]["namespaces"] if not entry.get("path")}
+    kinds = {entry["type"] for entry in record.spec["linux"]["namespaces"] if not entry.get("path")}
     if "network" not in kinds:
         return None
     received = sent = 0

@@ -100,9 +100,9 @@ def borrow(engine: Engine, spec: dict[str, Any], options: RunOptions) -> None:
 def unnamed(engine: Engine, record: Record) -> list[str]:
     """Give the names of the volumes that the container mounts though nobody named them when it was created."""
     inside = engine.store.paths.volumes + "/"
-    sources = (str(mount.get("source") or "") for mount in record.config["spec"]["mounts"])
+    sources = (str(mount.get("source") or "") for mount in record.spec["mounts"])
     names = (source[len(inside) :].partition("/")[0] for source in sources if source.startswith(inside))
-    asked = {mount[1] for mount in (record.config.get("options") or {}).get("mounts") or ()}
+    asked = {mount[1] for mount in record.options.get("mounts") or ()}
     return [name for name in names if name not in asked]
 
 

@@ -78,6 +78,22 @@ class Record:
         if self.use is not None:
             self.use.close()
 
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The OCI runtime configuration."""
+        spec: dict[str, Any] = self.config["spec"]
+        return spec
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What was asked for at its creation (oci/options.py), without what has its default."""
+        return self.config.get("options") or {}
+
+    @property
+    def has_terminal(self) -> bool:
+        """Whether its program has a pseudo-terminal."""
+        return bool(self.spec["process"].get("terminal"))
+
     def __repr__(self) -> str:
         return f"Record({self.id[:12]}, {self.name}, {self.status})"
 
