@@ -13,7 +13,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
     from sampan.engine.containers import Containers
@@ -118,6 +118,9 @@ class Engine:
         self._host: Host | None = None
         self._said: set[str] = set()
 
+    def __repr__(self) -> str:
+        return f"Engine(root={self._root!r})"
+
     def __enter__(self) -> Engine:
         return self
 
@@ -191,11 +194,11 @@ class Engine:
     def run(
         self,
         image: str,
-        command: list[str] | None = None,
+        command: Sequence[str | bytes | os.PathLike[str]] | None = None,
         *,
         input: bytes | None = None,
         timeout: float | None = None,
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, object] | None = None,
         **settings: Any,
     ) -> Result:
         """Run a program in a new container and give its exit code, output and errors; the container is removed.
@@ -207,6 +210,30 @@ class Engine:
         from sampan.engine.library import run
 
         return run(self, image, command, input=input, timeout=timeout, env=env, settings=settings)
+
+    def exec(
+        self,
+        container: str,
+        command: Sequence[str | bytes | os.PathLike[str]],
+        *,
+        input: bytes | None = None,
+        timeout: float | None = None,
+        env: Mapping[str, object] | None = None,
+        workdir: str = "",
+        user: str = "",
+        privileged: bool = False,
+    ) -> Result:
+        """Run a program in a running container and give its exit code, output and errors when it ends.
+
+        What it leaves running in the container goes on. `timeout` is in seconds: after it the program and all of its
+        session are killed, and the result is `timed_out`. Raises Conflict for a container that does not run.
+        """
+        from sampan.engine.inside import run
+
+        return run(
+            self, container, command, input=input, timeout=timeout, env=env, workdir=workdir, user=user,
+            privileged=privileged,
+        )  # fmt: skip
 
     def build(self, context: str | os.PathLike[str] | int, **settings: Any) -> str:
         """Build an image from a context directory and give its id.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHM = 64 << 20
 
-_DEFAULTS: dict[str, Any] = {
+DEFAULTS: dict[str, Any] = {
     "command": list,  # replaces the image's Cmd
     "entrypoint": None,  # None: the image's; [] or [""]: none; a list replaces it
     "env": list,  # NAME=value
@@ -94,7 +94,7 @@ class RunOptions:
     `None` as entrypoint means the image's own; sizes are in bytes, `stop_timeout` in seconds.
     """
 
-    __slots__ = tuple(_DEFAULTS)
+    __slots__ = tuple(DEFAULTS)
 
     if TYPE_CHECKING:
         command: list[str]
@@ -169,10 +169,10 @@ class RunOptions:
         annotations: dict[str, str]
 
     def __init__(self, **fields: Any) -> None:
-        for name, default in _DEFAULTS.items():
+        for name, default in DEFAULTS.items():
             setattr(self, name, default() if callable(default) else default)
         for name, value in fields.items():
-            if name not in _DEFAULTS:
+            if name not in DEFAULTS:
                 raise InvalidArgument(f"unknown run option {name!r}")
             setattr(self, name, value)
 
@@ -180,7 +180,7 @@ class RunOptions:
 def options_dict(options: RunOptions) -> dict[str, Any]:
     """Return the options that differ from the defaults, as JSON values."""
     found = {}
-    for name, default in _DEFAULTS.items():
+    for name, default in DEFAULTS.items():
         value = getattr(options, name)
         if value != (default() if callable(default) else default):
             found[name] = value
