@@ -238,7 +238,11 @@ def cidfile(path: str) -> Callable[[str], None] | None:
 
 
 def _write_id(path: str, container_id: str) -> None:
-    with open(path, "w", encoding="ascii") as file:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC)  # there may be a link now
+    except OSError as exc:
+        raise InvalidArgument(f"cannot write the container's id to {path}: {exc.strerror}") from exc
+    with open(fd, "w", encoding="ascii") as file:
         file.write(container_id)
 
 

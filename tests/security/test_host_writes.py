@@ -12,6 +12,7 @@ import pytest
 from attackkit import command
 
 import sampan
+from sampan.cli import runflags
 from sampan.engine import booting, completing, hosttree
 from sampan.errors import InvalidArgument
 from sampan.oci.entry import Entry
@@ -34,6 +35,17 @@ def test_a_path_of_the_store_adds_no_line_to_the_unit() -> None:
     quoted = booting._quoted('/x\nExecStartPre=/bin/sh -c "id" %h $A')
     assert quoted == '"/x\\nExecStartPre=/bin/sh -c \\"id\\" %%h $$A"'
     assert "\n" not in quoted
+
+
+def test_a_link_in_place_of_a_cidfile_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("kept")
+    write = runflags.cidfile(str(tmp_path / "id"))
+    (tmp_path / "id").unlink()
+    (tmp_path / "id").symlink_to("other")
+    assert write is not None
+    with pytest.raises(InvalidArgument, match="symbolic links"):
+        write("0123")
+    assert (tmp_path / "other").read_text() == "kept"
 
 
 @pytest.mark.parametrize("name", ["a\n* * * * * id", "a\rUser=root", "a\x1b]0;x\x07", "a\udcff"])
