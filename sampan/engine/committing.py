@@ -18,6 +18,7 @@ from sampan.errors import NotFound, NotSupported, Unavailable
 from sampan.oci import health, timestamp
 from sampan.oci import image as documents
 from sampan.oci import reference as references
+from sampan.oci.layer import TarReader
 from sampan.oci.options import RunOptions
 from sampan.runtime import cgroup, rootfs
 
@@ -133,7 +134,7 @@ def _unpack(engine: Engine, claim: Claim, diff_id: str) -> None:
     active = store.snapshots.prepare()
     fd = store.content.open(diff_id)
     try:
-        unpacked = layers.unpack(lambda count: os.read(fd, count), engine.host.facts(), active.upper)
+        unpacked = layers.unpack(TarReader(lambda count: os.read(fd, count)), engine.host.facts(), active.upper)
         store.snapshots.commit(active, diff_id, size=unpacked, lease=claim.lease())
     except BaseException:
         store.snapshots.abort(active)

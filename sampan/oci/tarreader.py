@@ -7,6 +7,7 @@ the end, so that a digest over the stream covers all of it.
 
 from __future__ import annotations
 
+from sampan.errors import IntegrityError
 from sampan.oci import entry as kinds
 from sampan.oci import tarheader as tar
 from sampan.oci.entry import Entry
@@ -34,15 +35,17 @@ _GLOBAL_KEYS = (b"mtime", b"uid", b"gid")
 class TarReader:
     """Iterate over (Entry, content) of the archive that `read(count)` gives; `max_size` limits the sum of files.
 
-    Of what follows the end mark `trailing` bytes are read at most; -1 is all.
+    Of what follows the end mark about `trailing` bytes are read; -1 is all.  What has no entry and more than `padding`
+    bytes after its mark is no archive, but a disk that was wiped, or a bomb of zeros; -1 takes it for one.
     """
 
-    def __init__(self, read: Read, *, max_size: int = 0, trailing: int = -1) -> None:
+    def __init__(self, read: Read, *, max_size: int = 0, trailing: int = -1, padding: int = -1) -> None:
         self.complete = False  # the end mark was seen
         self.unpacked_size = 0
         self._read = read
         self._max_size = max_size
         self._trailing = trailing
+        self._padding_limit = padding
         self._buffer = b""
         self._view = memoryview(b"")  # of the buffer: contents are not copied
         self._at = 0
@@ -55,13 +58,14 @@ class TarReader:
 
     def __iter__(self) -> Iterator[tuple[Entry, Content]]:
         pax: dict[bytes, bytes] = {}
+        is_empty = True
         while True:
             if self._left or self._padding:
                 self._skip(self._left + self._padding)
                 self._left = self._padding = 0
             block = self._block()
             if not block or block == _ZERO:
-                self._finish(block)
+                self._finish(block, is_empty)
                 return
             fields = tar.LAYOUT.unpack(block)
             tar.check_sum(block, fields[6])
@@ -70,6 +74,7 @@ class TarReader:
                 continue
             yield self._entry(block, fields, {**self._global, **pax} if self._global else pax)
             pax = {}
+            is_empty = False
             self._extended = 0
 
     def unbuffered(self) -> int:
@@ -118,16 +123,23 @@ class TarReader:
             self._at += part
             count -= part
 
-    def _finish(self, block: bytes) -> None:
+    def _finish(self, block: bytes, is_empty: bool) -> None:
         if block:
             second = self._block()
             if second and second != _ZERO:
                 raise broken("a header is empty")
             self.complete = bool(second)
+        passed = len(self._buffer) - self._at
         self._buffer, self._at = b"", 0
-        left = self._trailing
-        while (data := self._read(READ_SIZE)) and left:
-            left = max(left - len(data), 0) if left > 0 else left
+        while data := self._read(READ_SIZE):
+            passed += len(data)
+            if is_empty and 0 <= self._padding_limit < passed:
+                raise IntegrityError(
+                    "cannot read the archive: it is no tar archive, but begins with the end of one",
+                    "an archive of no files ends there: look at where this one comes from",
+                )
+            if 0 <= self._trailing < passed:
+                return
 
     # -- headers --
 

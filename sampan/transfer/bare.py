@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from sampan.errors import IntegrityError, InvalidArgument
+from sampan.errors import InvalidArgument
 from sampan.oci import image, platform, reference, timestamp
 from sampan.oci.tarheader import BLOCK
 from sampan.store.leases import Leases
@@ -62,7 +62,7 @@ def make_image(
     full = reference.new_name(name) if name else ""
     image.check_run_config(config)
     with Leases(store.db).take("import") as lease:
-        promise = Promise(what=what, trailing=_TRAILING)
+        promise = Promise(what=what, trailing=_TRAILING, padding=_TRAILING)
         source = _layer_stream(stream, what)
         layer = Arrivals().bring(Layer(store, facts_factory(), promise, lease), source)
         now = timestamp.format(time.time_ns())
@@ -83,16 +83,6 @@ def make_image(
     return config_digest, before
 
 
-def _check_end(source: codec.Peek, what: str) -> None:
-    """Refuse what begins with an archive's end and goes on: /dev/zero, a disk that was wiped."""
-    end = 2 * BLOCK
-    if not source.peek(end).strip(b"\0") and len(source.peek(end + _TRAILING)) == end + _TRAILING:
-        raise IntegrityError(
-            f"cannot read {what}: it is no tar archive, but begins with zeros",
-            "an archive of no files ends after them: look at where this one comes from",
-        )
-
-
 def _layer_stream(stream: Stream, what: str) -> Stream:
     """Decode here what an image's layer cannot be compressed with."""
     source = codec.Peek(stream.read)
@@ -102,5 +92,4 @@ def _layer_stream(stream: Stream, what: str) -> Stream:
     kind = codec.detect(head)
     if not kind:
         check_first(source.peek(BLOCK))
-        _check_end(source, what)
     return codec.Members(kind, source.read, what) if kind in ("bzip2", "xz") else source

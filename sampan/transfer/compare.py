@@ -12,6 +12,7 @@ from contextlib import closing
 from sampan.errors import IntegrityError, SampanError
 from sampan.oci import digest as digests
 from sampan.oci import entry as kinds
+from sampan.oci.layer import TarReader
 from sampan.runtime import rootfs, tree
 from sampan.transfer import codec, layers
 
@@ -51,7 +52,7 @@ def unpack_again(store: Store, facts: Facts, digest: str, diff_id: str) -> tuple
             layer.update(data)
             return data
 
-        size = layers.unpack(content, facts, active.upper)
+        size = layers.unpack(TarReader(content), facts, active.upper)
         for rest in (content, peek.read):
             while rest(layers.STEP):
                 pass

@@ -45,10 +45,10 @@ class Promise:
     """What is known of a layer beforehand: "" and -1 where nothing is.
 
     `limit` bounds its unpacked bytes (0: no limit), `what` names it in errors.  Of what follows the end of an archive
-    that is not compressed, about `trailing` bytes are read at most (-1: all).
+    that is not compressed, about `trailing` bytes are read at most (-1: all); one without a file may have `padding`.
     """
 
-    __slots__ = ("diff_id", "digest", "limit", "size", "trailing", "what")
+    __slots__ = ("diff_id", "digest", "limit", "padding", "size", "trailing", "what")
 
     def __init__(
         self,
@@ -59,8 +59,10 @@ class Promise:
         limit: int = 0,
         what: str = "the layer",
         trailing: int = -1,
+        padding: int = -1,
     ) -> None:
         self.trailing = trailing
+        self.padding = padding
         self.digest = digest
         self.size = size
         self.diff_id = diff_id
@@ -123,7 +125,8 @@ class Layer:
             content = self._content(raw)
             trailing = -1 if self._kind else self._promise.trailing
             if self._active is not None:
-                self._unpacked_size = unpack(content, self._facts, self._active.upper, trailing)
+                reader = TarReader(content, trailing=trailing, padding=self._promise.padding)
+                self._unpacked_size = unpack(reader, self._facts, self._active.upper)
             for rest in (content, raw.read):  # what a decoder left is part of the blob all the same
                 while trailing < 0 and rest(STEP):
                     pass
@@ -238,7 +241,7 @@ class Arrivals:
             layer.cancel()
 
 
-def unpack(read: Read, facts: Facts, directory: str, trailing: int = -1) -> int:
+def unpack(reader: TarReader, facts: Facts, directory: str) -> int:
     """Unpack a layer's tar into a directory of its own, as overlayfs wants a lower one, through the helper.
 
     Gives the sum of the sizes of its files.
@@ -247,7 +250,6 @@ def unpack(read: Read, facts: Facts, directory: str, trailing: int = -1) -> int:
     # An owner beyond the user's range is recorded, as are all of them where there is no range.
     beyond = tree.BEST_EFFORT_IDS | tree.STRICT_SETID if facts.rootless and not facts.single_id else 0
     write_fd, child = rootfs.open_apply(facts, root, flags=tree.WRITEBACK | beyond)
-    reader = TarReader(read, trailing=trailing)
     entries = to_overlay(reader, rootfs.opaque_name(facts.rootless))
     rootfs.send(write_fd, child, lambda applier: applier.feed(entries))
     return reader.unpacked_size

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import os
 import pathlib
 import subprocess
@@ -11,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 import pytest
+import zstandard
 
 import sampan
 
@@ -130,10 +133,29 @@ def test_zeros_without_end_are_no_archive(shell: Shell, source: str, verb: str) 
     assert hint.startswith("hint: ")
 
 
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, zstandard.compress])
+def test_many_packed_zeros_are_no_archive(shell: Shell, pack: Callable[[bytes], bytes]) -> None:
+    error, hint = shell.failing("import", "-", "empty", given=pack(bytes(3 << 20)))
+    assert error.startswith("cannot import the archive: it is no tar archive") and hint.startswith("an archive of no")
+
+
+def test_packed_zeros_without_end_are_not_read_on(shell: Shell) -> None:
+    member = gzip.compress(bytes(1 << 16)) * 10
+    words = shell.words("import", "-")
+    with subprocess.Popen(words, bufsize=0, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as done:
+        assert done.stdin is not None and done.stderr is not None
+        with pytest.raises(BrokenPipeError):
+            for _ in range(100_000):
+                done.stdin.write(member)
+        assert b"cannot import the archive: it is no tar archive" in done.stderr.read()
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress])
 @pytest.mark.parametrize("size", [1024, 10240, 1 << 20])
-def test_an_archive_of_no_files_is_an_image(shell: Shell, size: int) -> None:
+def test_an_archive_of_no_files_is_an_image(shell: Shell, size: int, pack: Callable[[bytes], bytes]) -> None:
     """Two blocks, a record of tar's, the largest record."""
-    done = subprocess.run(shell.words("import", "-"), input=bytes(size), timeout=60, capture_output=True, check=False)
+    words = shell.words("import", "-")
+    done = subprocess.run(words, input=pack(bytes(size)), timeout=60, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
