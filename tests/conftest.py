@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import sampan
+from sampan.errors import SampanError
 from sampan.oci.options import RunOptions
 
 ENOUGH = 30.0
@@ -39,6 +41,30 @@ def _kill_one(pid: int, number: int) -> None:
     """Signal one process. A container that has ended has the pid 0, which to kill(2) means the tests themselves."""
     assert pid > 0, f"kill({pid}, {number}) would signal many"
     _kill(pid, number)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Remove the temporary directories when all tests have passed, and what earlier ones have left.
+
+    pytest keeps those of three runs, gigabytes, and cannot remove what belongs to ids of a user's range (garbage-*).
+    """
+    yield
+    if request.session.testsfailed:
+        return
+    base = tmp_path_factory.getbasetemp()
+    before = base.parent.glob("garbage-*") if base.parent.name.startswith("pytest-of-") else []
+    with tempfile.TemporaryDirectory() as own, sampan.Engine(own) as engine:
+        for path in [*before, *base.iterdir()]:
+            remove_left(engine, path)
+
+
+def remove_left(engine: sampan.Engine, path: Path) -> None:
+    """Remove a directory through the user's namespace where that is needed; it is no test's failure if that fails."""
+    try:
+        path.unlink() if path.is_symlink() else engine.remove_tree(str(path))
+    except (OSError, SampanError) as error:
+        warnings.warn(f"{path} is left: {error}", stacklevel=1)
 
 
 @pytest.fixture

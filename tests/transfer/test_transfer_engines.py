@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,8 @@ EXPECTED = "hello\nmade\n7:8:640\ngone\n"
 class Podman:
     """podman with a store, a runtime directory and a configuration of its own."""
 
-    def __init__(self, top: Path) -> None:
-        self.top = top
-        self.run = tempfile.mkdtemp(prefix="sampan-podman-")
+    def __init__(self, top: Path, run: str) -> None:
+        self.top, self.run = top, run
         self.configuration = top / "containers.conf"
         self.configuration.write_text(
             '[engine]\ncgroup_manager="cgroupfs"\nevents_logger="file"\n'
@@ -48,6 +48,12 @@ class Podman:
         return done.stdout
 
 
+@pytest.fixture
+def podman(tmp_path: Path) -> Iterator[Podman]:
+    with tempfile.TemporaryDirectory(prefix="sampan-podman-") as runs:
+        yield Podman(tmp_path, runs)
+
+
 def run(engine: sampan.Engine, image: str) -> str:
     result = engine.run(image)
     assert result.exit_code == 0, result
@@ -55,7 +61,7 @@ def run(engine: sampan.Engine, image: str) -> str:
 
 
 @needs_podman
-def test_an_image_built_here_runs_the_same_under_podman_and_comes_back(tmp_path: Path) -> None:
+def test_an_image_built_here_runs_the_same_under_podman_and_comes_back(tmp_path: Path, podman: Podman) -> None:
     context = tmp_path / "context"
     context.mkdir()
     (context / "Dockerfile").write_text(DOCKERFILE)
@@ -67,7 +73,6 @@ def test_an_image_built_here_runs_the_same_under_podman_and_comes_back(tmp_path:
     archive = tmp_path / "image.tar"
     with archive.open("wb") as file:
         engine.images.save(["exchange:1"], file.fileno())
-    podman = Podman(tmp_path)
     podman("load", "--input", str(archive))
     assert podman("image", "inspect", "--format", "{{.Id}}", "exchange:1").strip() == image_id.removeprefix("sha256:")
     assert podman("run", "--rm", "--network", "none", "exchange:1") == EXPECTED
@@ -79,4 +84,3 @@ def test_an_image_built_here_runs_the_same_under_podman_and_comes_back(tmp_path:
         assert run(other, "exchange:1") == EXPECTED
         other.close()
     engine.close()
-    shutil.rmtree(podman.run)
