@@ -137,7 +137,7 @@ static int do_detach(struct child *child)
 	return !e && !child->hidden && prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 ? errno : e;
 }
 
-static int split_path(const char *path, char *parent, const char **name)
+int split_path(const char *path, char *parent, const char **name)
 {
 	const char *slash = strrchr(path, '/');
 	if (slash == NULL || slash[1] == 0 || strlen(path) >= PATH_MAX)
@@ -339,6 +339,50 @@ static int do_readonly(const struct op *op)
 	return e;
 }
 
+#define OWN "/dev/.own"
+
+/* A file on the tmpfs that is the container's /dev. */
+static int write_own(const struct field *content, int *tree)
+{
+	int e = 0, fd = open(OWN, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0644);
+	if (fd < 0)
+		return errno;
+	if (write(fd, content->bytes, content->length) != (ssize_t)content->length)
+		e = EIO;
+	else if ((*tree = sys_open_tree(fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)) < 0)
+		e = errno;
+	close(fd);
+	return e;
+}
+
+/* A link on the way, a directory in the file's place, a root that nothing can be made in, or another mount. */
+static bool is_unsuited(int e)
+{
+	return e == ELOOP || e == ENOTDIR || e == EROFS || e == EXDEV;
+}
+
+/* The engine's own file in the place of one of the image's, which keeps what no file can be mounted on. */
+static int do_own(const struct op *op)
+{
+	int e = 0, tree = -1, target = open_in_root(AT_FDCWD, text(op, 0), O_PATH, RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
+	if (target < 0)
+		e = errno == ENOENT ? resolve_file(text(op, 0), &target) : errno;
+	if (e)
+		return is_unsuited(e) ? 0 : e;
+	e = write_own(&op->fields[1], &tree);
+	if (!e && op->flags & 1)
+		e = set_attributes(tree, MOUNT_ATTR_RDONLY, 0, false);
+	if (!e && sys_move_mount(tree, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+		e = errno;
+	if (tree >= 0)
+		close(tree);
+	close(target);
+	/* A file that never had a name could not be mounted (ENOENT). */
+	if (unlink(OWN) < 0 && !e)
+		e = errno;
+	return is_unsuited(e) ? 0 : e;
+}
+
 static int do_root_ro(void)
 {
 	int e, fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -347,61 +391,6 @@ static int do_root_ro(void)
 	e = set_attributes(fd, MOUNT_ATTR_RDONLY, 0, false);
 	close(fd);
 	return e;
-}
-
-/* Devices and links come one after the other into one directory, which stays open for the next. */
-static struct { char path[PATH_MAX]; int fd; } maker = { .fd = -1 };
-
-static void leave_directory(void)
-{
-	if (maker.fd >= 0)
-		close(maker.fd);
-	maker.fd = -1;
-}
-
-static int enter_directory(const char *path)
-{
-	if (maker.fd >= 0 && strcmp(maker.path, path) == 0)
-		return 0;
-	leave_directory();
-	strcpy(maker.path, path);
-	return resolve_directory(path, true, 0755, &maker.fd);
-}
-
-/* The mode is the plan's, as the umask is 0.  Nothing is done to what has the name already: fchmodat(2) would follow a link,
- * and through procfs one of the image's leads to the host, whose root is still open here. */
-static int make_node(int dir, const char *name, const struct op *op)
-{
-	dev_t device = makedev((unsigned)number(op, 1), (unsigned)number(op, 2));
-	struct stat st;
-	if (mknodat(dir, name, (mode_t)op->flags, device) == 0)
-		return fchownat(dir, name, (uid_t)number(op, 3), (gid_t)number(op, 4), AT_SYMLINK_NOFOLLOW) < 0 ? errno : 0;
-	if (errno != EEXIST || fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return errno;
-	return ((st.st_mode ^ op->flags) & S_IFMT) == 0 && st.st_rdev == device ? 0 : EEXIST;
-}
-
-static int make_file(int dir, const char *name, const struct op *op)
-{
-	int fd = openat(dir, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, op->flags & 07777);
-	if (fd < 0)
-		return errno == EEXIST ? 0 : errno;
-	close(fd);
-	return 0;
-}
-
-static int do_make(const struct op *op)
-{
-	char parent[PATH_MAX];
-	const char *name;
-	int e = split_path(text(op, 0), parent, &name);
-	if (!e)
-		e = enter_directory(parent);
-	if (e)
-		return e;
-	if (op->code == OP_SYMLINK)
-		return symlinkat(text(op, 1), maker.fd, name) < 0 && errno != EEXIST ? errno : 0;
-	return op->code == OP_MKNOD ? make_node(maker.fd, name, op) : make_file(maker.fd, name, op);
 }
 
 int mount_perform(struct child *child, const struct op *op)
@@ -415,7 +404,8 @@ int mount_perform(struct child *child, const struct op *op)
 	case OP_PIVOT: return do_pivot(child, op);
 	case OP_MOUNT: return do_mount(child, op);
 	case OP_ATTACH: return do_attach(child, op);
-	case OP_SYMLINK: case OP_MKNOD: case OP_FILE: return do_make(op);
+	case OP_SYMLINK: case OP_MKNOD: case OP_FILE: return make_perform(op);
+	case OP_OWN: return do_own(op);
 	case OP_MASK: return do_mask(child, op);
 	case OP_READONLY: return do_readonly(op);
 	case OP_DETACH: return do_detach(child);

@@ -67,6 +67,7 @@ enum op_code {
 	OP_READONLY = 41,
 	OP_DETACH = 42,
 	OP_ROOT_RO = 43,
+	OP_OWN = 45,        /* path, content: a file of the engine's own, bound over the image's; flags 1: read-only */
 	OP_NO_DEVICES = 44, /* flags 1: in a copy of the mount namespace */
 	OP_HOSTNAME = 50,
 	OP_DOMAINNAME = 51,
@@ -174,6 +175,8 @@ struct child {
 int child_perform(struct child *child);                  /* returns only on failure: errno */
 
 int mount_perform(struct child *child, const struct op *op);
+int make_perform(const struct op *op);
+void leave_directory(void);                              /* that the last of these was made in */
 int cred_perform(struct child *child, const struct op *op);
 int cred_oom(const struct op *op);
 int loopback_up(int fd);                                 /* a socket of the network namespace; 0 or errno */
@@ -182,6 +185,7 @@ int tty_take(void);                                      /* as the controlling t
 int take_null(void);
 int is_null(int fd);                                     /* 0, ENODEV or errno */
 int open_in_root(int dir, const char *path, uint64_t flags, uint64_t resolve);
+int split_path(const char *path, char *parent, const char **name); /* 0 or EINVAL; of PATH_MAX bytes */
 int resolve_directory(const char *path, bool create, mode_t mode, int *fd);
 int resolve_file(const char *path, int *fd);
 int is_kind(int fd, bool directory);                     /* 0, ENOTDIR, EISDIR or errno */

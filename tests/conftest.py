@@ -105,8 +105,9 @@ def engine(make_engine: Callable[[], sampan.Engine]) -> sampan.Engine:
 
 
 def commit_changed(engine: sampan.Engine, name: str, script: str, image: str = "base") -> None:
-    """Make an image of what a script does to another one, to what a step of a build has its own of too (/etc/hosts)."""
-    made = engine.containers.create(image, RunOptions(command=["sh", "-c", script]))
+    """Make an image of what a script does to another one, to what a container has its own of too (/etc/hostname)."""
+    words = ["sh", "-c", f"umount /etc/hostname || exit; {script}"]
+    made = engine.containers.create(image, RunOptions(command=words, cap_add=["SYS_ADMIN"]))
     assert engine.containers.start(made, attach=True) == 0
     engine.containers.commit(made, name)
     engine.containers.remove(made)
@@ -123,7 +124,7 @@ def store_with_base(programs: list[str]) -> Iterator[sampan.Engine]:
     with tempfile.TemporaryDirectory(prefix="sampan-test-") as root:
         os.chmod(root, 0o711)
         engine = sampan.Engine(os.path.join(root, "store"))
-        engine.bootstrap("host", "base", programs)
+        engine.bootstrap("host", "base", [*programs, "umount"])
         yield engine
         for row in engine.containers.ls(all=True):
             engine.containers.remove(row["ID"], force=True)

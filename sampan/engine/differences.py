@@ -69,7 +69,7 @@ def entries(engine: Engine, record: Record, below: Below, contents: bool) -> Ite
 def _mount_points(engine: Engine, record: Record) -> set[bytes]:
     """Give where the kernel's file systems and the engine's own files are mounted; volumes are the user's."""
     home = engine.store.paths.container(record.id) + "/"
-    found = set()
+    found = {b"etc/hostname"}  # made by a start where the image has removed it
     for mount in record.spec["mounts"]:
         path = mount["destination"].strip("/")
         if path.split("/")[0] in ("proc", "sys", "dev") or str(mount.get("source") or "").startswith(home):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from sampan.engine import starter
 from sampan.oci import spec as specs
 from sampan.runtime import compile
@@ -24,6 +26,7 @@ def explain(engine: Engine, image: str, options: RunOptions) -> list[str]:
     facts.lowers = engine.store.snapshots.lowers(found.diff_ids)
     facts.upper, facts.work = "UPPER", "WORK"
     facts.transient = True
+    facts.hostname = spec.get("hostname") or os.uname().nodename
     facts.target = engine.store.paths.mount_point
     facts.stdio = p.FOREGROUND
     notes = starter.fill(facts, spec, engine.host) + engine.host.notes

@@ -325,6 +325,7 @@ def launch_facts(engine: Engine, record: Record, *, foreground: bool, interactiv
     relative = os.path.relpath(home, paths.snapshots)
     facts.snapshots, facts.upper, facts.work = paths.snapshots, f"{relative}/upper", f"{relative}/work"
     facts.transient = record.auto_remove
+    facts.hostname = record.spec.get("hostname") or os.uname().nodename
     logged = supervised or not record.auto_remove
     facts.stdio = stdio_flags(tty, interactive, foreground, logged, fds)
     facts.log = os.path.join(home, "log") if logged else ""
@@ -364,15 +365,17 @@ def _supervise(
 def _write_names(engine: Engine, spec: dict[str, Any], asked: dict[str, Any], home: str, facts: Facts) -> None:
     """Write the container's own copies of the host's names, where it has some, or localhost where nothing has it."""
     layers = [home + "/upper", *[f"{facts.snapshots}/{lower}" for lower in facts.lowers]]
-    if lacks_hosts(asked, facts.snapshots, facts.lowers):
+    local, host = lacks_hosts(asked, facts.snapshots, facts.lowers), asked.get("network") == "host"
+    devices = any(mount["destination"] == "/dev" for mount in spec["mounts"] if mount["type"] == "bind")
+    if local or host or devices:
         from sampan.runtime import hostfiles
 
-        if hostfiles.add_local(spec, home, layers):
+        if local and hostfiles.add_local(spec, home, layers):
             hostfiles.write_local(home)
-    if asked.get("network") == "host":
-        from sampan.runtime import hostfiles
-
-        hostfiles.write(spec, home)
+        if host:
+            hostfiles.write(spec, home)
+        elif devices:
+            hostfiles.add_hostname(spec, home, layers, facts.hostname)
     if asked.get("network", "").startswith(SHARED):
         from sampan.engine import sharing
 
@@ -409,13 +412,13 @@ def start_record(engine: Engine, record: Record, *, foreground: bool, interactiv
     Its directories have to be there when `meanwhile` returns, which is called while the namespaces are being made.
     With `sweep` the helper removes them at the end, if they are empty: `Child.swept`.
     """
-    spec, asked = record.spec, record.options
+    spec, asked, paths = record.spec, record.options, engine.store.paths
     facts = launch_facts(
         engine, record, foreground=foreground, interactive=interactive, supervised=supervised, keys=keys, fds=fds,
         restarts=restarts,
     )  # fmt: skip
     facts.network_begun = child is not None and child.network_begun
-    facts.sweep = files.untouched_home(engine.store.paths.container(record.id)) if sweep else None
+    facts.sweep = files.untouched_home(paths.container(record.id)) if sweep else None
     if "healthcheck" in record.config:
         from sampan.engine import health
 
@@ -432,7 +435,8 @@ def start_record(engine: Engine, record: Record, *, foreground: bool, interactiv
         if meanwhile is not None:
             meanwhile()
         facts.lowers = record.use.lowers if record.use else engine.store.snapshots.lowers(record.config["layers"])
-        _write_names(engine, spec, asked, engine.store.paths.container(record.id), facts)
+        _write_names(engine, spec, asked, paths.container(record.id), facts)
+        facts.lowers = engine.store.snapshots.with_names(facts.lowers)
 
     try:
         child = start(prepared, *fds, ready, child) if foreground else start_detached(prepared, ready)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.engine.engine import Engine
-    from sampan.store.containers import Record
+    from sampan.store.containers import Containers, Record
 
     Pair = tuple[int, int]
 
@@ -120,7 +120,7 @@ def stats(
 ) -> Iterator[list[dict[str, Any]]]:
     """Give rounds of rows (see `row`) without end, `interval` seconds apart; NotFound for an unknown name.
 
-    Without names it is the running containers of each moment, or with `all` every one.
+    Without names it is the containers that run at each moment or are about to again, or with `all` every one.
     """
     wanted = [engine.containers.get(name).id for name in names]
     previous = {record.id: sample(record) for record in _records(engine, wanted, all)}
@@ -132,14 +132,17 @@ def stats(
         yield [
             row(record, previous.get(record.id), now)
             for record, now in current.values()
-            if now is not None or all or wanted
+            if now is not None or all or wanted or record.status == "restarting"
         ]
         previous = {found: now for found, (_, now) in current.items()}
 
 
 def _records(engine: Engine, wanted: list[str], all: bool) -> list[Record]:
-    records: list[Record] = [found for found in engine.store.containers.ls() if not wanted or found.id in wanted]
+    store: Containers = engine.store.containers
     if wanted:
-        records.sort(key=lambda record: wanted.index(record.id))
-        return records
-    return [record for record in records if all or members.running(record)]
+        records = [found for found in store.ls() if found.id in wanted]
+        return sorted(records, key=lambda record: wanted.index(record.id))
+    if all:
+        return store.ls()
+    found = map(engine.containers.tidied, store.ls(ended=False))
+    return [record for record in found if record is not None and record.status not in ("created", "exited")]

@@ -37,6 +37,7 @@ class Facts:
         "gid_map",
         "health",
         "host_devices",
+        "hostname",
         "identity",
         "log",
         "log_limits",
@@ -73,6 +74,7 @@ class Facts:
         self.target = ""
         self.stop_seconds = ""
         self.transient = False
+        self.hostname = ""  # of the container's /etc/hostname; without one that is the image's
         self.sweep: tuple[int, list[str]] | None = None  # what to remove at the end: helper/plan.h
         self.network_begun = False  # the helper was told to make the network namespace: launch.spawn
         self.rootless = self.single_id = False
@@ -147,6 +149,7 @@ def compile_files(plan: Plan, spec: dict[str, Any], facts: Facts) -> None:
     mounts.kernel(plan, spec, facts, slots)
     mounts.devices(plan, facts, slots, tty)
     mounts.volumes(plan, spec, facts, slots)
+    mounts.hostname(plan, spec, facts)
     linux = spec["linux"]
     if "uts" in namespaces and spec.get("hostname"):
         plan.add(p.HOSTNAME, spec["hostname"], flags=_unasked(spec, facts), label=f"set hostname {spec['hostname']}")

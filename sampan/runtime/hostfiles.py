@@ -2,8 +2,9 @@
 
 As with Docker they are the container's to change, and are taken from the host again at every start. A container
 without the host's network keeps what its image has: nothing that they name could be reached. Only hosts that are
-missing or empty are replaced there, by localhost alone. A step of a build has files of its own in any case. An image
-whose file is a symbolic link keeps it: it may lead nowhere, and there is no mounting on that.
+missing or empty are replaced there, by localhost alone; its hostname is its own (mounts.hostname). A step of a build
+has files of its own in any case. An image whose file is a symbolic link keeps it: it may lead nowhere, and there is no
+mounting on that.
 """
 
 from __future__ import annotations
@@ -75,6 +76,17 @@ def add_local(spec: dict[str, Any], home: str, layers: list[str]) -> bool:
         return False
     bind(spec, home, "hosts")
     return True
+
+
+def add_hostname(spec: dict[str, Any], home: str, layers: list[str], name: str) -> None:
+    """Bind a file with a container's name and write it, where mounts.hostname has no tmpfs of its own to use."""
+    taken = {mount["destination"] for mount in spec["mounts"]}
+    if "/etc" in taken or "/etc/hostname" in taken or is_link("/etc/hostname", layers):
+        return
+    bind(spec, home, "hostname")
+    if spec["root"].get("readonly"):
+        spec["mounts"][-1]["options"].append("ro")
+    write_own(home, "hostname", f"{name}\n".encode())
 
 
 def write_local(home: str) -> None:

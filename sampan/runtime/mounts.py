@@ -244,3 +244,17 @@ def volumes(plan: Plan, spec: dict[str, Any], facts: Facts, slots: dict[str, int
     rest = [mount for mount in spec["mounts"] if not _is_early(mount)]
     for mount in sorted(rest, key=lambda m: m["destination"].count("/")):
         _mount(plan, mount, facts, slots)
+
+
+def hostname(plan: Plan, spec: dict[str, Any], facts: Facts) -> None:
+    """Put the container's name into its /etc/hostname, where that is the image's.
+
+    The file is on the tmpfs of its /dev: so it costs a start no file on a disk, and nothing of it is left at the end.
+    Where that is the host's, hostfiles.add_hostname has bound one.
+    """
+    taken = {mount["destination"]: _is_bind(mount) for mount in spec["mounts"]}
+    if not facts.hostname or taken.get("/dev") is not False or "/etc" in taken or "/etc/hostname" in taken:
+        return
+    read_only = int(bool(spec["root"].get("readonly")))
+    label = f"bind the name {facts.hostname} at /etc/hostname"
+    plan.add(p.OWN, "/etc/hostname", facts.hostname + "\n", flags=read_only, label=label)

@@ -16,7 +16,7 @@ from sampan.oci import jsontext, reference
 from sampan.store import files, owner
 from sampan.store.db import Database
 from sampan.store.leases import Leases
-from sampan.store.paths import EMPTY, Paths
+from sampan.store.paths import EMPTY, NAMES, Paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -141,6 +141,8 @@ def _snapshot(records: _Records, name: str, path: str, size: int) -> Line:
         return Line(STORE, path, size, ["the root of an image without layers"], False)
     if name == ".used":
         return Line(STORE, path, size, ["locks of layers"], False)
+    if name == NAMES:
+        return Line(STORE, path, size, ["the places of /etc/hostname and its like for images without"], False)
     diff_id = records.snapshots.get(name)
     return records.content(path, size, diff_id) if diff_id else _leftover(name, path, size)
 

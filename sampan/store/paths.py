@@ -27,6 +27,7 @@ from sampan.errors import Denied, InvalidArgument, Unavailable
 
 _SUBDIRECTORIES = ("oci/blobs/sha256", "ingest", "snapshots/.active", "containers", "volumes", "cache")
 EMPTY = "empty"  # among the snapshots: the root of an image without layers
+NAMES = "names"  # there too: what lies below every container's image (store/snapshots.py)
 _TOP = frozenset(path.partition("/")[0] for path in _SUBDIRECTORIES)
 
 
@@ -50,6 +51,7 @@ class Paths:
         "used",
         "mount_point",
         "empty",
+        "names",
     )
 
     def __init__(self, root: str, run: str = "") -> None:
@@ -62,6 +64,7 @@ class Paths:
         self.snapshots = self.root + "/snapshots"
         self.active = self.snapshots + "/.active"
         self.empty = f"{self.snapshots}/{EMPTY}"
+        self.names = f"{self.snapshots}/{NAMES}"
         self.containers = self.root + "/containers"
         self.volumes = self.root + "/volumes"
         self.cache = self.root + "/cache"

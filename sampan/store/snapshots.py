@@ -23,7 +23,7 @@ from sampan.errors import NotFound
 from sampan.oci import digest as digests
 from sampan.store import files, owner
 from sampan.store.db import Database
-from sampan.store.paths import EMPTY, Paths
+from sampan.store.paths import EMPTY, NAMES, Paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from sampan.store.leases import Lease
 
+_MOST_LOWERS = 500  # OVL_MAX_STACK (fs/overlayfs/params.h)
+_FILES = ("hosts", "resolv.conf", "hostname")
 _WHOLE = "boot_id IN ('', ?)"
 _LOCK = Struct("hhqqi4x")  # struct flock with 64-bit offsets: type, whence, start, len, pid
 
@@ -162,6 +164,16 @@ class Snapshots:
         """
         return [*self.lowers(diff_ids), EMPTY]
 
+    def with_names(self, lowers: list[str]) -> list[str]:
+        """Return a container's layers with a lowest one, of empty files of /etc that a start may have its own of.
+
+        So no start has to make a place to mount them on in the container's own layer: that would cost time and look
+        like a change.
+        """
+        if not os.path.lexists(f"{self._paths.names}/etc/{_FILES[-1]}"):
+            _make_names(self._paths.names)
+        return [*lowers, NAMES] if len(lowers) < _MOST_LOWERS else lowers
+
     def prepare(self) -> Active:
         """Make the directories of a new snapshot; commit or abort it."""
         active_id = f"{owner.this_process()}.{os.urandom(4).hex()}"
@@ -254,3 +266,16 @@ def seal(db: Database, paths: Paths, diff_ids: Iterable[str]) -> None:
     with db.transaction():
         for diff_id in wanted:
             db.execute("UPDATE snapshots SET boot_id = '' WHERE diff_id = ?", (diff_id,))
+
+
+def _make_names(place: str) -> None:
+    try:
+        os.makedirs(place + "/etc", exist_ok=True)
+        for directory in (place, place + "/etc"):
+            os.chmod(directory, 0o755)  # whatever the umask
+        for name in _FILES:
+            fd = os.open(f"{place}/etc/{name}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            os.fchmod(fd, 0o644)
+            os.close(fd)
+    except OSError as exc:
+        raise files.failure(f"make {place}", exc) from exc

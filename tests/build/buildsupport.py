@@ -19,7 +19,7 @@ needs_ids = pytest.mark.skipif(idmap.detect().single, reason="needs a range of i
 PROGRAMS = [
     *("sh", "cat", "ls", "id", "sleep", "env", "mkdir", "rm", "rmdir", "touch", "chmod", "chown", "ln", "stat", "head"),
     *("true", "false", "dd", "cp", "mv", "mknod", "mkfifo", "truncate", "sed", "setfattr", "setcap", "find", "nohup"),
-    *("setsid", "sort", "chattr"),
+    *("setsid", "sort", "chattr", "umount"),
 ]
 
 

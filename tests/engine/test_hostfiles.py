@@ -194,3 +194,88 @@ def test_hosts_that_were_copied_in_stay(images: sampan.Engine, tmp_path: pathlib
         assert images.containers.start(made, attach=True) == 0
     finally:
         images.containers.remove(made)
+
+
+# ---- /etc/hostname ----
+
+NAMELESS = {
+    "named": "mkdir -p /etc; echo theirs > /etc/hostname",
+    "hidden": "mkdir -p /etc; : > /etc/hostname; rm -rf /etc; mkdir /etc",
+}
+
+
+@pytest.fixture(scope="module")
+def named(images: sampan.Engine, commit: Callable[..., None]) -> sampan.Engine:
+    """An engine that has images with /etc/hostname (also one that is a link), and without one in several ways."""
+    for name, script in NAMELESS.items():
+        commit(images, name, script)
+    commit(images, "removed", "rm /etc/hostname", "named")
+    commit(images, "linkedname", "rm /etc/hostname; ln -s /nowhere /etc/hostname", "named")
+    return images
+
+
+NAMED = ("base", "named", "hidden", "removed", "etcgone", "noetc")
+
+
+@pytest.mark.parametrize("image", NAMED)
+def test_the_name_of_a_container_is_in_its_etc_hostname(named: sampan.Engine, image: str) -> None:
+    both = "read a < /etc/hostname; read b < /proc/sys/kernel/hostname; test $a = $b && echo $a $HOSTNAME"
+    name = read(named, "none", both, image=image).split()
+    assert len(name) == 2 and name[0] == name[1] and len(name[0]) == 12
+    assert read(named, "none", both, image=image, hostname="db.example") == "db.example db.example\n"
+    assert read(named, "none", "cat /etc/hostname", image=image, uts="host") == os.uname().nodename + "\n"
+    assert read(named, "none", both, image=image, mounts=[("bind", "/dev", "/dev", ["rbind"])]).split()[0] != "theirs"
+
+
+@pytest.mark.parametrize("mounts", [[], [("bind", "/dev", "/dev", ["rbind"])]], ids=["own dev", "the host's dev"])
+def test_the_name_is_the_containers_to_change_but_in_a_read_only_root(named: sampan.Engine, mounts: Any) -> None:
+    assert read(named, "none", "echo x > /etc/hostname; cat /etc/hostname", mounts=mounts) == "x\n"
+    wrote = "(echo x > /etc/hostname) 2>/dev/null; test $? != 0 && read a < /etc/hostname && echo $a"
+    assert read(named, "none", wrote, mounts=mounts, read_only=True, hostname="db") == "db\n"
+
+
+def test_nothing_of_the_name_is_to_be_seen_elsewhere(named: sampan.Engine) -> None:
+    assert "own" not in read(named, "none", "ls -A /dev")
+
+
+@pytest.mark.parametrize("image", NAMED)
+def test_the_name_is_no_change_of_the_containers(named: sampan.Engine, image: str) -> None:
+    made = run_kept(named, image, "echo changed >> /etc/hostname")
+    try:
+        assert named.containers.start(made, attach=True) == 0
+        assert [path for _, path in named.containers.diff(made) if path == "/etc/hostname"] == []
+        named.containers.commit(made, "saved")
+        below = named.images.runnable(image).diff_ids
+        for added in named.images.runnable("saved").diff_ids[len(below) :]:
+            assert not os.path.lexists(named.store.snapshots.path(added) + "/etc/hostname")
+    finally:
+        named.containers.remove(made)
+
+
+@pytest.mark.parametrize("network", ["none", "host"])
+def test_an_image_without_the_files_costs_its_containers_nothing(named: sampan.Engine, network: str) -> None:
+    """A mount point that a start made would be in the container's own layer, which Engine.run must then remove."""
+    for image in ("base", "named", "noetc"):
+        made = run_kept(named, image, "true", network=network)
+        changed = named.containers.diff(made)
+        named.containers.remove(made)
+        assert changed == [], image
+
+
+def test_what_stands_in_its_place_is_left_alone(named: sampan.Engine, tmp_path: pathlib.Path) -> None:
+    assert "/nowhere" in read(named, "none", "ls -l /etc/hostname", image="linkedname")
+    (tmp_path / "hostname").write_text("mine\n")
+    mounts = [("bind", str(tmp_path / "hostname"), "/etc/hostname", ["ro"])]
+    assert read(named, "none", "cat /etc/hostname", mounts=mounts) == "mine\n"
+    read(named, "none", "cat /etc/hostname", mounts=[("bind", str(tmp_path), "/etc", [])])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["hostname"]
+    assert (tmp_path / "hostname").read_text() == "mine\n"
+
+
+def test_it_can_be_copied_out_and_the_plan_tells_it(named: sampan.Engine, tmp_path: pathlib.Path) -> None:
+    made = named.containers.run(RunOptions(command=["sleep", "1000"], hostname="db"), image="named", detach=True)
+    named.containers.copy_out(str(made), "/etc/hostname", str(tmp_path / "copy"))
+    named.containers.remove(str(made), force=True)
+    assert (tmp_path / "copy").read_text() == "db\n"
+    words = named.containers.explain("named", options(["true"], None, {"hostname": "db"}))
+    assert "bind the name db at /etc/hostname" in words

@@ -124,6 +124,19 @@ def test_stats_measure(engine: sampan.Engine, busy: str, stopped: str) -> None:
     assert stopped not in {row["ID"] for row in next(engine.containers.stats())}
 
 
+def test_stats_show_what_waits_for_its_restart(engine: sampan.Engine, stopped: str) -> None:
+    chosen = RunOptions(command=["false"], restart="always")
+    name = str(engine.containers.run(chosen, image="base", detach=True))
+    try:
+        until(lambda: engine.containers.inspect(name)["RestartCount"] > 3)  # the pauses are longer than its life
+        until(lambda: engine.containers.inspect(name)["State"]["Status"] == "restarting")
+        rows = {row["ID"]: row for row in next(engine.containers.stats())}
+        assert name in rows and stopped not in rows
+        assert rows[name]["Running"] or (rows[name]["CPU"], rows[name]["PIDs"]) == (0.0, 0)
+    finally:
+        engine.containers.remove(name, force=True)
+
+
 def test_stats_of_the_hosts_network_are_not_known(engine: sampan.Engine) -> None:
     chosen = RunOptions(command=["sleep", "1000"], network="host")
     name = str(engine.containers.run(chosen, image="base", detach=True))

@@ -8,6 +8,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from lifesupport import Run, heard
 from waiting import until
 
 import sampan
-from sampan.engine import alone
+from sampan.engine import alone, supervisors
 from sampan.runtime import cgroup
 
 EAT = "dd if=/dev/zero of=/dev/null bs=96M count=1"
@@ -108,6 +109,28 @@ def test_memory_that_ran_out_in_exec_is_told(
     assert sampan_run("exec", name, "true").returncode == 0
     sampan_run("stop", name)
     assert state(sampan_run, name) == (7, True)
+
+
+@pytest.mark.usefixtures("memory")
+def test_memory_that_ran_out_in_exec_is_known_with_its_exit_code(
+    engine: sampan.Engine, started: Callable[..., str], sampan_run: Run
+) -> None:
+    """The kernel counts before it kills (mm/oom_kill.c), and `inspect` reads its count: nothing of ours can be late."""
+    name = started("trap 'exit 7' TERM; sleep 600 & echo ready; wait", *LIMITED)
+    heard(engine, name)
+    supervisor = supervisors.supervisor(engine.containers.socket(engine.containers.get(name).id))
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        assert sampan_run("inspect", "-f", "{{.State.OOMKilled}}", name).stdout == "false\n"
+        assert sampan_run("exec", name, *EAT.split()).returncode == 137
+        assert sampan_run("inspect", "-f", "{{.State.OOMKilled}}", name).stdout == "true\n"
+        os.kill(engine.containers.get(name).pid, signal.SIGTERM)
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    # Both wait for it now, the end too: it tells them in their order.
+    assert state(sampan_run, name) == (7, True)
+    words = ("events", "--since", "5m", "--until", "0s", "--filter", f"container={name}", "--format", "{{.Action}}")
+    assert sampan_run(*words, "--filter", "event=oom", "--filter", "event=die").stdout == "oom\ndie\n"
 
 
 @pytest.mark.usefixtures("memory")
