@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import transfersupport as ts
 from lyingregistry import Answer, Asked, LyingRegistry, lying, noise
+from waiting import until
 
 import sampan
 from sampan.errors import IntegrityError, NotSupported, Unauthorized
@@ -109,9 +110,19 @@ def test_ctrl_c_ends_a_wait_at_once(registry: LyingRegistry, tmp_path: Path, wor
     while b"answered 429, too many requests: trying again in 60 s (attempt 2 of 6)" not in told:
         assert (line_of_it := process.stderr.readline()), told
         told += line_of_it
+    until(lambda: is_asleep(process.pid))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=50)  # the wait would end later
     assert process.returncode == 130 and b"Traceback" not in err, err
+
+
+def is_asleep(pid: int) -> bool:
+    """Say whether no thread of a process runs or could run."""
+    try:
+        stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:  # one has just ended
+        return False
+    return all(text.rpartition(")")[2].split()[0] == "S" for text in stats)
 
 
 # ---- what is no manifest ----
