@@ -145,6 +145,9 @@ class Paths:
             _refuse_anothers(self.run, os.lstat(self.run), "run-time state", "SAMPAN_RUN")
             _refuse_others(self.run, os.stat(self.run), "run-time state", "SAMPAN_RUN")
         except OSError as exc:
+            if isinstance(exc, PermissionError):  # as after `su`, which may leave the variable of who was here before
+                hint = "set SAMPAN_RUN to a directory of your own, or unset XDG_RUNTIME_DIR where it is another user's"
+                raise Denied(f"cannot make the run directory {self.run}: {exc.strerror}", hint) from exc
             raise _cannot_make(self.run, exc) from exc
 
 

@@ -96,6 +96,19 @@ def test_sockets_are_not_looked_for_where_others_may_put_some(tmp_path: Path, mo
     assert "SAMPAN_RUN" in caught.value.hint
 
 
+@pytest.mark.skipif(ROOT, reason="root may write anywhere")
+def test_a_run_directory_of_who_was_here_before_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `su`, or `sudo -E`."""
+    (tmp_path / "theirs").mkdir(mode=0o500)
+    monkeypatch.delenv("SAMPAN_ROOT", raising=False)
+    monkeypatch.delenv("SAMPAN_RUN", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "theirs"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    with pytest.raises(Denied, match="run directory") as caught:
+        sampan.Engine().images.ls()
+    assert "XDG_RUNTIME_DIR" in caught.value.hint
+
+
 # ---- devices without control groups ----
 
 PLACES = ["/", "/dev", "/dev/shm", "/volume", "/memory"]
