@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from sampan.dockerfile.forms import words
 from sampan.dockerfile.heredoc import Heredoc, from_word
-from sampan.dockerfile.located import Fault
 from sampan.errors import BuildError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from sampan.dockerfile.lexer import Node
@@ -144,13 +142,12 @@ class CommandLine(Instruction):
 class Run(CommandLine):
     """RUN: a command with its mounts; see `command` and `script` for here-documents."""
 
-    __slots__ = ("heredocs", "mounts", "network", "raw_mounts", "security")
+    __slots__ = ("heredocs", "mounts", "network", "security")
     EXPANDS = ("mounts",)
 
     def __init__(self, node: Node, args: list[str], is_shell: bool) -> None:
         super().__init__(node, args, is_shell)
         self.heredocs: list[Heredoc] = node.heredocs
-        self.raw_mounts: list[str] = []
         self.mounts: list[dict[str, Any]] = []
         self.network = ""
         self.security = ""
@@ -176,17 +173,6 @@ class Run(CommandLine):
             return False
         line = self.args[0]
         return from_word(line) is not None and len(words(line, "\\")) == 1
-
-    def expand_mounts(self, expand: Callable[[str], str]) -> list[dict[str, Any]]:
-        """Return the mounts with their variables expanded; raise a located BuildError."""
-        from sampan.dockerfile.mounts import parse_mount
-
-        try:
-            return [parse_mount(text, expand) for text in self.raw_mounts]
-        except Fault as error:
-            raise self.error(str(error), error.hint) from None
-        except BuildError as error:
-            raise self.locate(error) from None
 
 
 class Cmd(CommandLine):

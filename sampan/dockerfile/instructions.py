@@ -233,11 +233,11 @@ def _run(node: Node, flags: Flags) -> Run:
     if not args or not args[0]:
         raise ValueError("RUN requires at least one argument")
     run = Run(node, args, is_shell)
-    run.raw_mounts = flags.texts("mount")
-    if run.raw_mounts:
+    mounts = flags.texts("mount")
+    if mounts:
         from sampan.dockerfile.mounts import parse_mount
 
-        run.mounts = [parse_mount(text) for text in run.raw_mounts]
+        run.mounts = [parse_mount(text) for text in mounts]
     run.network = flags.text("network")
     run.security = flags.text("security")
     for name, value, allowed in (("network", run.network, _NETWORKS), ("security", run.security, _SECURITY)):

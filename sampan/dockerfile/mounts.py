@@ -1,8 +1,7 @@
 """`RUN --mount=…`: one mount as a plain dict with the keys of Docker's reference.
 
 Every mount has `type` (str) and `readonly` (bool); the others are there only if given: `from source target id sharing
-env` (str), `required` (bool), `size mode uid gid` (int). Values may hold variables: without an expander such values
-stay text and are not judged, so the builder reads the mount again with one (`Run.expand_mounts`).
+env` (str), `required` (bool), `size mode uid gid` (int). Values that hold variables stay text and are not judged.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from sampan.dockerfile.values import boolean, natural, size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
 TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
@@ -35,8 +33,8 @@ _ONLY = {
 }
 
 
-def parse_mount(text: str, expand: Callable[[str], str] | None = None) -> dict[str, Any]:
-    """Read one value of --mount; raise Fault, or what the expander raises."""
+def parse_mount(text: str) -> dict[str, Any]:
+    """Read one value of --mount; raise Fault."""
     mount: dict[str, Any] = {"type": "bind"}
     for field in _csv(text):
         key, equals, value = field.partition("=")
@@ -48,9 +46,7 @@ def parse_mount(text: str, expand: Callable[[str], str] | None = None) -> dict[s
         if key == "from" and "$" in value:
             hint = "give that image a name with FROM … AS, and use the name"
             raise Fault("'from' of --mount doesn't support variable expansion", hint)
-        if expand is not None:
-            value = expand(value)
-        mount[key] = value if expand is None and "$" in value else _value(key, value)
+        mount[key] = value if "$" in value else _value(key, value)
     _check(mount)
     is_readonly = mount["type"] not in ("cache", "tmpfs")
     readwrite = mount.pop("readwrite", None)

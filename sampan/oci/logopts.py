@@ -20,10 +20,10 @@ class LogSettings:
 
     __slots__ = ("kept", "max_files", "max_size")
 
-    def __init__(self, kept: bool = True, max_size: int = MAX_SIZE, max_files: int = MAX_FILES) -> None:
+    def __init__(self, kept: bool = True) -> None:
         self.kept = kept
-        self.max_size = max_size
-        self.max_files = max_files
+        self.max_size = MAX_SIZE
+        self.max_files = MAX_FILES
 
 
 def settings(options: Mapping[str, Any]) -> LogSettings:

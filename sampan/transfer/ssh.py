@@ -155,10 +155,11 @@ class Complaints:
 class Peer:
     """A sampan there, for the length of a `with` block."""
 
-    def __init__(self, host: Host, words: Sequence[str] = ("sampan", "system", "dial-stdio")) -> None:
+    def __init__(self, host: Host) -> None:
         self._errors = Complaints()
         self._host = host
         try:
+            words = ("sampan", "system", "dial-stdio")
             self._process = host.start(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors.take())
         except BaseException:
             self._errors.close()

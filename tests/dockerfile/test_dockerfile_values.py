@@ -10,11 +10,8 @@ import pytest
 
 import sampan
 from sampan.dockerfile import values
-from sampan.dockerfile.instructions import Run, stages
-from sampan.dockerfile.lexer import parse
 from sampan.dockerfile.located import Fault
 from sampan.dockerfile.mounts import parse_mount
-from sampan.errors import BuildError
 
 
 @pytest.mark.parametrize(
@@ -140,31 +137,6 @@ def test_mounts(text: str, expected: dict[str, object]) -> None:
 def test_bad_mounts(text: str, message: str) -> None:
     with pytest.raises(Fault, match=message):
         parse_mount(text)
-
-
-def test_mounts_are_expanded_and_then_judged() -> None:
-    line = b"FROM a\nRUN --mount=type=$kind,target=$t,mode=$m ls\n"
-    run = stages(parse(line))[1][0].instructions[0]
-    assert isinstance(run, Run)
-    variables = {"$kind": "cache", "$t": "/x", "$m": "0700"}
-    assert run.expand_mounts(lambda word: variables.get(word, word)) == [
-        {"type": "cache", "target": "/x", "mode": 0o700, "readonly": False}
-    ]
-    with pytest.raises(BuildError) as caught:
-        run.expand_mounts(lambda word: word.replace("$kind", "bind"))
-    assert caught.value.line == 2
-
-
-def test_an_error_of_the_expander_gets_its_place() -> None:
-    run = stages(parse(b"FROM a\nRUN --mount=target=$x ls\n"))[1][0].instructions[0]
-    assert isinstance(run, Run)
-
-    def refuse(word: str) -> str:
-        raise BuildError("cannot expand", "hint")
-
-    with pytest.raises(BuildError, match="Dockerfile:2: cannot expand") as caught:
-        run.expand_mounts(refuse)
-    assert caught.value.hint == "hint"
 
 
 def test_a_malformed_string_is_no_list_though_nothing_else_was_loaded() -> None:
