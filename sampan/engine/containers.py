@@ -1,7 +1,7 @@
-"""Containers: what one is now, and how it goes; all else is elsewhere, in the modules that a table names.
+"""Containers: the state of one, brought up to date, and its removal. Other operations are in other modules (MODULES).
 
-State is read, never trusted: a container is running when its process (pid, start time, boot id) lives; how it ended is
-in the record that its supervisor wrote.
+The state in the database is only what was last known: a container is running when its first process (pid, start time,
+boot id) lives, and how it ended is in the exit record that its supervisor wrote.
 """
 
 from __future__ import annotations
@@ -61,9 +61,10 @@ class Containers(Elsewhere):
         self.paths = engine.store.paths
 
     def get(self, name: str, id: str = "", *, going: bool = False) -> Record:
-        """Give the container with its state as it is now; `id` is which one `name` meant when that was looked up.
+        """Give the record of a container, brought up to date; NotFound.
 
-        `going`: the caller holds its lock and is about to remove it, so that an end need not be written down.
+        With `id` that container is meant, which had `name` when the caller looked it up before. With `going` the caller
+        holds its lock and is about to remove it, so an end that is found is not written to the database.
         """
         try:
             return self.refresh(self.store.get(id or name), going)
@@ -71,7 +72,7 @@ class Containers(Elsewhere):
             raise NotFound(f"no such container: {name[:300]}", error.hint) from error
 
     def refresh(self, record: Record, going: bool = False) -> Record:
-        """Bring a record that says running up to date: the kernel knows better whether it is, or is paused."""
+        """Bring a record up to date: whether the container still runs, is paused, or how it ended."""
         if record.status not in ("running", "restarting"):
             return record
         if process.alive(record.pid, record.pid_start, record.boot_id):
@@ -96,8 +97,8 @@ class Containers(Elsewhere):
         return record
 
     def tidied(self, record: Record) -> Record | None:
-        """Bring a record up to date; remove one that should have removed itself, when its caller was killed.  None when
-        it is gone.
+        """Bring a record up to date, and remove a container of --rm that has ended but was not removed, because its
+        caller was killed. None when it is gone.
         """
         try:
             now = self.refresh(record)
@@ -108,7 +109,7 @@ class Containers(Elsewhere):
         return None if self.discard_ended(now) else now
 
     def discard_ended(self, record: Record, child: Child | None = None) -> bool:
-        """Remove a container that removes itself; False when somebody restarts it."""
+        """Remove a container of --rm that has ended; False when somebody restarts it."""
         home = self.paths.container(record.id)
         with Alone(home):
             if os.path.exists(home + "/restarted"):
@@ -119,7 +120,7 @@ class Containers(Elsewhere):
         return True
 
     def note(self, record: Record, state: dict[str, Any]) -> bool:
-        """Write an end down, unless it runs again; False on a full disk, where its exit code can still be told."""
+        """Write an end to the database, unless the container runs again; False when the disk is full."""
         try:
             self.store.update(record.id, of_pid=record.pid, **state)
         except Unavailable as error:
@@ -128,7 +129,7 @@ class Containers(Elsewhere):
         return True
 
     def settled(self, record: Record, *, going: bool = False) -> int:
-        """Read how it ended; one that removes itself may be gone. `going` as in `get`."""
+        """Give the exit code of a container that has ended; 0 when it is gone already. `going` as in `get`."""
         try:
             return self.get(record.id, going=going).exit_code
         except NotFound:
@@ -152,10 +153,10 @@ class Containers(Elsewhere):
             self.engine.remove_tree(path)
 
     def _set_aside(self, record: Record) -> str:
-        """Give the directory of a container that is being removed, by a name under which nobody starts it.
+        """Rename the directory of a container that is being removed, and give its new name.
 
-        Renamed first, removed last: at no moment can a container with half of its files be started. One that removes
-        itself is not started once its record has gone, before its files.
+        So a container with half of its files can never be started. One of --rm keeps its name: its record goes before
+        its files, and without a record nothing is started.
         """
         home = self.paths.container(record.id)
         if record.auto_remove:
@@ -196,12 +197,12 @@ class Containers(Elsewhere):
         path = os.path.join(directory, container_id[:12])
         return path if len(os.fsencode(path)) < 100 else ""
 
-    # ---- what is elsewhere ----
+    # ---- operations of other modules ----
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """Find an operation that is elsewhere."""
+            """Import the module of an operation (MODULES) and give the operation, bound to this engine."""
             module = MODULES.get(name)
             if module is None:
                 raise AttributeError(f"containers have no operation {name!r}")

@@ -1,4 +1,4 @@
-"""How a container is ended and waited for: kill, stop, wait, and what is left of one that lost its supervisor."""
+"""How a container is ended and waited for: kill, stop, restart, wait; and what a start needs to be possible."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def restart(engine: Engine, name: str, timeout: float | None = None, signal: str
 
 
 def _outlive(home: str) -> None:
-    """Have a container that removes itself outlive its end: who would remove it waits for the lock, and looks again."""
+    """Mark a container of --rm so that it outlives its next end: who would remove it waits and looks again."""
     try:
         with open(f"{home}/restarted", "wb"):
             files.sync_directory(home)
@@ -146,9 +146,7 @@ def _outlive(home: str) -> None:
 
 
 def discard_unless_restarted(engine: Engine, record: Record) -> bool:
-    """Remove a container that has ended and removes itself; wait first for whoever restarts it, and tell whether it is
-    gone.
-    """
+    """Remove a container of --rm that has ended, unless a restart under way succeeds; tell whether it is gone."""
     with Alone(engine.store.paths.container(record.id)):
         try:
             if engine.containers.get(record.id).status in (state.RUNNING, state.PAUSED):
@@ -160,7 +158,7 @@ def discard_unless_restarted(engine: Engine, record: Record) -> bool:
 
 
 def check_startable(engine: Engine, record: Record) -> None:
-    """Raise Conflict or Unavailable where a start cannot be; call off a restart that is waited for."""
+    """Raise Conflict or Unavailable if a container cannot be started; call off a restart that its policy waits for."""
     containers = engine.containers
     state.require(record.status, "start", record.name)
     if record.status == state.RESTARTING:

@@ -1,7 +1,7 @@
-"""What begins a container: create, start, run.
+"""How a container begins: create, start, run.
 
-A new container's directory is made and locked before its record is in the store (`_enter`), so nobody else starts or
-removes it before whoever made it is done.
+A new container's directory is made and locked before its record is in the store (`_enter`), so no other process starts
+or removes it until its creator is done.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def create(
 
 
 def _enter(engine: Engine, record: Record, durable: bool) -> Alone:
-    """Put a new container into the store, and give its lock, held: nobody else starts or removes it before."""
+    """Put a new container into the store, and give its lock, which is held."""
     alone = Alone(engine.store.paths.container(record.id))
     try:
         begin_home(engine, record.id)
@@ -125,7 +125,7 @@ def _new(engine: Engine, found: Image, image: str, options: RunOptions, name: st
 
 
 def begin_home(engine: Engine, container_id: str) -> None:
-    """Make a container's own directory, by which it is found if whoever makes it is killed."""
+    """Make a container's own directory; if its creator is killed, engine/leftovers.py finds the container by it."""
     try:
         os.mkdir(engine.store.paths.container(container_id), mode=0o700)
     except OSError as exc:
@@ -176,7 +176,7 @@ def start(
     from sampan.engine import starter
 
     keys = terminal.keys(detach_keys)
-    # Looked up once: when the lock is ours, another container may have the name.
+    # The name is looked up once: by the time we hold the lock, it may be another container's.
     id = id or engine.store.containers.get(name).id
     if attach and engine.containers.get(name, id).status == "running":
         return engine.containers.attach(id, stdin=interactive, detach_keys=detach_keys)
@@ -211,7 +211,7 @@ def start(
 
 
 def _hold(raw: terminal.Raw, wanted: bool) -> None:
-    """Take the keys of our terminal for a program that is given them; else they stay ours, and Ctrl-C a signal."""
+    """Put our terminal into raw mode if the program reads from it; else Ctrl-C stays a signal to us."""
     if wanted:
         raw.hold(0)
 
