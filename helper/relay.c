@@ -200,7 +200,10 @@ static void serve(struct supervisor *s, const struct watched *w, nfds_t i)
 	case CHUNK_OUT: push_chunk(s, c); break;
 	case REST_OUT: if (c->pending == 0) push_rest(s, c, stream, rest[stream]); break;
 	case TO_CONTAINER: give_input(s); break;
-	case CHECK: health_read(s, stream); break;
+	case CHECK: /* one that the container's end has ended is no result */
+		if (!s->exited)
+			health_read(s, stream);
+		break;
 	}
 }
 

@@ -290,6 +290,23 @@ def test_nothing_of_a_check_outlives_the_container(engine: sampan.Engine) -> Non
     remove(engine, name)
 
 
+def test_a_check_that_the_containers_end_has_ended_is_no_result(engine: sampan.Engine) -> None:
+    """Its supervisor, held up until both have ended, sees both at once."""
+    name = run(engine, "sleep 4321; :", "exec sleep 300", health_timeout=600.0)
+    pids = until(lambda: len(found := processes(engine, name, b"4321")) > 1 and found)
+    holder, pid = supervisor(engine, name), engine.containers.get(name).pid
+    os.kill(holder, signal.SIGSTOP)
+    until(lambda: Path(f"/proc/{holder}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: all(is_killed(one) for one in [*pids, pid]) and not _command(pid))
+    until(lambda: not [one for one in descendants(holder) if _command(one)])  # who reaped and told its end, too
+    os.kill(holder, signal.SIGCONT)
+    engine.containers.wait(name)
+    until(lambda: engine.containers.get(name).status == "exited")
+    assert state(engine, name)["Log"] == []
+    remove(engine, name)
+
+
 def test_nothing_of_a_check_outlives_a_killed_supervisor(engine: sampan.Engine) -> None:
     name = run(engine, "sleep 6666; :")
     pids = until(lambda: processes(engine, name, b"6666"))
@@ -431,7 +448,7 @@ def test_what_has_ended_is_not_healthy(engine: sampan.Engine) -> None:
 
 
 def test_a_restarted_container_is_checked_anew(engine: sampan.Engine) -> None:
-    script = "test -e /go && exec sleep 300; while [ ! -e /go ]; do sleep 0.05; done; exit 1"
+    script = "test -e /again && exec sleep 300; while [ ! -e /go ]; do sleep 0.05; done; : > /again; exit 1"
     name = run(engine, "exit 0", script, restart="always")
     until(lambda: changes(engine, name) == ["healthy"])
     engine.containers.exec(name, ["sh", "-c", ": > /go"])

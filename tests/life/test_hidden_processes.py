@@ -51,7 +51,7 @@ def test_hidden_processes_are_found_and_reaped(engine: sampan.Engine) -> None:
             ["unshare", "-m", "sh", "-c", HIDDEN, "sh", "sh", "-c", SCRIPT],
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=180,
             check=False,
             env={"PATH": path, "HOME": home, "LAUNCHER": str(LAUNCHER), "CHECK": check},
         )
