@@ -73,7 +73,11 @@ def _tagged(engine: Engine, ref: Reference) -> list[Reference]:
 
 def _check(engine: Engine, ref: Reference, wanted: Platform | None) -> None:
     """Fail before anything is sent when an image is not here, is only an id, or is for another platform."""
-    image = engine.images.resolve(ref.familiar())
+    try:
+        image = engine.images.resolve(ref.familiar())
+    except NotFound as exc:  # not to be got from elsewhere: it is here under another name
+        exc.hint = exc.hint if "did you mean" in exc.hint else f"name what is here: sampan tag IMAGE {ref.familiar()}"
+        raise
     if str(ref) not in image.references:
         raise NotFound(f"cannot push {ref.familiar()}: no image has that name", f"sampan tag {image.short_id} NAME")
     if wanted is not None and wanted != platforms.from_descriptor(image.config):

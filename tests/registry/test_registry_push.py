@@ -122,8 +122,9 @@ def test_all_tags_and_wrong_words(plain: Registry, builder: sampan.Engine) -> No
         builder.images.tag("built:1", f"{plain.host}/push/tags:{tag}")
     assert [one.reference.tag for one in builder.images.push(f"{plain.host}/push/tags", all_tags=True)] == ["1", "2"]
     assert plain.tags("push/tags") == {"1", "2"}
-    with pytest.raises(NotFound, match="no such image"):
+    with pytest.raises(NotFound, match="no such image") as caught:
         builder.images.push(f"{plain.host}/push/nothing")
+    assert caught.value.hint == f"name what is here: sampan tag IMAGE {plain.host}/push/nothing:latest"
     with pytest.raises(NotFound, match="no image has that name"):
         builder.images.push(f"{plain.host}/push/nothing", all_tags=True)
     with pytest.raises(InvalidArgument, match="it has a digest"):
