@@ -11,7 +11,7 @@ import errno
 import os
 
 from sampan import rights
-from sampan.errors import SampanError
+from sampan.errors import SampanError, counted
 from sampan.runtime import cgrouphost, host, idmap, refusals
 
 TYPE_CHECKING = False
@@ -203,7 +203,9 @@ def _ids(subject: Subject) -> Iterator[Finding]:
     if not found.single:
         status = WARN if found.notes else OK
         yield Finding(
-            "id ranges", status, "; ".join(found.notes) or f"{len(found.uid_lines) - 1} range(s), {found.newuidmap}"
+            "id ranges",
+            status,
+            "; ".join(found.notes) or f"{counted(len(found.uid_lines) - 1, 'range')}, {found.newuidmap}",
         )
         return
     note = found.notes[0] if found.notes else "no range"

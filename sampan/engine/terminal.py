@@ -119,6 +119,10 @@ class Forward:
             return
         if number in (_signal.SIGINT, _signal.SIGTERM):
             self.count += 1
+            if self.count == 2 and os.isatty(
+                2
+            ):  # a first process without a handler gets none, and nothing would be seen
+                os.write(2, b"\nsampan: the program goes on: once more kills it\n")
         number = _signal.SIGKILL if self.count >= 3 else number
         if self.send is None:
             self.early.append(number)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -122,4 +123,21 @@ def test_an_interrupt_reaches_the_program(sampan: Sampan) -> None:
     assert child.stdout.readline() == b"ready\n"
     child.send_signal(signal.SIGINT)
     assert child.wait(60) == 9
+    child.stdout.close()
+
+
+def test_a_third_interrupt_kills_and_the_second_says_so(sampan: Sampan) -> None:
+    """As with Docker's client, for a first process that can never receive one."""
+    words = sampan.words("run", "--rm", "base", "sh", "-c", "echo ready; exec sleep 1000")
+    screen, inside = os.openpty()
+    child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=inside, env=sampan.env)
+    os.close(inside)
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"ready\n"
+    while child.poll() is None:  # two that come at once are one
+        child.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    assert child.returncode == 137
+    assert os.read(screen, 1000).split() == b"sampan: the program goes on: once more kills it".split()
+    os.close(screen)
     child.stdout.close()
