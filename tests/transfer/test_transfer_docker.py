@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import struct
@@ -12,8 +13,9 @@ from typing import Any
 
 import dockersupport
 import pytest
+import zstandard
 from dockersupport import Docker
-from transfersupport import config, docker_files, tar, tar_of
+from transfersupport import Layout, config, docker_files, member, tar, tar_of
 
 import sampan
 
@@ -239,6 +241,18 @@ def differences(ours: dict[str, tuple[Any, ...]], theirs: dict[str, tuple[Any, .
         for name in sorted({*ours, *theirs})
         if ours.get(name) != theirs.get(name)
     ]
+
+
+def test_docker_loads_what_we_save_of_zstd_layers(docker: Docker, engine: sampan.Engine, tmp_path: Path) -> None:
+    made, layers = Layout(), [tar([member("a", b"1")]), tar([member("b", b"2")])]
+    made.add(
+        made.image([(zstandard.compress(one), "+zstd") for one in layers], config(layers)), "docker.io/library/z:1"
+    )
+    (tmp_path / "in.tar").write_bytes(tar_of(made.build()))
+    engine.images.load(str(tmp_path / "in.tar"))
+    assert "z:1" in docker("load", input=save(engine, "z:1", tmp_path / "out.tar"))
+    shown = docker("image", "inspect", "-f", "{{json .RootFS.Layers}}", "z:1")
+    assert json.loads(shown) == engine.images.resolve("z:1").diff_ids
 
 
 def test_layers_are_unpacked_as_docker_unpacks_them(docker: Docker, tmp_path: Path) -> None:

@@ -13,10 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transfersupport import BASE, TOP, config, digest, docker_files, simple_layout, tar_of, trees, write_tree
+import zstandard
+from transfersupport import (
+    BASE,
+    TOP,
+    Layout,
+    config,
+    digest,
+    docker_files,
+    simple_layout,
+    tar_of,
+    trees,
+    write_tree,
+)
 
 import sampan
-from sampan.errors import InvalidArgument, NotFound, Unavailable
+from sampan.errors import IntegrityError, InvalidArgument, NotFound, Unavailable
 
 
 def saved(engine: sampan.Engine, path: Path, *names: str) -> str:
@@ -61,6 +73,48 @@ def test_saved_archive_is_both_forms_and_holds_blobs_once(engine: sampan.Engine,
     ]
     assert [entry["RepoTags"] for entry in listed] == [["app:1", "app:2"]]
     assert listed[0]["Layers"][1] == "blobs/sha256/" + digest(TOP)[7:]
+
+
+def test_docker_is_given_what_a_zstd_layer_holds(make_engine: Callable[[], sampan.Engine], tmp_path: Path) -> None:
+    """Docker reads zstd in its archives since version 23 only; the layout keeps the image as it is."""
+    made = zstd_layout(BASE)
+    (tmp_path / "in.tar").write_bytes(tar_of(made.build()))
+    engine, other = make_engine(), make_engine()
+    engine.images.load(str(tmp_path / "in.tar"))
+    with tarfile.open(saved(engine, tmp_path / "a.tar", "app:1")) as archive:
+        names = archive.getnames()
+        (listed,) = json.load(member(archive, "manifest.json"))
+        assert [member(archive, name).read() for name in listed["Layers"]] == [BASE, TOP, BASE]
+        for name in names:
+            if name.startswith("blobs/sha256/"):
+                assert digest(member(archive, name).read()) == "sha256:" + name[13:]
+        assert len(names) == len(set(names)) and set(made.files) - set(names) == set()
+    other.images.load(str(tmp_path / "a.tar"))
+    assert other.images.resolve("app:1").manifest_digest == engine.images.resolve("app:1").manifest_digest
+    assert (
+        saved(other, tmp_path / "b.tar", "app:1")
+        and (tmp_path / "b.tar").read_bytes() == (tmp_path / "a.tar").read_bytes()
+    )
+
+
+def test_a_zstd_layer_that_is_damaged_is_told_before_the_first_byte(engine: sampan.Engine, tmp_path: Path) -> None:
+    made = zstd_layout(BASE)
+    (tmp_path / "in.tar").write_bytes(tar_of(made.build()))
+    engine.images.load(str(tmp_path / "in.tar"))
+    manifest = json.loads(engine.store.content.read(engine.images.resolve("app:1").manifest_digest))
+    blob = Path(engine.store.paths.blob(manifest["layers"][1]["digest"]))
+    blob.write_bytes(zstandard.compress(TOP + b"more"))
+    with open(tmp_path / "a.tar", "wb") as file, pytest.raises(IntegrityError, match="cannot save the image"):
+        engine.images.save(["app:1"], file.fileno())
+    assert (tmp_path / "a.tar").stat().st_size == 0
+
+
+def zstd_layout(base: bytes) -> Layout:
+    """An image of a plain layer, a zstd one, and the plain one's content as zstd."""
+    made = Layout()
+    layers = [(base, ""), (zstandard.compress(TOP), "+zstd"), (zstandard.compress(base), "+zstd")]
+    made.add(made.image(layers, config([base, TOP, base])), "docker.io/library/app:1")
+    return made
 
 
 def member(archive: tarfile.TarFile, name: str) -> io.BufferedReader:
