@@ -173,7 +173,7 @@ def test_devices_stay_closed_where_no_group_can_be_made(
 @needs_root
 def test_devices_stay_closed_to_what_enters(engine: sampan.Engine, noded: str, without_groups: list[str]) -> None:
     try:
-        words = engine.command(["run", "-d", "--name", "entered", *FLAGS, noded, "/attack", "sleep", "60"])
+        words = engine.command(["run", "-d", "--name", "entered", *FLAGS, noded, "/attack", "sleep", "600"])
         done = subprocess.run([*without_groups, *words], capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
         for way in (without_groups, []):  # also from where groups can be made
