@@ -82,7 +82,14 @@ def test_newest_first_and_running_only(engine: sampan.Engine, boxes: dict[str, s
     ids=" ".join,
 )
 def test_filters(engine: sampan.Engine, boxes: dict[str, str], words: list[str], expected: list[str]) -> None:
-    assert names(engine, *words, all=not words[0].startswith(("before", "since", "exited"))) == expected
+    assert names(engine, *words, all=True) == expected
+
+
+def test_of_the_filters_status_alone_asks_for_what_does_not_run(engine: sampan.Engine, boxes: dict[str, str]) -> None:
+    """As dockerd: `exited`, `before` and `since` want -a too."""
+    assert names(engine, "status=exited", all=False) == ["list_done"]
+    assert names(engine, "exited=3", all=False) == names(engine, "since=list_done", all=False) == []
+    assert names(engine, "before=list_new", all=False) == ["list_up"]
 
 
 def test_id_and_name_are_regular_expressions(engine: sampan.Engine, boxes: dict[str, str]) -> None:
