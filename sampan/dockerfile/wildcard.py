@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from sampan.dockerfile.located import shown
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 MAX_PATTERN = 4096  # PATH_MAX: a longer pattern is no use, and this bounds the cost of classes
 
 _Range = tuple[str, str]
@@ -132,6 +136,35 @@ class Wildcard:
             if not states:
                 break
         return states
+
+
+class Wildcards(Wildcard):
+    """Several deep patterns, each with a number, as one automaton: their states lie side by side."""
+
+    __slots__ = ("_numbers",)
+
+    def __init__(self, parts: Iterable[tuple[int, Wildcard]]) -> None:
+        super().__init__("", deep=True)
+        self.start = self.accept = shift = 0
+        self._numbers: dict[int, int] = {}
+        for number, part in parts:
+            for c, bits in part.literal.items():
+                self.literal[c] = self.literal.get(c, 0) | bits << shift
+            for key, bits in part.classes.items():
+                self.classes[key] = self.classes.get(key, 0) | bits << shift
+            for name in ("not_slash", "star", "enter", "inside", "rest", "start", "accept"):
+                setattr(self, name, getattr(self, name) | getattr(part, name) << shift)
+            shift += part.accept.bit_length()
+            self._numbers[shift] = number
+
+    def matching(self, path: str) -> list[int]:
+        """Return the numbers of the patterns that match the whole path."""
+        found, numbers = self._run(path) & self.accept, []
+        while found:
+            low = found & -found
+            numbers.append(self._numbers[low.bit_length()])
+            found ^= low
+        return numbers
 
 
 def _malformed(pattern: str, why: str) -> ValueError:

@@ -275,6 +275,25 @@ def test_pathological_patterns_are_quick() -> None:
         patterns.is_skippable("a" * 200)
 
 
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize(
+    "shape",
+    ["d{0}/f{0}", "d{0}/**", "**/f{0}", "**/x{0}*.t", "d{0}/*{0}.txt", "d?{0}[ab]/x*", "**/f?{0}", "d/*/*{0}"],
+)
+def test_many_patterns_on_many_files_are_quick(shape: str) -> None:
+    """Each way of its own would take a minute, were each file compared with each pattern."""
+    lines = [f"{'!' if n % 3 == 2 else ''}{shape.format(n)}" for n in range(10_000)]
+    patterns = Patterns(lines)
+    files = [f"d{n % 60}/e{n % 7}/file{n}.txt" for n in range(5_000)]
+    found = [patterns.matches(name) for name in files]
+    skipped = [patterns.is_skippable(name) for name in files[:500]]
+    for at in (0, 1, 4_999):
+        one = [line for line in lines if Patterns([line.removeprefix("!")]).matches(files[at])]
+        assert found[at] is (bool(one) and not one[-1].startswith("!"))
+        may = [line for line in lines if line[0] == "!" and not Patterns([line]).is_skippable(files[at % 500])]
+        assert skipped[at % 500] is not bool(may)
+
+
 def test_many_patterns_are_refused() -> None:
     with pytest.raises(BuildError, match="more than 10000 patterns"):
         Patterns(["x"] * 10_001)
@@ -337,6 +356,28 @@ _LINES = st.lists(st.tuples(st.sampled_from(["", "", "!"]), _GLOBS).map("".join)
 @given(_LINES, _PATHS)
 def test_agrees_with_the_oracle(lines: list[str], path: str) -> None:
     assert Patterns(lines).matches(path) is _oracle(lines, path)
+
+
+_OTHERS = [f"q?{n}" for n in range(130)]
+_CLASSES = st.lists(
+    st.one_of(_NAMES, st.sampled_from(["[ab]", "[^a]?", "\\a*", "*[.b]", "**/[a-b]"])), min_size=1, max_size=3
+).map("/".join)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["", "!"]), _CLASSES).map("".join), min_size=1, max_size=5), _PATHS)
+def test_patterns_that_share_an_automaton_match_as_each_of_them(lines: list[str], path: str) -> None:
+    """Some hundred others stand between: they are in several automata."""
+    many = [one for line in lines for one in (*_OTHERS, line)]
+    hits = [line.startswith("!") for line in lines if _matches_alone(line, path)]
+    assert "/" in path or Patterns(many).matches(path) is (bool(hits) and not hits[-1])
+    assert Patterns(many).matches(path) is Patterns(lines).matches(path)
+    alone = [Patterns([line]).is_skippable(path) for line in lines]
+    assert Patterns(many).is_skippable(path) is all(alone)
+
+
+def _matches_alone(line: str, path: str) -> bool:
+    return Patterns([line.removeprefix("!")]).matches(path)
 
 
 @settings(max_examples=300, deadline=None)
