@@ -195,7 +195,7 @@ def test_a_run_from_python_makes_few_calls(library: list[str]) -> None:
 
 def test_python_erases_the_record_while_the_helper_removes_groups_and_directories(library: list[str]) -> None:
     own = library[0].split()[0]
-    removals = calls(library, "rmdir", "unlink")
+    removals = [line for line in calls(library, "rmdir", "unlink") if '"/dev/' not in line]  # a file of its set-up
     assert len(removals) >= 8 and not [line for line in removals if line.split()[0] == own]
     told = next(
         i for i, line in enumerate(library) if line.split()[0] != own and "writev(4" in line and r'"\3\0' in line
