@@ -56,7 +56,7 @@ if TYPE_CHECKING:
         warnings: list[str]
 
     class Host(Protocol):
-        """What starter.Host is."""
+        """What engine.host.Host is."""
 
         rootless: bool
         notes: list[str]

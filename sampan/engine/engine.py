@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from sampan.engine.containers import Containers
     from sampan.engine.events import Events
+    from sampan.engine.host import Host
     from sampan.engine.images import Images
     from sampan.engine.library import Result
-    from sampan.engine.starter import Host
     from sampan.engine.volumes import Volumes
     from sampan.store.containers import Containers as ContainerRecords
     from sampan.store.content import Content
@@ -138,7 +138,7 @@ class Engine:
     def host(self) -> Host:
         """What this process knows of the host."""
         if self._host is None:
-            from sampan.engine.starter import Host
+            from sampan.engine.host import Host
 
             self._host = Host(self.store.paths)
         return self._host

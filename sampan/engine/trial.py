@@ -9,6 +9,7 @@ import os
 import time
 
 from sampan.engine import starter
+from sampan.engine.host import Host
 from sampan.errors import SampanError, Unavailable
 from sampan.oci import spec as specs
 from sampan.oci.options import RunOptions
@@ -32,7 +33,7 @@ def start(directory: str) -> int:
     with open(launch.helper_path(), "rb") as source, open(f"{layer}/{_PROGRAM}", "wb") as copy:
         copy.write(source.read())
         os.fchmod(copy.fileno(), 0o755)
-    host = starter.Host(paths)
+    host = Host(paths)
     options = RunOptions()
     options.command = [f"/{_PROGRAM}"]
     container_id = os.urandom(32).hex()

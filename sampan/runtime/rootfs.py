@@ -1,7 +1,7 @@
 """Works on files below a root through the helper: apply entries, pack entries, in the same namespaces as a container.
 
 A root is an overlay of layers (with or without an upper directory) or one plain directory.  Facts with id maps, and
-with the directory to mount roots at, come from the caller (engine.starter.Host.facts).
+with the directory to mount roots at, come from the caller (engine.host.Host.facts).
 """
 
 from __future__ import annotations
