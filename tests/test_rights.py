@@ -61,6 +61,7 @@ def test_who_may_gain_no_privileges_has_one_id(tmp_path: Path, monkeypatch: pyte
     """newuidmap is setuid: after PR_SET_NO_NEW_PRIVS it starts without its rights."""
     for name in ("subuid", "subgid"):
         (tmp_path / name).write_text("4321:100000:65536\n")
+    monkeypatch.setattr(idmap, "user_name", lambda uid: "someone")  # without an account there is no range either
     monkeypatch.setattr(idmap, "find_tool", lambda name, directories: (f"/usr/bin/{name}", ""))
     monkeypatch.setattr(os, "geteuid", lambda: 4321)
     monkeypatch.setattr(os, "getegid", lambda: 4321)
