@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -186,13 +187,14 @@ def test_podman_pulls_what_was_pushed_and_sends_it_back(
 ) -> None:
     from test_transfer_engines import Podman
 
-    podman = Podman(tmp_path)
     name = f"{plain.host}/push/podman:1"
     builder.images.tag("built:1", name)
     builder.images.push(name)
-    podman("pull", "-q", "--tls-verify=false", name)
-    podman("tag", name, f"{plain.host}/push/podman:2")
-    podman("push", "-q", "--tls-verify=false", f"{plain.host}/push/podman:2")
+    with tempfile.TemporaryDirectory(prefix="sampan-podman-") as runs:
+        podman = Podman(tmp_path, runs)
+        podman("pull", "-q", "--tls-verify=false", name)
+        podman("tag", name, f"{plain.host}/push/podman:2")
+        podman("push", "-q", "--tls-verify=false", f"{plain.host}/push/podman:2")
     engine.images.pull(f"{plain.host}/push/podman:2")
     assert ts.trees(engine, f"{plain.host}/push/podman:2") == ts.trees(builder, name)
 
