@@ -164,7 +164,9 @@ class Check:
         fault = Fault("blob", digest, why, self._named(digest), _REPAIR)
         if not self.store.content.has(digest) and not self._may_mend(digest):
             fault.hint = self._bring(fault.users)
-        if self.repair:
+        if self.repair and os.path.isdir(path := self.store.paths.blob(digest)) and not os.path.islink(path):
+            fault.hint = f"move {path} away, then check again"  # what is in it is nobody's of sampan's
+        elif self.repair:
             fault.repaired = self._mend_blob(digest)
             if fault.repaired:
                 self._bad.discard(digest)

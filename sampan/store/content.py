@@ -11,7 +11,9 @@ store/gc.py.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 
 from sampan.errors import IntegrityError, InvalidArgument, NotFound, Unavailable
 from sampan.oci import digest as digests
@@ -33,6 +35,8 @@ _CHECKSUM = "user.sampan.crc32"
 _DIFF_ID = "user.sampan.diff_id"
 _PACKED = (b"\x1f\x8b", b"\x28\xb5")  # gzip and zstd, which hold sums of their own
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # not waiting for the writer of a FIFO
 
 
 class Content:
@@ -83,11 +87,15 @@ class Content:
     def open(self, digest: str) -> int:
         """Return a descriptor for reading a blob; raise NotFound."""
         try:
-            return os.open(self._paths.blob(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(self._paths.blob(digest), _FLAGS)
         except FileNotFoundError as exc:
             raise NotFound(f"cannot find blob {digest} in the store") from exc
         except OSError as exc:
             raise files.failure(f"open blob {digest}", exc) from exc
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise IntegrityError(f"blob {digest} is damaged: there is something else in the place of its file")
+        return fd
 
     def read(self, digest: str, limit: int = 4 << 20) -> bytes:
         """Return a blob of at most `limit` bytes, verified; raise NotFound, InvalidArgument, IntegrityError."""
@@ -302,11 +310,19 @@ def _is_hole(data: bytes | bytearray | memoryview) -> bool:
 
 def _is_intact(path: str, digest: str, size: int) -> bool:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(path, _FLAGS)
     except FileNotFoundError:
         return False
+    except OSError as exc:
+        if exc.errno == errno.ELOOP:  # a link: it is replaced
+            return False
+        raise
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+        os.close(fd)
+        return False
     with open(fd, "rb", buffering=0) as file:
-        return os.fstat(fd).st_size == size and _hash_file(file, size > 1 << 20) == digest
+        return _hash_file(file, size > 1 << 20) == digest
 
 
 def _hash_file(file: FileIO, bulk: bool) -> str:

@@ -360,3 +360,26 @@ def test_the_command(own: sampan.Engine, capsys: pytest.CaptureFixture[str]) -> 
     assert f"layer {layer} (of app:latest): /dir/b: its content differs" in shown and "--repair" in shown
     assert main([*root, "system", "check", "--repair"]) == 0
     assert "unpacked again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "directory"])
+def test_what_is_no_file_in_a_blobs_place_is_told_and_replaced(
+    own: sampan.Engine, tmp_path: pathlib.Path, kind: str
+) -> None:
+    layer = own.images.resolve("base").diff_ids[0]
+    blob = pathlib.Path(own.store.content.path(layer))
+    blob.rename(tmp_path / "moved")
+    if kind == "link":
+        blob.symlink_to(tmp_path / "moved")
+    elif kind == "fifo":
+        os.mkfifo(blob)
+    else:
+        blob.mkdir()
+    found, left, _ = faults(own)
+    assert [(one.kind, one.what) for one in found] == [("blob", layer)]
+    found, left, _ = faults(own, repair=True)
+    if kind == "directory":  # what is in it is not for us to remove
+        assert left == 1 and found[0].hint == f"move {blob} away, then check again"
+        blob.rename(tmp_path / "aside")
+        found, left, _ = faults(own, repair=True)
+    assert left == 0 and blob.is_file() and not blob.is_symlink() and runs(own)
