@@ -14,9 +14,10 @@ import pytest
 from lifesupport import Run
 
 import sampan
-from sampan.engine import ending, restarting, trees
+from sampan.engine import ending, restarting
 from sampan.errors import InvalidArgument
 from sampan.oci.options import RunOptions
+from sampan.store import files
 
 
 def test_ps_quotes_words_of_a_command(engine: sampan.Engine, sampan_run: Run) -> None:
@@ -82,8 +83,8 @@ def test_a_directory_that_somebody_else_removed_is_empty(tmp_path: Path) -> None
     fd = os.open(tmp_path / "gone", os.O_RDONLY)
     try:
         (tmp_path / "gone").rmdir()
-        assert trees._listed(fd) == []
-        assert trees._move_up(fd, "nothing", fd) == []
+        assert files.names(fd) == []
+        assert files._move_up(fd, "nothing", fd) == []
     finally:
         os.close(fd)
 

@@ -115,7 +115,9 @@ def test_full_wait_waits_for_what_cannot_happen(
     engine: sampan.Engine, started: Callable[..., str], sampan_run: Run
 ) -> None:
     name = started("sleep 100; :")
-    until(lambda: stopping.others(engine.containers.get(name)))
+    record = engine.containers.get(name)
+    until(lambda: [pid for pid in stopping.others(record) if Path(f"/proc/{pid}/comm").read_text() == "sleep\n"])
+    until(lambda: not stopping.receives(record.pid, signal.SIGTERM))  # a shell blocks all signals while it forks
     done = sampan_run("stop", name)
     assert done.returncode == 0 and "its other processes got it" in done.stderr
     assert sampan_run("wait", name).stdout == "0\n"
