@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.engine import restarting
+from sampan.engine import alone, restarting
 from sampan.engine.alone import Alone
 from sampan.errors import Conflict, InvalidArgument
 from sampan.oci import resources
@@ -39,6 +39,7 @@ def rename(engine: Engine, name: str, new: str) -> None:
         record = engine.containers.get(name, record_id)
         if new == record.name:
             raise Conflict(f"cannot rename container {record.name}: that is its name already")
+        alone.restore(engine, record, "rename")
         engine.containers.store.rename(record.id, new)
         if record.status in ("running", "paused", "restarting"):
             files.replace(f"{home}/name", new.encode(), durable=False)  # for its supervisor's events
@@ -53,6 +54,7 @@ def update(engine: Engine, name: str, changes: dict[str, Any]) -> None:
     record_id = engine.containers.store.get(name).id
     with Alone(engine.store.paths.container(record_id), restore=True):
         record = engine.containers.get(name, record_id)
+        alone.restore(engine, record, "update")
         if "restart" in changes:
             restarting.check(changes["restart"], record.auto_remove)
         options, limits = _merged(record, changes)

@@ -168,7 +168,9 @@ def test_an_end_is_told_after_a_removal_that_was_cut_short(
     until(lambda: os.path.exists(f"{home}/exit"))
     os.rename(home, alone.gone(home))
     assert sampan_run("ps", "-a", "--filter", f"id={name}", "--format", "{{.Status}}").stdout.startswith("Exited (3)")
-    assert "its removal was interrupted" in sampan_run("start", name).stderr
+    for words in (["start"], ["update", "--restart", "always"], ["rename"]):
+        done = sampan_run(*words, name, *(["another"] if words == ["rename"] else []))
+        assert done.returncode == 1 and "its removal was interrupted" in done.stderr
     assert sampan_run("rm", name).stdout == f"{name}\n"
     assert not os.path.exists(alone.gone(home))
 
