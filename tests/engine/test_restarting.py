@@ -62,7 +62,7 @@ def held(engine: sampan.Engine, name: str) -> restarting.Waiter | None:
             return found
         os.kill(found.pid, signal.SIGCONT)  # he has become the command that starts it
     except (FileNotFoundError, ProcessLookupError):
-        pass  # which has ended
+        return None  # which has ended
     return None
 
 
